@@ -1,0 +1,41 @@
+/* kernels/gemm_impl.h: what the parts of the float GEMM share.
+ *
+ *   gemm.c            portable reference, float and double
+ *   gemm_install.c    picks a back end and puts its three functions and the small-M ones into a table
+ *   gemm_slice.c      cuts a product into pieces fixed by its shape and runs them on all threads
+ *   gemm_dnnl.c, gemm_openblas.c              one piece by a library
+ *   gemm_builtin.c    one piece by our own blocking and packing
+ *   gemm_avx512.c, gemm_avx2.c                the innermost tiles and the small-M kernels
+ */
+#ifndef KERNELS_GEMM_IMPL_H
+#define KERNELS_GEMM_IMPL_H
+#include "core/core.h"
+#include "kernels/kernels.h"
+
+typedef enum { GEMM_NT, GEMM_NN, GEMM_TN } GemmForm;
+
+/* One piece, on the calling thread: y (m,n; row stride ldy) (+)= A B with k summed.
+ * x: (m,k) or, for TN, (k,m); w: (k,n) or, for NT, (n,k); row strides ldx, ldw. m, n, k >= 1. */
+typedef void GemmPiece(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w, long ldw,
+                       long m, long n, long k, Mode mode);
+
+/* The whole product y (M,N) (+)= A B by `piece`, cut by shape alone, so bits do not depend on the thread count.
+ * Inside a piece OpenMP is set to one thread, which keeps a library from starting its own. */
+void gemm_sliced(GemmPiece *piece, GemmForm form, void *y, const void *x, const void *w, long M, long N, long K,
+                 Mode mode);
+
+/* Fills k->gemm_nt, gemm_nn, gemm_tn for instruction set `isa`. blas: "auto" (oneDNN when compiled in and isa is above
+ * portable, else builtin), "dnnl", "openblas", "builtin". *name: static text naming what was chosen, versions included.
+ * *warning: NULL, or one sentence saying why the wish could not be met and what to do; the auto choice stands then. */
+void gemm_install(Kernels *k, Isa isa, const char *blas, const char **name, const char **warning);
+
+GemmPiece gemm_piece_dnnl, gemm_piece_openblas;
+const char *gemm_dnnl_name(void);                 /* "oneDNN 2.6.3 dnnl_sgemm" */
+/* Opens the shared library once. NULL when it is absent or runs on a core too old for `isa` (then *warning is set). */
+const char *gemm_openblas_name(Isa isa, const char **warning);
+
+/* The reference, from gemm.c. */
+void gemm_nt_f32(void *y, const void *x, const void *w, long M, long N, long K, Mode mode);
+void gemm_nn_f32(void *y, const void *x, const void *w, long M, long N, long K, Mode mode);
+void gemm_tn_f32(void *y, const void *x, const void *w, long M, long N, long K, Mode mode);
+#endif
