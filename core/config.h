@@ -1,0 +1,75 @@
+/* core/config.h: YAML onto typed structs generated from .def lists; one list gives struct, defaults, checks, help, schema.
+ *
+ * A section is declared once, in its owner's folder (optim/optim.def):
+ *   CFG_ENUM (name, "adamw", "adamw|adam|sgd", "", "optimizer")                 // 3rd: accepted, 4th: known, not in this version
+ *   CFG_FLOAT(learning_rate, 3e-4, 0, 10, "peak learning rate")                  // default, min, max, help
+ *   CFG_INT  (warmup_steps, 0, 0, INT64_MAX, "...")
+ *   CFG_BOOL (master_weights, true, "...")
+ *   CFG_STR  (path, NULL, "...")                                                // NULL = unset
+ *   CFG_STRS (freeze, "", "...")                                                // list of strings; default "a,b"
+ *   CFG_FLOATS(betas, "0.9,0.95", "...")
+ *   CFG_MAP  (early_stopping, EarlyStopping, early_stopping_section, "...")      // nested struct
+ *   CFG_LIST (groups, ParamGroupConfig, param_group_section, "...")              // list of structs
+ *   CFG_RAW  (init, "...")                                                      // kept as a YAML node
+ *   CFG_INTS (seeds, "42", 0, INT64_MAX, "...")                                  // list of integers
+ *   CFG_FLOAT_AUTO(residual_init_scale, 1, 0, 1e6, "...")                       // also `auto`, kept as NAN
+ *   CFG_BOOL_ONLY(enabled, false, "..."), CFG_INT_ONLY, CFG_FLOAT_ONLY          // only the default is in this version
+ *   CFG_LATER(name, "help")                                                     // known by name, refused as `not in this version`
+ * Struct:   typedef struct OptimConfig {
+ *           #include "core/config_fields.h"      // defines CFG_* as members
+ *           #include "optim/optim.def"
+ *           #include "core/config_undef.h"
+ *           } OptimConfig;
+ * Table:    the same with "core/config_table.h" inside `static const ConfigField optim_fields[] = { ... };`
+ * C types: bool, int64_t, double, const char *, ConfigStrs, ConfigFloats, Struct, struct{int n; Struct *v;}, const ConfigNode *.
+ * Every field f also has a flag in the parsed document: config_was_set(doc, "section.key").
+ */
+#ifndef CONFIG_H
+#define CONFIG_H
+#include "core/core.h"
+#include <float.h>
+#include <math.h>
+
+#define CFG_ABOVE_0 DBL_MIN                              /* open ends of ranges: (0, ...] and [..., 1) */
+#define CFG_BELOW_1 (1.0 - DBL_EPSILON / 2)
+#define CFG_ANY_LO (-DBL_MAX)
+#define CFG_ANY_HI DBL_MAX
+#define CFG_COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
+
+typedef struct ConfigInts { int n; int64_t *v; } ConfigInts;
+typedef struct ConfigStrs { int n; const char **v; } ConfigStrs;
+typedef struct ConfigFloats { int n; double *v; } ConfigFloats;
+typedef struct ConfigNode ConfigNode;                    /* one YAML node with its place; fields below */
+typedef enum { NODE_SCALAR, NODE_LIST, NODE_MAP } NodeKind;
+struct ConfigNode { NodeKind kind; const char *text; bool quoted; int n; ConfigNode **item; ConfigNode **key;
+                    const char *file; int line, col; const char *origin; };
+
+typedef enum { CFG_T_BOOL, CFG_T_INT, CFG_T_FLOAT, CFG_T_STR, CFG_T_ENUM, CFG_T_STRS, CFG_T_INTS, CFG_T_FLOATS, CFG_T_MAP, CFG_T_LIST,
+               CFG_T_RAW, CFG_T_LATER } ConfigType;
+typedef struct ConfigSection ConfigSection;
+typedef struct ConfigField {
+    const char *name; ConfigType type; size_t offset, size;
+    const char *def; double lo, hi; const char *values, *later, *help;
+    const ConfigSection *(*sub)(void);
+} ConfigField;
+struct ConfigSection { const char *name; size_t size; int n; const ConfigField *field; const char *help;
+                       const char *const (*alias)[2]; int n_alias; };   /* alias[i] = {"lr", "learning_rate"} */
+
+typedef struct ConfigDoc ConfigDoc;                      /* parsed document: nodes, overrides, errors */
+/* Errors are collected, all of them, as lines `file:line:col: section.key: message (did you mean ...)`. */
+ConfigDoc *config_parse(Arena *a, const char *path, int n_override, char *const *override, Err *e);
+/* Defaults, then the document, into out (a struct of sections described by top). Adds errors to the document. */
+bool config_fill(ConfigDoc *d, const ConfigSection *top, void *out, Err *e);
+void config_error(ConfigDoc *d, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+bool config_was_set(const ConfigDoc *d, const char *key);
+const ConfigNode *config_node(const ConfigDoc *d, const char *key);      /* "data.train[0].path"; NULL = not given */
+int config_error_count(const ConfigDoc *d);
+const char *config_error_text(const ConfigDoc *d);       /* all lines, newline-separated */
+/* All keys with their values, defaults included, as YAML that parses to the same struct. */
+char *config_resolved(const ConfigDoc *d, const ConfigSection *top, const void *values, Arena *a, Err *e);
+/* Text for --help / `pare config schema`. */
+char *config_help(const ConfigSection *top, Arena *a, Err *e);
+int edit_distance(const char *a, const char *b);         /* Damerau-Levenshtein, for "did you mean" */
+const char *nearest_name(const char *name, const char *const *names, int n);   /* NULL when none is within 2 (or 1/3 of its length) */
+bool glob_match(const char *glob, const char *name);     /* '*' any run (dots too), '?' one, whole name */
+#endif

@@ -1,0 +1,19 @@
+/* core/config_undef.h: ends a list begun by core/config_fields.h or core/config_table.h. */
+#undef CFG_AT
+#undef CFG_ENUM
+#undef CFG_BOOL
+#undef CFG_INT
+#undef CFG_FLOAT
+#undef CFG_FLOAT_AUTO
+#undef CFG_BOOL_ONLY
+#undef CFG_INT_ONLY
+#undef CFG_FLOAT_ONLY
+#undef CFG_STR
+#undef CFG_STRS
+#undef CFG_INTS
+#undef CFG_FLOATS
+#undef CFG_MAP
+#undef CFG_LIST
+#undef CFG_RAW
+#undef CFG_LATER
+#undef CFG_STRUCT

@@ -1,0 +1,62 @@
+/* data/data.h: floor 3. Tokenizers, token streams, the loader.
+ *
+ *   Tokenizer *tk = tokenizer_open("tok512.model", &arena, &e);
+ *   TokenBuf ids = {0};  tokenizer_encode(tk, text, bytes, true, &ids, &arena, &e);
+ *   Loader *ld = loader_open(&opts, tk, &arena, &e);
+ *   loader_batch(ld, batch_index, rows, B, ids, targets, pos, seg);   // pure function of (seed, index): resumable, any order
+ */
+#ifndef DATA_H
+#define DATA_H
+#include "core/core.h"
+#include "core/config.h"
+
+typedef struct TokenBuf { int32_t *id; size_t n, cap; } TokenBuf;
+typedef struct Tokenizer Tokenizer;
+/* path: tokenizer.model (SentencePiece BPE, protobuf), tok*.bin is not read; "bytes" (256 byte tokens, BOS 256); a folder holding tokenizer.model. */
+Tokenizer *tokenizer_open(const char *path, Arena *a, Err *e);
+int tokenizer_vocab(const Tokenizer *t);
+int tokenizer_bos(const Tokenizer *t);            /* -1 = none */
+int tokenizer_eos(const Tokenizer *t);
+const char *tokenizer_hash(const Tokenizer *t);   /* XXH3-128 hex of its content (pieces, scores, kinds), not of its path */
+const char *tokenizer_path(const Tokenizer *t);
+bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a, Err *e);   /* appends */
+/* Appends the text of ids to a NUL-terminated string in the arena; specials are dropped. As SentencePiece's Decode. */
+char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e);
+/* Text one more token adds after prev (streaming generation): the dummy prefix of the first piece is dropped. */
+const char *tokenizer_piece(const Tokenizer *t, int prev, int id, size_t *bytes);
+
+typedef struct SourceConfig {
+#include "core/config_fields.h"
+#include "data/source.def"
+#include "core/config_undef.h"
+} SourceConfig;
+typedef struct DataConfig {
+#include "core/config_fields.h"
+#include "data/data.def"
+#include "core/config_undef.h"
+} DataConfig;
+typedef struct TokenizerConfig {
+#include "core/config_fields.h"
+#include "data/tokenizer.def"
+#include "core/config_undef.h"
+} TokenizerConfig;
+const ConfigSection *source_section(void);  const ConfigSection *data_section(void);  const ConfigSection *tokenizer_section(void);
+
+/* All tokens of one source, in file order. */
+typedef struct Tokens { const char *path; int32_t *id; size_t n; size_t bytes; /* text bytes, 0 for .bin */ } Tokens;
+/* Text is tokenised (documents split at document_separator, each stripped, each BOS + ids when eot says so and the tokenizer
+ * has one); .bin: llm.c (20240520 / 20240801) by its magic, else nanoGPT uint16. split "train[:95%]" and byte ranges
+ * "train[:1000000b]", "train[-200000b:]" cut by documents as docs/data.md says. Token ids >= vocab are an error naming
+ * file and position. */
+bool tokens_load(Tokens *out, const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int vocab, Arena *a, Err *e);
+
+typedef struct LoaderOptions { const DataConfig *data; const SourceConfig *source; int n_source; long seq_len; int vocab; uint64_t seed; bool shuffle; } LoaderOptions;
+typedef struct Loader Loader;
+Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e);
+int64_t loader_samples(const Loader *l);          /* samples of one epoch */
+int64_t loader_tokens(const Loader *l);
+/* Sample numbers run without end (epoch = sample / samples). Fills row r of each (B,T) array: ids, targets (-100 ignored),
+ * positions, segments (any of pos, seg may be NULL). Returns the number of targets counted. */
+long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg);
+const char *loader_hash(const Loader *l);         /* content hash of the token streams */
+#endif
