@@ -1,0 +1,89 @@
+/* kernels/feature.c: losses between hidden states, summed over rows that count. Reference, float and double.
+ *   mse    sum over rows of mean((a - b)^2)      da (+)= g 2 (a - b) / C,  db (+)= -that
+ *   cosine sum over rows of 1 - cos(a, b)        da (+)= -g (b/|b| - cos a/|a|) / |a|,  db the same with a and b swapped
+ * a b da db (N,C), targets (N) or NULL; rows with target -100 count nothing and get gradient 0.
+ * A row shorter than COS_EPS has no direction: its cosine is 0 and its gradients are 0.
+ */
+#include "kernels/ref_impl.h"
+
+static const double COS_EPS = 1e-8;                                 /* the eps of torch cosine_similarity */
+
+static bool counts(const int32_t *targets, long i) { return !targets || targets[i] != IGNORED; }
+
+void K(mse_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C) {
+    const REAL *a = a_, *b = b_;                                    /* (N,C) */
+    for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
+        const long n = lmin(SUM_BATCH, N - i0);
+        double part[SUM_BATCH];
+#pragma omp parallel for schedule(static) if (n * C > PAR_MIN)
+        for (long i = 0; i < n; i++) {
+            double s = 0.0;
+            for (long j = (i0 + i) * C; j < (i0 + i + 1) * C; j++) {
+                const double d = (double)a[j] - (double)b[j];
+                s += d * d;
+            }
+            part[i] = counts(targets, i0 + i) ? s / (double)C : 0.0;
+        }
+        *sum += sum_in_order(part, n);
+    }
+}
+
+void K(mse_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N, long C,
+                double g, Mode ma, Mode mb) {
+    REAL *da = da_, *db = db_;                                      /* (N,C), (N,C) or NULL */
+    const REAL *a = a_, *b = b_;                                    /* (N,C) */
+#pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
+    for (long i = 0; i < N; i++) {
+        const bool on = counts(targets, i);
+        const REAL s = (REAL)(2.0 * g / (double)C);
+        for (long j = i * C; j < (i + 1) * C; j++) {
+            const REAL d = on ? s * (a[j] - b[j]) : (REAL)0;
+            if (da) put(&da[j], d, ma);
+            if (db) put(&db[j], -d, mb);
+        }
+    }
+}
+
+typedef struct Cosine { double na, nb, cos; bool on; } Cosine;      /* lengths, cosine, whether it is defined */
+static Cosine cosine(const REAL *a, const REAL *b, long C) {        /* a b (C) */
+    double aa = 0.0, bb = 0.0, ab = 0.0;
+    for (long j = 0; j < C; j++) {
+        aa += (double)a[j] * (double)a[j];
+        bb += (double)b[j] * (double)b[j];
+        ab += (double)a[j] * (double)b[j];
+    }
+    Cosine r = {sqrt(aa), sqrt(bb), 0.0, true};
+    if (r.na < COS_EPS || r.nb < COS_EPS) r.on = false;
+    else r.cos = ab / (r.na * r.nb);
+    return r;
+}
+
+void K(cosine_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C) {
+    const REAL *a = a_, *b = b_;                                    /* (N,C) */
+    for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
+        const long n = lmin(SUM_BATCH, N - i0);
+        double part[SUM_BATCH];
+#pragma omp parallel for schedule(static) if (n * C > PAR_MIN)
+        for (long i = 0; i < n; i++)
+            part[i] = counts(targets, i0 + i) ? 1.0 - cosine(a + (i0 + i) * C, b + (i0 + i) * C, C).cos : 0.0;
+        *sum += sum_in_order(part, n);
+    }
+}
+
+void K(cosine_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N, long C,
+                   double g, Mode ma, Mode mb) {
+    REAL *da = da_, *db = db_;                                      /* (N,C), (N,C) or NULL */
+    const REAL *a = a_, *b = b_;                                    /* (N,C) */
+#pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
+    for (long i = 0; i < N; i++) {
+        const Cosine r = cosine(a + i * C, b + i * C, C);
+        const bool on = r.on && counts(targets, i);
+        const double ab = on ? -g / (r.na * r.nb) : 0.0;
+        const double aa = on ? g * r.cos / (r.na * r.na) : 0.0, bb = on ? g * r.cos / (r.nb * r.nb) : 0.0;
+        for (long j = i * C; j < (i + 1) * C; j++) {
+            const double x = (double)a[j], y = (double)b[j];
+            if (da) put(&da[j], (REAL)(ab * y + aa * x), ma);
+            if (db) put(&db[j], (REAL)(ab * x + bb * y), mb);
+        }
+    }
+}
