@@ -1,0 +1,132 @@
+# pare: `make help` lists the targets. Every variant has its own folder build/<variant>/, so nothing needs a clean.
+#
+#   V=release|debug|asan|portable    the variant            CC=gcc|clang
+#   DNNL=0 BLAS=builtin              build without oneDNN / without the OpenBLAS loader
+#   DIRS="core kernels" TESTS=tests/test_x.c B=build/mine     build a part of the tree somewhere else
+#   T="-k NAME -v"                   arguments of the test runner        DEPS=0   do not look for missing packages
+
+V ?= release
+CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
+B ?= build/$(V)$(if $(findstring clang,$(CC)),-clang)
+DIRS ?= core kernels autograd optim data formats model compress infer train
+TESTS ?= $(wildcard tests/*.c)
+PREFIX ?= /usr/local
+DEPS ?= 1
+T ?=
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+# ---- what the machine and the compiler are ------------------------------------------------------------------------
+TRIPLE := $(shell $(CC) -dumpmachine 2>/dev/null)
+PKG := hdf5 yaml-0.1 jansson libpcre2-8 libxxhash libutf8proc lapacke
+HDF5 := $(shell pkg-config --exists hdf5-serial 2>/dev/null && echo hdf5-serial || echo hdf5)
+HAVE_PKG := $(foreach p,$(PKG:hdf5=$(HDF5)),$(shell pkg-config --exists $(p) 2>/dev/null && echo $(p)))
+PKG_CFLAGS := $(if $(HAVE_PKG),$(patsubst -I%,-isystem %,$(filter-out -I/usr/include/$(TRIPLE),\
+    $(shell pkg-config --cflags $(HAVE_PKG)))))
+PKG_LIBS := $(if $(HAVE_PKG),$(shell pkg-config --libs $(HAVE_PKG)))
+
+PORTABLE := $(filter portable,$(V))
+BLAS ?= $(if $(PORTABLE),builtin,auto)
+DNNL ?= $(if $(PORTABLE),0,1)
+HAVE_DNNL := $(if $(filter 1,$(DNNL)),$(shell echo '\#include <dnnl.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo 1))
+ISA := $(if $(PORTABLE),,$(findstring x86_64,$(TRIPLE)))
+
+# ---- flags ---------------------------------------------------------------------------------------------------------
+WARN := -Wall -Wextra -Wconversion -Wshadow -Werror
+MODE_release := -O3 -g
+MODE_portable := -O3 -g -DPORTABLE
+MODE_debug := -O0 -g
+MODE_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+MODE := $(or $(MODE_$(V)),$(error unknown variant V=$(V): release, debug, asan or portable))
+# The two -fno-... free sqrt and comparisons for vectors and keep isnan, infinities and rounding as they are.
+CFLAGS_ALL := $(MODE) -std=gnu11 $(WARN) -fopenmp -fvisibility=hidden -fno-math-errno -fno-trapping-math \
+    -ffile-prefix-map=$(CURDIR)=. -I. $(PKG_CFLAGS) $(if $(HAVE_DNNL),-DHAVE_DNNL) \
+    $(if $(filter builtin,$(BLAS)),-DBLAS_BUILTIN) $(CFLAGS)
+LDLIBS_ALL := $(PKG_LIBS) $(if $(HAVE_DNNL),-ldnnl) -lz -ldl -pthread -lm $(LDLIBS)
+LINK = $(CC) $(MODE) -fopenmp $(LDFLAGS) -o $@
+AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
+AVX2 := -mavx2 -mfma -mf16c
+
+# ---- which file is compiled how ------------------------------------------------------------------------------------
+# Reference kernels twice (float, double); tables, library and instruction-set kernels once.
+KERNEL := $(if $(filter kernels,$(DIRS)),$(wildcard kernels/*.c))
+ONCE := $(filter %_avx512.c %_avx2.c %_dnnl.c %_openblas.c %_builtin.c %_host.c,$(KERNEL)) \
+    $(filter kernels/table_% kernels/gemm_pack%,$(KERNEL))
+LEFT_OUT := $(if $(ISA),,%_avx512.c %_avx2.c) $(if $(HAVE_DNNL),,%_dnnl.c) $(if $(filter builtin,$(BLAS)),%_openblas.c)
+REFERENCE := $(filter-out $(ONCE),$(KERNEL))
+SOURCE := $(foreach d,$(filter-out kernels,$(DIRS)),$(wildcard $(d)/*.c)) $(filter-out $(LEFT_OUT),$(sort $(ONCE)))
+OBJ := $(SOURCE:%.c=$(B)/%.o) $(REFERENCE:%.c=$(B)/%.f32.o) $(REFERENCE:%.c=$(B)/%.f64.o)
+TEST_OBJ := $(TESTS:%.c=$(B)/%.o)
+BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard bench/*.c))
+MAIN := $(wildcard main.c)
+
+all: $(if $(MAIN),$(B)/pare,$(B)/libpare.a) ## build the program (the default): build/release/pare
+
+$(B)/pare: $(B)/main.o $(B)/libpare.a
+	$(LINK) $^ $(LDLIBS_ALL)
+$(B)/tests: $(TEST_OBJ) $(B)/libpare.a
+	$(LINK) $(sort $(TEST_OBJ)) $(B)/libpare.a $(LDLIBS_ALL)
+$(B)/bench: $(BENCH_OBJ) $(B)/libpare.a
+	$(LINK) $(BENCH_OBJ) $(B)/libpare.a $(LDLIBS_ALL)
+$(B)/libpare.a: $(OBJ) $(B)/objects
+	@rm -f $@
+	$(AR) rcs $@ $(OBJ)
+
+$(B)/%_avx512.o: CPU_FLAGS = $(AVX512)
+$(B)/%_avx2.o: CPU_FLAGS = $(AVX2)
+COMPILE = $(CC) $(CFLAGS_ALL) $(CPU_FLAGS) -MMD -MP -c -o $@ $<
+$(B)/%.f32.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) -DREAL=float -DREAL_SUFFIX=f32
+$(B)/%.f64.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) -DREAL=double -DREAL_SUFFIX=f64
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(COMPILE)
+
+# Rewritten only when the text changes: new flags rebuild everything, a file added or removed rebuilds the archive.
+stamp = mkdir -p $(@D) && echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
+$(B)/flags: FORCE
+	@$(call stamp,$(CC) $(CFLAGS_ALL))
+$(B)/objects: FORCE
+	@$(call stamp,$(OBJ))
+FORCE:
+
+-include $(wildcard $(B)/*.d $(B)/*/*.d)
+
+# ---- what people call ----------------------------------------------------------------------------------------------
+# A second make, so that libraries that `deps` has just installed are seen.
+deps: ## install what is missing (as root or with sudo), saying what
+	@$(if $(filter 0,$(DEPS)),:,scripts/deps.sh)
+test: deps ## build and run all tests; the last line counts them (T="-k NAME" for some)
+	@$(MAKE) --no-print-directory $(B)/tests $(if $(MAIN),$(B)/pare)
+	@$(B)/tests $(T)
+demo: deps ## teach a student from a pretrained teacher and print the table
+	@$(MAKE) --no-print-directory $(B)/pare
+	@scripts/demo.sh $(B)/pare
+bench: deps ## measure: per operator, GEMM, training, checkpoints
+	@$(MAKE) --no-print-directory $(B)/bench $(B)/pare
+	@$(B)/bench
+ops: $(B)/pare ## the table of operators: formula, what backward reads, tolerance
+	@$(B)/pare doctor --ops
+style: ## the house rules: floors, banned functions, sizes
+	@scripts/style.sh
+oracle: $(B)/pare ## prove exports against transformers and h5py (needs Python)
+	@scripts/oracle.sh $(B)/pare
+debug asan portable: ## a variant: program and tests in build/<variant>/
+	@$(MAKE) --no-print-directory V=$@ $(if $(MAIN),build/$@$(if $(findstring clang,$(CC)),-clang)/pare) \
+	    build/$@$(if $(findstring clang,$(CC)),-clang)/tests
+install: $(B)/pare ## into PREFIX (/usr/local), below DESTDIR
+	install -D -m 755 $(B)/pare $(DESTDIR)$(PREFIX)/bin/pare
+	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/pare/LICENSE
+	$(foreach f,$(wildcard README.md docs/*.md),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/doc/pare/$(notdir $(f)) &&) :
+uninstall: ## take it out again
+	rm -f $(DESTDIR)$(PREFIX)/bin/pare
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/pare
+help: ## this list
+	@sed -n 's/^\([a-z ]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  %-22s %s\n", $$1, $$2}'
+	@echo '  variables              V=release|debug|asan|portable CC=gcc|clang DNNL=0 BLAS=builtin T="-k NAME -v" DEPS=0'
+.PHONY: all deps test demo bench ops style oracle debug asan portable install uninstall help FORCE
