@@ -8,6 +8,7 @@
 V ?= release
 CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
 B ?= build/$(V)$(if $(findstring clang,$(CC)),-clang)
+O = $(B)/obj
 DIRS ?= core kernels autograd optim data formats model compress infer train
 TESTS ?= $(wildcard tests/*.c)
 PREFIX ?= /usr/local
@@ -23,7 +24,7 @@ TRIPLE := $(shell $(CC) -dumpmachine 2>/dev/null)
 PKG := hdf5 yaml-0.1 jansson libpcre2-8 libxxhash libutf8proc lapacke
 HDF5 := $(shell pkg-config --exists hdf5-serial 2>/dev/null && echo hdf5-serial || echo hdf5)
 HAVE_PKG := $(foreach p,$(PKG:hdf5=$(HDF5)),$(shell pkg-config --exists $(p) 2>/dev/null && echo $(p)))
-PKG_CFLAGS := $(if $(HAVE_PKG),$(patsubst -I%,-isystem %,$(filter-out -I/usr/include/$(TRIPLE),\
+PKG_CFLAGS := $(if $(HAVE_PKG),$(patsubst -I%,-isystem %,$(filter-out -I/usr/include/%-linux-gnu,\
     $(shell pkg-config --cflags $(HAVE_PKG)))))
 PKG_LIBS := $(if $(HAVE_PKG),$(shell pkg-config --libs $(HAVE_PKG)))
 
@@ -57,14 +58,14 @@ ONCE := $(filter %_avx512.c %_avx2.c %_dnnl.c %_openblas.c %_builtin.c %_host.c,
 LEFT_OUT := $(if $(ISA),,%_avx512.c %_avx2.c) $(if $(HAVE_DNNL),,%_dnnl.c) $(if $(filter builtin,$(BLAS)),%_openblas.c)
 REFERENCE := $(filter-out $(ONCE),$(KERNEL))
 SOURCE := $(foreach d,$(filter-out kernels,$(DIRS)),$(wildcard $(d)/*.c)) $(filter-out $(LEFT_OUT),$(sort $(ONCE)))
-OBJ := $(SOURCE:%.c=$(B)/%.o) $(REFERENCE:%.c=$(B)/%.f32.o) $(REFERENCE:%.c=$(B)/%.f64.o)
-TEST_OBJ := $(TESTS:%.c=$(B)/%.o)
-BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard bench/*.c))
+OBJ := $(SOURCE:%.c=$(O)/%.o) $(REFERENCE:%.c=$(O)/%.f32.o) $(REFERENCE:%.c=$(O)/%.f64.o)
+TEST_OBJ := $(TESTS:%.c=$(O)/%.o)
+BENCH_OBJ := $(patsubst %.c,$(O)/%.o,$(wildcard bench/*.c))
 MAIN := $(wildcard main.c)
 
 all: $(if $(MAIN),$(B)/pare,$(B)/libpare.a) ## build the program (the default): build/release/pare
 
-$(B)/pare: $(B)/main.o $(B)/libpare.a
+$(B)/pare: $(O)/main.o $(B)/libpare.a
 	$(LINK) $^ $(LDLIBS_ALL)
 $(B)/tests: $(TEST_OBJ) $(B)/libpare.a
 	$(LINK) $(sort $(TEST_OBJ)) $(B)/libpare.a $(LDLIBS_ALL)
@@ -74,16 +75,16 @@ $(B)/libpare.a: $(OBJ) $(B)/objects
 	@rm -f $@
 	$(AR) rcs $@ $(OBJ)
 
-$(B)/%_avx512.o: CPU_FLAGS = $(AVX512)
-$(B)/%_avx2.o: CPU_FLAGS = $(AVX2)
+$(O)/%_avx512.o: CPU_FLAGS = $(AVX512)
+$(O)/%_avx2.o: CPU_FLAGS = $(AVX2)
 COMPILE = $(CC) $(CFLAGS_ALL) $(CPU_FLAGS) -MMD -MP -c -o $@ $<
-$(B)/%.f32.o: %.c $(B)/flags
+$(O)/%.f32.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -DREAL=float -DREAL_SUFFIX=f32
-$(B)/%.f64.o: %.c $(B)/flags
+$(O)/%.f64.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -DREAL=double -DREAL_SUFFIX=f64
-$(B)/%.o: %.c $(B)/flags
+$(O)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(COMPILE)
 
@@ -95,7 +96,7 @@ $(B)/objects: FORCE
 	@$(call stamp,$(OBJ))
 FORCE:
 
--include $(wildcard $(B)/*.d $(B)/*/*.d)
+-include $(wildcard $(O)/*.d $(O)/*/*.d)
 
 # ---- what people call ----------------------------------------------------------------------------------------------
 # A second make, so that libraries that `deps` has just installed are seen.
