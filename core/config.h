@@ -55,6 +55,21 @@ typedef struct ConfigField {
 struct ConfigSection { const char *name; size_t size; int n; const ConfigField *field; const char *help;
                        const char *const (*alias)[2]; int n_alias; };   /* alias[i] = {"lr", "learning_rate"} */
 
+/* The accessor of a section: CFG_SECTION(optim_section, "optim", OptimConfig, fields, "help") or with its aliases. */
+#define CFG_SECTION(fn, title, Struct, fields, help) \
+    const ConfigSection *fn(void) \
+    { \
+        static const ConfigSection s = {title, sizeof(Struct), CFG_COUNT(fields), fields, help, NULL, 0}; \
+        return &s; \
+    }
+#define CFG_SECTION_ALIAS(fn, title, Struct, fields, help, aliases) \
+    const ConfigSection *fn(void) \
+    { \
+        static const ConfigSection s = {title, sizeof(Struct), CFG_COUNT(fields), fields, help, \
+                                        aliases, CFG_COUNT(aliases)}; \
+        return &s; \
+    }
+
 typedef struct ConfigDoc ConfigDoc;                      /* parsed document: nodes, overrides, errors */
 /* Errors are collected, all of them, as lines `file:line:col: section.key: message (did you mean ...)`. */
 ConfigDoc *config_parse(Arena *a, const char *path, int n_override, char *const *override, Err *e);

@@ -1,4 +1,4 @@
-/* data/config.c: field tables of the sections data and tokenizer, made from data/*.def (core/config.h). */
+/* data/config.c: field tables of the sections data and tokenizer, made from their lists (core/config.h). */
 #include "data/data.h"
 
 static const ConfigField source_fields[] = {
@@ -7,9 +7,7 @@ static const ConfigField source_fields[] = {
 #include "data/source.def"
 #include "core/config_undef.h"
 };
-static const ConfigSection source_table = {"source", sizeof(SourceConfig), CFG_COUNT(source_fields), source_fields,
-    "one token source", NULL, 0};
-const ConfigSection *source_section(void) { return &source_table; }
+CFG_SECTION(source_section, "source", SourceConfig, source_fields, "one token source")
 
 static const ConfigField data_fields[] = {
 #define CFG_STRUCT DataConfig
@@ -18,12 +16,11 @@ static const ConfigField data_fields[] = {
 #include "core/config_undef.h"
 };
 static const char *const data_alias[][2] = {
-    {"cutoff_len", "seq_len"}, {"sequence_len", "seq_len"}, {"block_size", "seq_len"},
-    {"max_seq_len", "seq_len"},
+    {"cutoff_len", "seq_len"}, {"sequence_length", "seq_len"}, {"sequence_len", "seq_len"},
+    {"block_size", "seq_len"}, {"max_seq_len", "seq_len"},
 };
-static const ConfigSection data_table = {"data", sizeof(DataConfig), CFG_COUNT(data_fields), data_fields,
-    "where tokens come from", data_alias, CFG_COUNT(data_alias)};
-const ConfigSection *data_section(void) { return &data_table; }
+CFG_SECTION_ALIAS(data_section, "data", DataConfig, data_fields, "where tokens come from",
+                  data_alias)
 
 static const ConfigField tokenizer_fields[] = {
 #define CFG_STRUCT TokenizerConfig
@@ -31,6 +28,4 @@ static const ConfigField tokenizer_fields[] = {
 #include "data/tokenizer.def"
 #include "core/config_undef.h"
 };
-static const ConfigSection tokenizer_table = {"tokenizer", sizeof(TokenizerConfig), CFG_COUNT(tokenizer_fields), tokenizer_fields,
-    "text to tokens", NULL, 0};
-const ConfigSection *tokenizer_section(void) { return &tokenizer_table; }
+CFG_SECTION(tokenizer_section, "tokenizer", TokenizerConfig, tokenizer_fields, "text to tokens")

@@ -1,4 +1,4 @@
-/* optim/config.c: field tables of the sections optim and schedule, made from optim/*.def (core/config.h). */
+/* optim/config.c: field tables of the sections optim and schedule, made from their lists (core/config.h). */
 #include "optim/optim.h"
 
 static const ConfigField param_group_fields[] = {
@@ -10,9 +10,8 @@ static const ConfigField param_group_fields[] = {
 static const char *const param_group_alias[][2] = {
     {"lr", "learning_rate"},
 };
-static const ConfigSection param_group_table = {"groups", sizeof(ParamGroupConfig), CFG_COUNT(param_group_fields), param_group_fields,
-    "one parameter group", param_group_alias, CFG_COUNT(param_group_alias)};
-const ConfigSection *param_group_section(void) { return &param_group_table; }
+CFG_SECTION_ALIAS(param_group_section, "groups", ParamGroupConfig, param_group_fields, "one parameter group",
+                  param_group_alias)
 
 static const ConfigField optim_fields[] = {
 #define CFG_STRUCT OptimConfig
@@ -23,9 +22,8 @@ static const ConfigField optim_fields[] = {
 static const char *const optim_alias[][2] = {
     {"lr", "learning_rate"},
 };
-static const ConfigSection optim_table = {"optim", sizeof(OptimConfig), CFG_COUNT(optim_fields), optim_fields,
-    "optimizer", optim_alias, CFG_COUNT(optim_alias)};
-const ConfigSection *optim_section(void) { return &optim_table; }
+CFG_SECTION_ALIAS(optim_section, "optim", OptimConfig, optim_fields, "optimizer",
+                  optim_alias)
 
 static const ConfigField schedule_fields[] = {
 #define CFG_STRUCT ScheduleConfig
@@ -33,6 +31,4 @@ static const ConfigField schedule_fields[] = {
 #include "optim/schedule.def"
 #include "core/config_undef.h"
 };
-static const ConfigSection schedule_table = {"schedule", sizeof(ScheduleConfig), CFG_COUNT(schedule_fields), schedule_fields,
-    "learning rate over time", NULL, 0};
-const ConfigSection *schedule_section(void) { return &schedule_table; }
+CFG_SECTION(schedule_section, "schedule", ScheduleConfig, schedule_fields, "learning rate over time")

@@ -1,0 +1,26 @@
+/* model/config.c: field tables of the sections model and teacher (core/config.h). */
+#include "model/config_impl.h"
+
+static const ConfigField model_init_fields[] = {
+#define CFG_STRUCT ModelInitConfig
+#include "core/config_table.h"
+#include "model/init.def"
+#include "core/config_undef.h"
+};
+CFG_SECTION(model_init_section, "init", ModelInitConfig, model_init_fields, "a fresh model, in names of Hugging Face config.json")
+
+static const ConfigField model_fields[] = {
+#define CFG_STRUCT ModelConfig
+#include "core/config_table.h"
+#include "model/model.def"
+#include "core/config_undef.h"
+};
+CFG_SECTION(model_section, "model", ModelConfig, model_fields, "the student, or the model that is trained")
+
+static const ConfigField teacher_fields[] = {
+#define CFG_STRUCT TeacherConfig
+#include "core/config_table.h"
+#include "model/teacher.def"
+#include "core/config_undef.h"
+};
+CFG_SECTION(teacher_section, "teacher", TeacherConfig, teacher_fields, "the model that teaches")
