@@ -5,6 +5,7 @@
  */
 #ifndef ATTENTION_FWD_IMPL_H
 #define ATTENTION_FWD_IMPL_H
+#include <omp.h>
 
 typedef struct Forward { float *o, *lse; const float *q, *k, *v; const AttnShape *a; } Forward;
 
@@ -128,7 +129,7 @@ static void forward_tile(const Forward *f, long b, long h, long t0) {
     forward_finish(w, f->o + (b * a->Tq + t0) * a->o_stride + h * D, f->lse + (b * a->H + h) * a->Tq + t0, n, a, first);
 }
 
-/* o (B,Tq,H,D), lse (B,H,Tq) out;  q (B,Tq,H,D)  k v (B,Tkv,Hkv,D). Late tiles first: the causal ones are the longest. */
+/* o (B,Tq,H,D), lse (B,H,Tq) out;  q (B,Tq,H,D)  k v (B,Tkv,Hkv,D). */
 void ISA_NAME(attention_fwd)(void *o, void *lse, const void *q, const void *k, const void *v, const AttnShape *a) {
     if (a->D > MAX_D) {
         attention_fwd_f32(o, lse, q, k, v, a);
@@ -142,9 +143,11 @@ void ISA_NAME(attention_fwd)(void *o, void *lse, const void *q, const void *k, c
             few_rows(o, lse, q, k, v, a, i / parts / a->Hkv, i / parts % a->Hkv, i % parts * FEW);
         return;
     }
-    long heads = a->B * a->H, tiles = (a->Tq + QT - 1) / QT;
-#pragma omp parallel for schedule(dynamic, 1)
-    for (long i = 0; i < heads * tiles; i++)
-        forward_tile(&f, i % heads / a->H, i % heads % a->H, (tiles - 1 - i / heads) * QT);
+    /* Neighbouring items share a head, whose keys and values then stay in the thread's cache. */
+    long tiles = (a->Tq + QT - 1) / QT, items = a->B * a->H * tiles;
+    int chunk = (int)most(1, items / (8L * omp_get_max_threads()));
+#pragma omp parallel for schedule(dynamic, chunk)
+    for (long i = 0; i < items; i++)
+        forward_tile(&f, i / tiles / a->H, i / tiles % a->H, (tiles - 1 - i % tiles) * QT);
 }
 #endif
