@@ -1,0 +1,246 @@
+/* model/load.c: parameters and sites of a model, their values from a file or fresh, and the way back to a file. */
+#include "model/model.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+__attribute__((format_arg(1))) static const char *template_of(const char *fmt) { return fmt; }
+
+typedef struct Declare { Model *m; Err *e; int layer; } Declare;
+
+static const char *name_of(Declare *d, const char *fmt, const char *suffix) {
+    char name[NAME_LEN];
+    snprintf(name, sizeof name, template_of(fmt), d->layer);
+    return arena_printf(d->m->run, d->e, "%s%s", name, suffix);
+}
+
+static Param *add(Declare *d, const char *fmt, const char *suffix, int ndim, long a, long b) {
+    if (d->e->code || !fmt) return NULL;
+    const char *name = name_of(d, fmt, suffix);
+    return name ? params_add(&d->m->params, name, ndim, (long[]){a, b}, d->e) : NULL;
+}
+
+static void add_norm(Declare *d, const char *fmt, long width) {
+    add(d, fmt, ".weight", 1, width, 0);
+    if (d->m->spec.family->layernorm) add(d, fmt, ".bias", 1, width, 0);
+}
+
+static void add_site(Declare *d, const char *fmt, long out, long in, bool bias) {
+    if (!fmt || d->e->code) return;
+    Model *m = d->m;
+    Param *w = add(d, fmt, ".weight", 2, out, in), *b = bias ? add(d, fmt, ".bias", 1, out, 0) : NULL;
+    if (!w) return;
+    w->in_out = m->spec.family->in_out;
+    m->site[m->n_site++] = (Site){.name = name_of(d, fmt, ""), .w = w, .b = b};
+}
+
+static void add_layer(Declare *d) {
+    const ModelSpec *s = &d->m->spec;
+    const Family *f = s->family;
+    const FamilyNames *n = &f->name;
+    long q = s->H * s->D, kv = s->Hkv * s->D;
+    bool qkv_bias = f->qkv_bias || s->attention_bias;
+    add_norm(d, n->norm1, s->C);
+    add_site(d, n->q, q, s->C, qkv_bias);
+    add_site(d, n->k, kv, s->C, qkv_bias);
+    add_site(d, n->v, kv, s->C, qkv_bias);
+    add_site(d, n->qkv, 3 * s->C, s->C, qkv_bias);
+    if (n->q_norm) add(d, n->q_norm, ".weight", 1, s->D, 0);
+    if (n->k_norm) add(d, n->k_norm, ".weight", 1, s->D, 0);
+    add_site(d, n->o, s->C, q, f->linear_bias || s->attention_bias);
+    add_norm(d, n->norm2, s->C);
+    add_site(d, n->gate, s->F, s->C, s->mlp_bias);
+    add_site(d, n->up, s->F, s->C, f->linear_bias || s->mlp_bias);
+    add_site(d, n->down, s->C, s->F, f->linear_bias || s->mlp_bias);
+}
+
+static bool declare(Model *m, const ModelSpec *s, const Kernels *k, Arena *run, Err *e) {
+    *m = (Model){.spec = *s, .params = {.run = run, .k = k}, .run = run};
+    m->site = arena_alloc(run, (size_t)(s->L * 8 + 1) * sizeof *m->site, e);
+    if (!m->site) return false;
+    const FamilyNames *n = &s->family->name;
+    Declare d = {m, e, 0};
+    Param *embed = add(&d, n->embed, ".weight", 2, s->V, s->C);
+    add(&d, n->pos, ".weight", 2, s->max_pos, s->C);
+    for (d.layer = 0; d.layer < s->L && !e->code; d.layer++) add_layer(&d);
+    d.layer = 0;
+    add_norm(&d, n->final_norm, s->C);
+    if (s->tied) {
+        if (!e->code) m->site[m->n_site++] = (Site){.name = n->head, .w = embed};
+    } else {
+        add_site(&d, n->head, s->V, s->C, false);
+        if (!e->code) m->site[m->n_site - 1].w->in_out = false;    /* GPT-2's head is a plain linear */
+    }
+    for (int i = 0; i < m->params.n && !e->code; i++) {
+        Tensor *w = &m->params.p[i]->w;
+        w->data = arena_alloc(run, (size_t)t_numel(w) * k->real, e);
+    }
+    long pairs = s->D / 2;
+    m->inv_freq = arena_alloc(run, (size_t)(pairs + 1) * sizeof(double), e);
+    for (long j = 0; m->inv_freq && s->rope_theta > 0 && j < pairs; j++)
+        m->inv_freq[j] = pow(s->rope_theta, -2.0 * (double)j / (double)s->D);
+    return !e->code;
+}
+
+static const char *dims_text(int ndim, const int64_t *dim, char *buf, size_t n) {
+    size_t at = (size_t)snprintf(buf, n, "[");
+    for (int i = 0; i < ndim && at < n; i++)
+        at += (size_t)snprintf(buf + at, n - at, "%s%lld", i ? "," : "", (long long)dim[i]);
+    if (at < n) snprintf(buf + at, n - at, "]");
+    return buf;
+}
+
+static bool same_dims(const Tensor *w, int ndim, const int64_t *dim) {
+    bool same = ndim == w->ndim;
+    for (int i = 0; same && i < ndim; i++) same = dim[i] == w->dim[i];
+    return same;
+}
+
+/* One parameter from the file: shape checked against the config, every value finite. */
+static bool read_param(Model *m, Param *p, const TensorFile *f, Err *e) {
+    const FileTensor *t = formats_find(f, p->name);
+    char have[96], want[96];
+    if (!t) return err_set(e, ERR_CORRUPT, "%s: tensor %s is missing", f->path, p->name);
+    int64_t dim[4] = {0}, need[4] = {0};
+    formats_dims(t, dim);
+    for (int i = 0; i < p->w.ndim; i++) need[i] = p->w.dim[i];
+    if (!same_dims(&p->w, t->ndim, dim))
+        return err_set(e, ERR_CORRUPT, "%s: tensor %s has shape %s, the configuration wants %s", f->path, p->name,
+                       dims_text(t->ndim, dim, have, sizeof have), dims_text(p->w.ndim, need, want, sizeof want));
+    size_t n = (size_t)t_numel(&p->w);
+    if (t->in_out) p->in_out = true;
+    bool wide = m->params.k->real == sizeof(double);
+    Arena tmp = {.name = "conversion"};
+    float *dst = wide ? arena_alloc(&tmp, n * sizeof *dst, e) : p->w.data;
+    if (dst && formats_read_f32(f, t, dst, e)) {
+        for (size_t i = 0; i < n; i++)
+            if (!isfinite(dst[i])) {
+                err_set(e, ERR_CORRUPT, "%s: tensor %s holds %s at element %zu; nothing was loaded", f->path, p->name,
+                        isnan(dst[i]) ? "NaN" : "infinity", i);
+                break;
+            }
+        for (size_t i = 0; wide && i < n; i++) ((double *)p->w.data)[i] = dst[i];
+    }
+    arena_free(&tmp);
+    return !e->code;
+}
+
+static void warn_unused(const Model *m, const TensorFile *f) {
+    for (int i = 0; i < f->n; i++) {
+        const char *name = f->t[i].name;
+        bool alias = m->spec.tied && !strcmp(name, "lm_head.weight");
+        if (!alias && !f->t[i].tied_to && !params_find(&m->params, name))
+            log_warn("%s: tensor %s is not part of a %s model and is not used", f->path, name, m->spec.family->arch);
+    }
+}
+
+bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e) {
+    if (!f->config_json)
+        return err_set(e, ERR_USAGE, "%s: no config.json: put the model's config.json beside it", f->path);
+    ModelSpec s;
+    if (!spec_parse(&s, f->config_json, f->path, run, e) || !declare(m, &s, k, run, e)) return false;
+    m->config_json = arena_strdup(run, f->config_json, e);
+    if (f->generation_json) m->generation_json = arena_strdup(run, f->generation_json, e);
+    if (f->tokenizer_path) m->tokenizer_path = arena_strdup(run, f->tokenizer_path, e);
+    m->path = arena_strdup(run, f->path, e);
+    for (int i = 0; i < m->params.n && !e->code; i++) read_param(m, m->params.p[i], f, e);
+    if (!e->code) warn_unused(m, f);
+    return !e->code;
+}
+
+bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e) {
+    Arena tmp = {.name = "file"};
+    TensorFile f = {0};
+    bool ok = formats_open(&f, path, &tmp, e) && model_from_file(m, &f, k, run, e);
+    formats_close(&f);
+    arena_free(&tmp);
+    return ok;
+}
+
+static bool ends_with(const char *s, const char *tail) {
+    size_t n = strlen(s), k = strlen(tail);
+    return n >= k && !strcmp(s + n - k, tail);
+}
+
+bool model_fresh(Model *m, const ModelSpec *s, uint64_t seed, const Kernels *k, Arena *run, Err *e) {
+    if (!declare(m, s, k, run, e)) return false;
+    m->config_json = spec_json(s, run, e);
+    Arena tmp = {.name = "initialisation"};
+    for (int i = 0; i < m->params.n && !e->code; i++) {
+        Param *p = m->params.p[i];
+        size_t n = (size_t)t_numel(&p->w);
+        if (p->w.ndim < 2) { k->fill(p->w.data, ends_with(p->name, ".bias") ? 0.0 : 1.0, (long)n); continue; }
+        bool residual = ends_with(p->name, "o_proj.weight") || ends_with(p->name, "down_proj.weight") ||
+                        ends_with(p->name, "c_proj.weight");
+        RngKey key = {.seed = seed, .stream = rng_stream(p->name)};
+        float *v = k->real == sizeof(float) ? p->w.data : arena_alloc(&tmp, n * sizeof *v, e);
+        if (!v) break;
+        rng_normal_f32(v, n, key, 0.0, s->init_std * (residual ? s->residual_scale : 1));
+        for (size_t j = 0; k->real == sizeof(double) && j < n; j++) ((double *)p->w.data)[j] = v[j];
+    }
+    arena_free(&tmp);
+    return !e->code;
+}
+
+int model_freeze(Model *m, const char *glob) {
+    int count = 0;
+    for (int i = 0; i < m->params.n; i++)
+        if (glob_match(glob, m->params.p[i]->name)) { m->params.p[i]->frozen = true; count++; }
+    return count;
+}
+
+int64_t model_bytes(const Model *m) { return params_count(&m->params, false) * 4; }
+
+/* The values a writer stores: the weight itself, or what its site's attachments make of it. */
+static const void *effective(const Model *m, Param *p, Graph **keep, Arena *a, Err *e) {
+    for (int i = 0; i < m->n_site; i++) {
+        Site *s = &m->site[i];
+        if (s->w != p || !s->n_wx) continue;
+        Graph *g = graph_new(&(GraphOptions){.k = m->params.k, .run = a}, e);
+        if (!g) return NULL;
+        *keep = g;
+        Tensor *w = site_weight(g, s);
+        graph_keep(g, w);
+        if (!graph_plan(g, e)) return NULL;
+        graph_forward(g);
+        return w->data;
+    }
+    return p->w.data;
+}
+
+bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e) {
+    OutTensor *t = arena_alloc(a, (size_t)m->params.n * sizeof *t, e);
+    if (!t) return false;
+    *out = (OutModel){.t = t, .arch = m->spec.family->arch, .config_json = m->config_json,
+                      .generation_json = m->generation_json, .tokenizer_path = m->tokenizer_path};
+    for (int i = 0; i < m->params.n && !e->code; i++) {
+        Param *p = m->params.p[i];
+        Graph *g = NULL;
+        const void *v = effective(m, p, &g, a, e);
+        size_t n = (size_t)t_numel(&p->w);
+        if (v && m->params.k->real == sizeof(double)) {
+            float *f = arena_alloc(a, n * sizeof *f, e);
+            for (size_t j = 0; f && j < n; j++) f[j] = (float)((const double *)v)[j];
+            v = f;
+        }
+        t[out->n] = (OutTensor){.name = p->name, .ndim = p->w.ndim, .src = v, .dtype = dtype, .in_out = p->in_out};
+        for (int d = 0; d < p->w.ndim; d++) t[out->n].dim[d] = p->w.dim[d];
+        out->n++;
+        graph_free(g);
+    }
+    return !e->code;
+}
+
+const char *model_content_hash(const Model *m, Arena *a, Err *e) {
+    char line[NAME_LEN + 64], hex[33];
+    char *all = arena_strdup(a, "", e);
+    for (int i = 0; all && i < m->params.n; i++) {
+        const Param *p = m->params.p[i];
+        hash128_hex(hex, p->w.data, (size_t)t_numel(&p->w) * m->params.k->real);
+        snprintf(line, sizeof line, "%s %s\n", p->name, hex);
+        all = arena_printf(a, e, "%s%s", all, line);
+    }
+    if (!all) return NULL;
+    hash128_hex(hex, all, strlen(all));
+    return arena_strdup(a, hex, e);
+}
