@@ -31,7 +31,9 @@ static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }           
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }     /* a b + c */
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); }   /* c - a b */
 static inline vec v_round(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-static inline vec v_ldexp(vec a, vec n) { return _mm512_scalef_ps(a, n); }            /* a 2^n, n whole */
+static inline vec v_ldexp_or_zero(vmask none, vec a, vec n) {                         /* a 2^n, n whole; 0 on none */
+    return _mm512_maskz_scalef_ps((vmask)~none, a, n);
+}
 static inline float v_sum(vec a) { return _mm512_reduce_add_ps(a); }
 static inline float v_top(vec a) { return _mm512_reduce_max_ps(a); }
 static inline vint v_int(int32_t x) { return _mm512_set1_epi32(x); }

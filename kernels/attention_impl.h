@@ -7,20 +7,31 @@
 #include "core/core.h"
 #include "kernels/kernels.h"
 
-/* Overwrites attention_fwd and attention_bwd of a float table with the best version not above isa; with ISA_PORTABLE,
- * or in a portable build, it leaves the reference. */
-void attention_install(Kernels *k, Isa isa);
-
-/* The versions themselves; D > 256 is handed to the reference. Arguments as in kernels.def. */
+/* The versions; arguments as in kernels.def. The vector ones hand D > ATTENTION_MAX_D to the float reference: their
+ * tiles are buffers of a fixed size per thread. */
 enum { ATTENTION_MAX_D = 256 };
-#define KERNEL_ATTENTION(isa)                                                                                          \
-    void attention_fwd_##isa(void *o, void *lse, const void *q, const void *k, const void *v, const AttnShape *a);     \
-    void attention_bwd_##isa(void *dq, void *dk, void *dv, const void *dO, const void *o, const void *lse,             \
-                             const void *q, const void *k, const void *v, void *delta, const AttnShape *a, Mode mq,    \
-                             Mode mk, Mode mv);
-KERNEL_ATTENTION(f32)
-KERNEL_ATTENTION(f64)
-KERNEL_ATTENTION(avx512)
-KERNEL_ATTENTION(avx2)
-#undef KERNEL_ATTENTION
+#define KERNEL_attention(isa)                                                                                  \
+    void attention_fwd_##isa(void *o, void *lse, const void *q, const void *k, const void *v,                  \
+                             const AttnShape *a);                                                              \
+    void attention_bwd_##isa(void *dq, void *dk, void *dv, const void *dO, const void *o, const void *lse,     \
+                             const void *q, const void *k, const void *v, void *delta, const AttnShape *a,     \
+                             Mode mq, Mode mk, Mode mv);
+KERNEL_attention(f32)
+KERNEL_attention(avx2)
+KERNEL_attention(avx512)
+#undef KERNEL_attention
+
+/* Overwrites attention_fwd and attention_bwd of a float table with the best version not above isa; with ISA_PORTABLE,
+ * or in a portable build, it leaves what is there. */
+static inline void attention_install(Kernels *k, Isa isa) {
+#if defined(__x86_64__) && !defined(PORTABLE)
+    if (isa >= ISA_AVX2) {
+        k->attention_fwd = isa >= ISA_AVX512 ? attention_fwd_avx512 : attention_fwd_avx2;
+        k->attention_bwd = isa >= ISA_AVX512 ? attention_bwd_avx512 : attention_bwd_avx2;
+    }
+#else
+    (void)k;
+    (void)isa;
+#endif
+}
 #endif
