@@ -8,6 +8,7 @@
  *   CFG_STR  (path, NULL, "...")                                                // NULL = unset
  *   CFG_STRS (freeze, "", "...")                                                // list of strings; default "a,b"
  *   CFG_FLOATS(betas, "0.9,0.95", "...")
+ *   CFG_MAP_OPT: the same, printed as null unless given
  *   CFG_MAP  (early_stopping, EarlyStopping, early_stopping_section, "...")      // nested struct
  *   CFG_LIST (groups, ParamGroupConfig, param_group_section, "...")              // list of structs
  *   CFG_RAW  (init, "...")                                                      // kept as a YAML node
@@ -42,7 +43,8 @@ typedef struct ConfigFloats { int n; double *v; } ConfigFloats;
 typedef struct ConfigNode ConfigNode;                    /* one YAML node with its place; fields below */
 typedef enum { NODE_SCALAR, NODE_LIST, NODE_MAP } NodeKind;
 struct ConfigNode { NodeKind kind; const char *text; bool quoted; int n; ConfigNode **item; ConfigNode **key;
-                    const char *file; int line, col; const char *origin; };
+                    const char *file; int line, col; const char *origin;  /* "command line", "environment", a file, "default" */
+                    const char *written; };              /* of a key: its name as written, where text is the canonical one */
 
 typedef enum { CFG_T_BOOL, CFG_T_INT, CFG_T_FLOAT, CFG_T_STR, CFG_T_ENUM, CFG_T_STRS, CFG_T_INTS, CFG_T_FLOATS, CFG_T_MAP, CFG_T_LIST,
                CFG_T_RAW, CFG_T_LATER } ConfigType;
@@ -71,9 +73,16 @@ struct ConfigSection { const char *name; size_t size; int n; const ConfigField *
     }
 
 typedef struct ConfigDoc ConfigDoc;                      /* parsed document: nodes, overrides, errors */
-/* Errors are collected, all of them, as lines `file:line:col: section.key: message (did you mean ...)`. */
+/* Reads the file and what it includes; layers, overrides (`a.b=v`, `+a.b=v`, `~a.b`, `a.b[0].c=v`) and PARE_A__B of the
+ * environment are put together by config_fill. path NULL: overrides alone, version 1. NULL only with e set.
+ * Errors are collected, all of them, as lines `file:line:col: section.key: message (did you mean ...)`. */
 ConfigDoc *config_parse(Arena *a, const char *path, int n_override, char *const *override, Err *e);
-/* Defaults, then the document, into out (a struct of sections described by top). Adds errors to the document. */
+void config_put_default(ConfigDoc *d, const char *key, const char *value);    /* under the files; before config_fill */
+void config_put_final(ConfigDoc *d, const char *override);                    /* over everything; before config_fill */
+/* Lays the map found at key ("arms.small") over the files, under environment and command line; before config_fill. */
+void config_select(ConfigDoc *d, const char *key);
+/* Defaults, then the document, into out (a struct of sections described by top). Adds errors to the document; false when
+ * it holds any. The lookups below are by canonical names and valid afterwards. Once per document. */
 bool config_fill(ConfigDoc *d, const ConfigSection *top, void *out, Err *e);
 void config_error(ConfigDoc *d, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 bool config_was_set(const ConfigDoc *d, const char *key);
@@ -82,6 +91,13 @@ int config_error_count(const ConfigDoc *d);
 const char *config_error_text(const ConfigDoc *d);       /* all lines, newline-separated */
 /* All keys with their values, defaults included, as YAML that parses to the same struct. */
 char *config_resolved(const ConfigDoc *d, const ConfigSection *top, const void *values, Arena *a, Err *e);
+/* The same with the origin of every value that is not a default as a comment behind it. */
+char *config_show(const ConfigDoc *d, const ConfigSection *top, const void *values, Arena *a, Err *e);
+/* text as a path to open: beside the file that says so (else the main file) when it exists there, else as it is. Globs too. */
+const char *config_path(const ConfigDoc *d, const ConfigNode *at, const char *text, Arena *a, Err *e);
+bool config_is_null(const ConfigNode *n);                /* NULL, or a plain null, ~ or nothing */
+bool config_parse_int(const char *text, int64_t *out);   /* 10, -3, 1_000, 1e4, 64k = 64000, 64Ki = 65536, 2M, 2Mi, 1G */
+bool config_parse_float(const char *text, double *out);  /* finite only; false on overflow and underflow */
 /* Text for --help / `pare config schema`. */
 char *config_help(const ConfigSection *top, Arena *a, Err *e);
 int edit_distance(const char *a, const char *b);         /* Damerau-Levenshtein, for "did you mean" */

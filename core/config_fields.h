@@ -12,6 +12,7 @@
 #define CFG_INTS(name, def, lo, hi, help) ConfigInts name;
 #define CFG_FLOATS(name, def, help) ConfigFloats name;
 #define CFG_MAP(name, Struct, section, help) Struct name;
+#define CFG_MAP_OPT(name, Struct, section, help) Struct name;
 #define CFG_LIST(name, Struct, section, help) struct { int n; Struct *v; } name;
 #define CFG_RAW(name, help) const ConfigNode *name;
 #define CFG_LATER(name, help)

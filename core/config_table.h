@@ -22,6 +22,8 @@
     {#name, CFG_T_FLOATS, CFG_AT(name), def, CFG_ANY_LO, CFG_ANY_HI, NULL, NULL, help, NULL},
 #define CFG_MAP(name, Struct, section, help) \
     {#name, CFG_T_MAP, CFG_AT(name), NULL, 0, 0, NULL, NULL, help, section},
+#define CFG_MAP_OPT(name, Struct, section, help) \
+    {#name, CFG_T_MAP, CFG_AT(name), NULL, 0, 0, "optional", NULL, help, section},
 #define CFG_LIST(name, Struct, section, help) \
     {#name, CFG_T_LIST, offsetof(CFG_STRUCT, name), sizeof(Struct), NULL, 0, 0, NULL, NULL, help, section},
 #define CFG_RAW(name, help) {#name, CFG_T_RAW, CFG_AT(name), NULL, 0, 0, NULL, NULL, help, NULL},

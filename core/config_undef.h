@@ -13,6 +13,7 @@
 #undef CFG_INTS
 #undef CFG_FLOATS
 #undef CFG_MAP
+#undef CFG_MAP_OPT
 #undef CFG_LIST
 #undef CFG_RAW
 #undef CFG_LATER
