@@ -92,6 +92,8 @@ RunState *graph_state(Graph *g);
 
 /* Leaves. A parameter's data (and grad, when trainable) belong to the caller. */
 Tensor *graph_input(Graph *g, const char *name, DType t, int ndim, const long *dim);       /* data in the run arena, kept */
+/* A leaf over memory of the caller's (a KV cache), of the graph's real type. */
+Tensor *graph_leaf(Graph *g, const char *name, int ndim, const long *dim, void *data);
 Tensor *graph_param(Graph *g, Tensor *w);                                                  /* registers a Params tensor */
 void graph_scope_nograd(Graph *g, bool on);              /* nodes recorded while on have no gradients (teacher) */
 void graph_segment(Graph *g, int segment);               /* -1 = none */
@@ -129,6 +131,7 @@ typedef struct Param {
     Tensor w;                      /* data and grad in the run arena */
     int group;
     bool frozen, decay;            /* decay: weight decay applies (2-D and not a score) */
+    bool aux;                      /* part of the training state, not of the model (projectors): never exported */
     bool in_out;                   /* files store it [in,out] (GPT-2 Conv1D); memory is [out,in] */
     const char *tied_to;           /* shares data with this parameter: written once */
     void *m, *v;                   /* moments */

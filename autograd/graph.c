@@ -82,6 +82,13 @@ Tensor *graph_input(Graph *g, const char *name, DType t, int ndim, const long *d
     return x;
 }
 
+Tensor *graph_leaf(Graph *g, const char *name, int ndim, const long *dim, void *data) {
+    if (g->err.code) return NULL;
+    Tensor *x = new_tensor(g, name, real_type(g), ndim, dim, T_INPUT | T_NOGRAD);
+    if (x) x->data = data;
+    return x;
+}
+
 Tensor *graph_param(Graph *g, Tensor *w) {
     if (g->err.code) return NULL;
     for (int i = 0; i < g->n_tensor; i++)

@@ -215,6 +215,7 @@ bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e) {
                       .generation_json = m->generation_json, .tokenizer_path = m->tokenizer_path};
     for (int i = 0; i < m->params.n && !e->code; i++) {
         Param *p = m->params.p[i];
+        if (p->aux) continue;
         Graph *g = NULL;
         const void *v = effective(m, p, &g, a, e);
         size_t n = (size_t)t_numel(&p->w);
@@ -236,6 +237,7 @@ const char *model_content_hash(const Model *m, Arena *a, Err *e) {
     char *all = arena_strdup(a, "", e);
     for (int i = 0; all && i < m->params.n; i++) {
         const Param *p = m->params.p[i];
+        if (p->aux) continue;
         hash128_hex(hex, p->w.data, (size_t)t_numel(&p->w) * m->params.k->real);
         snprintf(line, sizeof line, "%s %s\n", p->name, hex);
         all = arena_printf(a, e, "%s%s", all, line);

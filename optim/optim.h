@@ -29,6 +29,8 @@ typedef struct Optim Optim;
 typedef struct StepInfo { double grad_norm, lr; bool skipped; } StepInfo;
 Optim *optim_new(const OptimConfig *c, const ScheduleConfig *s, double clip, Params *ps, Arena *run, Err *e);
 StepInfo optim_step(Optim *o, int64_t t, int64_t n_steps, double grad_scale);   /* skipped: gradient not finite, nothing changed */
+/* Another peak learning rate for the parameters that match (projectors). */
+void optim_set_lr(Optim *o, const char *glob, double learning_rate);
 int64_t optim_updates(const Optim *o);            /* t of the bias correction */
 void optim_set_updates(Optim *o, int64_t t);
 #endif
