@@ -1,13 +1,14 @@
-/* core/arena.c: the only malloc of the library. An arena is a chain of blocks, the newest at `head`; an allocation
- * bumps an offset in the head block, a release pops blocks.
+/* core/arena.c: the only malloc of the library. An arena is a chain of blocks, the newest at `head`; an
+ * allocation bumps an offset in the head block, a release pops blocks.
  *
- *   block  = small (>= 1 MiB, from calloc) or mapped (allocations >= 4 MiB, own mapping of whole 2 MiB pages, huge
- *            pages asked for; the slack behind the allocation serves the next small ones)
- *   zeroed = fresh memory is zero from the system; a block used before remembers how far (`dirty`) and is cleared
- *            only where it is handed out again
+ *   block  = small (>= 1 MiB, from calloc) or mapped (allocations >= 4 MiB: a mapping of whole 2 MiB pages,
+ *            huge pages asked for; the slack behind the allocation serves the next small ones)
+ *   zeroed = fresh memory is zero from the system; a block used before remembers how far (`dirty`) and is
+ *            cleared only where it is handed out again
  *   spare  = released blocks, so a step that marks, allocates and releases maps memory once, not once a step
  *
- * Under AddressSanitizer what is not handed out is poisoned and every allocation is followed by 64 poisoned bytes.
+ * Under AddressSanitizer what is not handed out is poisoned and every allocation is followed by 64 poisoned
+ * bytes.
  */
 #include "core/core.h"
 
@@ -38,7 +39,7 @@ enum { RED_ZONE = 0 };
 enum { ALIGN = 64 };
 static const size_t SMALL_BLOCK = (size_t)1 << 20;
 static const size_t MAP_FROM = (size_t)4 << 20;
-static const size_t MAP_UNIT = (size_t)2 << 20;          /* the huge page of x86-64 and of arm64 with 4 KiB pages */
+static const size_t MAP_UNIT = (size_t)2 << 20;          /* the huge page of x86-64 and arm64 */
 static const size_t MAX_BYTES = (size_t)1 << 62;
 
 struct ArenaBlock {

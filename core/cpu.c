@@ -1,6 +1,7 @@
 /* core/cpu.c: what this CPU offers, found once, and the clock.
  *
- *   PARE_ISA=portable|avx2|avx512 lowers the choice; it never raises it above what the CPU and the build have.
+ *   PARE_ISA=portable|avx2|avx512 lowers the choice; it never raises it above what the CPU and the build
+ *   have.
  */
 #include "core/core.h"
 
@@ -25,8 +26,8 @@ static void feature(bool have, const char *name)
     memcpy(cpu.features + used, name, len + 1);
 }
 
-/* The builtin also asks the operating system whether it saves the wide registers; F16C, VNNI and BF16 follow the same
- * registers and are read from CPUID alone. */
+/* The builtin also asks the operating system whether it saves the wide registers; F16C, VNNI and BF16 follow
+ * the same registers and are read from CPUID alone. */
 static Isa detect(void)
 {
     unsigned a, b, c, d, c1 = 0, b7 = 0, c7 = 0, d7 = 0, a71 = 0;

@@ -1,11 +1,12 @@
-/* core/dtype.c: storage element types and their codecs. Everything works on bit patterns with integers, so results
- * do not depend on the flush-to-zero mode of the threads.
+/* core/dtype.c: storage element types and their codecs. Everything works on bit patterns with integers, so
+ * results do not depend on the flush-to-zero mode of the threads.
  *
  *   small float, e exponent bits, m mantissa bits, bias b:  E = 0 -> M 2^(1-b-m),  else (1 + M/2^m) 2^(E-b)
  *   F16 5/10 bias 15;  E4M3 4/3 bias 7, no infinity, NaN 0x7F, largest 448;  E5M2 5/2 bias 15, largest 57344
  *
- * Encoding rounds to nearest even in the target's own grid. F16 and BF16 overflow to infinity; the 8-bit types saturate
- * and write NaN of either sign as 0x7F. OCP 8-bit Floating Point Specification 1.0; IEEE 754-2019.
+ * Encoding rounds to nearest even in the target's own grid. F16 and BF16 overflow to infinity; the 8-bit
+ * types saturate and write NaN of either sign as 0x7F. OCP 8-bit Floating Point Specification 1.0; IEEE
+ * 754-2019.
  */
 #include "core/core.h"
 
@@ -47,8 +48,9 @@ static inline uint32_t bits_of(float x) { uint32_t u; memcpy(&u, &x, sizeof u); 
 static inline float float_of(uint32_t u) { float x; memcpy(&x, &u, sizeof x); return x; }
 static inline bool bits_nan(uint32_t u) { return (u & 0x7FFFFFFFu) > 0x7F800000u; }
 
-/* |x| (bits without the sign, not NaN) in a grid of m mantissa bits and the given bias: exponent and mantissa field in
- * one number, rounded to nearest even. The caller compares it with its largest code: overflow comes out larger. */
+/* |x| (bits without the sign, not NaN) in a grid of m mantissa bits and the given bias: exponent and mantissa
+ * field in one number, rounded to nearest even. The caller compares it with its largest code: overflow comes
+ * out larger. */
 static inline uint32_t encode_abs(uint32_t abs, int m, int bias)
 {
     int s = 23 - m;
@@ -59,7 +61,7 @@ static inline uint32_t encode_abs(uint32_t abs, int m, int bias)
     }
     int shift = s + 1 - E;
     if (shift > 25) return 0;                                   /* below half of the smallest subnormal */
-    uint32_t full = (abs & 0x7FFFFFu) | 0x800000u;              /* a float32 subnormal never gets here: its shift is larger */
+    uint32_t full = (abs & 0x7FFFFFu) | 0x800000u;              /* float32 subnormals: returned above */
     return (full + (1u << (shift - 1)) - 1 + ((full >> shift) & 1)) >> shift;
 }
 
@@ -68,7 +70,7 @@ static inline uint32_t decode_abs(uint32_t E, uint32_t M, int m, int bias)
 {
     if (E) return ((E + (uint32_t)(127 - bias)) << 23) | (M << (23 - m));
     if (!M) return 0;
-    int up = __builtin_clz(M) - (31 - m);                       /* shift that brings the leading one to bit m */
+    int up = __builtin_clz(M) - (31 - m);               /* brings the leading one to bit m */
     return ((uint32_t)(127 - bias + 1 - up) << 23) | (((M << up) << (23 - m)) & 0x7FFFFFu);
 }
 
@@ -131,7 +133,7 @@ static double round_even(double x)
 {
     if (!(x > -4503599627370496.0 && x < 4503599627370496.0)) return x;
     double magic = x < 0 ? -4503599627370496.0 : 4503599627370496.0;
-    volatile double shifted = x + magic;                        /* volatile: the addition must round to 53 bits */
+    volatile double shifted = x + magic;                    /* volatile: no folding of + and - */
     return shifted - magic;
 }
 

@@ -1,4 +1,4 @@
-/* core/err.c: the sticky error. The first one set wins; a prefix adds the place while the error travels up. */
+/* core/err.c: the sticky error. The first one set wins; a prefix adds the place while it travels up. */
 #include "core/core.h"
 
 #include <stdio.h>
@@ -29,7 +29,8 @@ bool err_prefix(Err *e, const char *fmt, ...)
     prefix[p++] = ':';
     prefix[p++] = ' ';
     size_t m = strlen(e->msg);
-    if (m > sizeof e->msg - 1 - p) m = sizeof e->msg - 1 - p;   /* a very long message loses its tail, not its place */
+    /* A very long message loses its tail, not its place. */
+    if (m > sizeof e->msg - 1 - p) m = sizeof e->msg - 1 - p;
     memmove(e->msg + p, e->msg, m);
     memcpy(e->msg, prefix, p);
     e->msg[p + m] = 0;

@@ -1,4 +1,4 @@
-/* core/file.c: whole files: read, map, write so that a crash or a full disk leaves the old file or the new one.
+/* core/file.c: whole files: read, map, and write so that a crash leaves the old file or the new one.
  *
  *   write = temporary name in the same folder, write, fsync, rename over the target, fsync of the folder
  */
@@ -94,7 +94,8 @@ bool file_map(FileMap *m, const char *path, Err *e)
     if (st.st_size > 0) {
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED) {
-            err_set(e, ERR_FAIL, "%s: cannot map %lld bytes: %s", path, (long long)st.st_size, strerror(errno));
+            err_set(e, ERR_FAIL, "%s: cannot map %lld bytes: %s", path, (long long)st.st_size,
+                    strerror(errno));
             close(fd);
             return false;
         }
@@ -126,8 +127,8 @@ static bool write_all(int fd, const unsigned char *p, size_t n)
     return true;
 }
 
-/* fsync of the folder that holds path makes the rename itself durable. File systems that cannot do it say EINVAL, and
- * a folder may be writable but not readable; neither is a failure of the write. */
+/* fsync of the folder that holds path makes the rename itself durable. File systems that cannot do it say
+ * EINVAL, and a folder may be writable but not readable; neither is a failure of the write. */
 static bool sync_parent(const char *path)
 {
     char dir[PATH_MAX];
@@ -153,11 +154,11 @@ bool file_write_atomic(const char *path, const void *data, size_t bytes, Err *e)
     int len = snprintf(tmp, sizeof tmp, "%s.tmp-%ld-%u", path, (long)getpid(), atomic_fetch_add(&serial, 1));
     if (len < 0 || (size_t)len >= sizeof tmp)
         return err_set(e, ERR_FAIL, "%s: the path is too long (%d bytes at most)", path, PATH_MAX - 32);
-    unlink(tmp);                                          /* left by a killed process that had the same number */
+    unlink(tmp);                                          /* left by a killed process of the same number */
     int fd = open_retry(tmp, O_WRONLY | O_CREAT | O_EXCL);
     if (fd < 0) return err_set(e, ERR_FAIL, "%s: cannot create %s: %s", path, tmp, strerror(errno));
     struct stat st;
-    if (stat(path, &st) == 0) (void)!fchmod(fd, st.st_mode & 0777);   /* the new file keeps the old one's mode */
+    if (stat(path, &st) == 0) (void)!fchmod(fd, st.st_mode & 0777);      /* keeps the old file's mode */
     const char *what = "write";
     bool ok = write_all(fd, data, bytes);
     if (ok) {
@@ -177,11 +178,12 @@ bool file_write_atomic(const char *path, const void *data, size_t bytes, Err *e)
     }
     if (!ok) {
         unlink(tmp);
-        return err_set(e, ERR_FAIL, "%s: cannot %s %zu bytes: %s; the old file, if any, is untouched", path, what, bytes,
-                       strerror(why));
+        return err_set(e, ERR_FAIL, "%s: cannot %s %zu bytes: %s; the old file, if any, is untouched",
+                       path, what, bytes, strerror(why));
     }
     if (!sync_parent(path))
-        return err_set(e, ERR_FAIL, "%s: written, but its folder cannot be synced: %s", path, strerror(errno));
+        return err_set(e, ERR_FAIL, "%s: written, but its folder cannot be synced: %s", path,
+                       strerror(errno));
     return true;
 }
 
@@ -205,8 +207,10 @@ bool dir_make(const char *path, Err *e)
         struct stat st;
         if (mkdir(p, 0777) != 0) {
             int why = errno;
-            if (stat(p, &st) != 0) return err_set(e, ERR_FAIL, "%s: cannot make folder %s: %s", path, p, strerror(why));
-            if (!S_ISDIR(st.st_mode)) return err_set(e, ERR_FAIL, "%s: %s is a file, a folder is needed", path, p);
+            if (stat(p, &st) != 0)
+                return err_set(e, ERR_FAIL, "%s: cannot make folder %s: %s", path, p, strerror(why));
+            if (!S_ISDIR(st.st_mode))
+                return err_set(e, ERR_FAIL, "%s: %s is a file, a folder is needed", path, p);
         }
         p[i] = keep;
     }

@@ -2,7 +2,8 @@
  *
  *   HH:MM:SS.mmm LEVEL message          colour on a terminal only, and not when NO_COLOR is set
  *
- * On a terminal the progress line is rewritten in place, at most ten times a second, and moves below any other message.
+ * On a terminal the progress line is rewritten in place, at most ten times a second, and moves below any
+ * other message.
  */
 #include "core/core.h"
 
@@ -11,13 +12,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static LogLevel max_level = LOG_INFO;
 static FILE *log_file;
-static char progress[512];                                      /* what stands on the terminal's last line, or "" */
+static char progress[512];                              /* the terminal's last line, or "" */
 static double progress_time = -1;
 
 static const char *const NAMES[] = {"ERROR", "WARN", "INFO", "DEBUG"};
@@ -66,7 +68,7 @@ void log_close(void)
     pthread_mutex_unlock(&lock);
 }
 
-/* One line to each place; head = "HH:MM:SS.mmm LEVEL " or "", tint = the level's colour or NULL. Lock held. */
+/* One line to each place, headed by clock and level unless level is -1. The lock is held. */
 static void put(const char *clock, int level, const char *fmt, va_list ap)
 {
     va_list again;
@@ -75,7 +77,8 @@ static void put(const char *clock, int level, const char *fmt, va_list ap)
     if (progress[0]) fputs("\r\033[K", stderr);
     if (level >= 0) {
         bool tint = coloured();
-        fprintf(stderr, "%s %s%-5s%s ", clock, tint ? COLOURS[level] : "", NAMES[level], tint ? "\033[0m" : "");
+        fprintf(stderr, "%s %s%-5s%s ", clock, tint ? COLOURS[level] : "", NAMES[level],
+                tint ? "\033[0m" : "");
     }
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);
@@ -120,7 +123,9 @@ void log_progress(const char *line)
         fprintf(stderr, "%s\n", line);
     } else if (time_now() - progress_time >= 0.1) {
         progress_time = time_now();
-        snprintf(progress, sizeof progress, "%s", line);
+        struct winsize w = {0};
+        int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ? w.ws_col - 1 : 79;
+        snprintf(progress, sizeof progress, "%.*s", width, line);      /* a wrapped line could not be rewritten */
         fprintf(stderr, "\r\033[K%s", progress);
     }
     pthread_mutex_unlock(&lock);

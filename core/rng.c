@@ -1,8 +1,8 @@
-/* core/rng.c: Philox4x32-10, a counter-based generator: a number is a function of (key, counter), so it depends on no
- * thread, rank, order or restart.
+/* core/rng.c: Philox4x32-10, a counter-based generator: a number is a function of (key, counter), so it
+ * depends on no thread, rank, order or restart.
  *
  *   key = seed (low, high),  counter = (element / 4, step, stream, sample),  word element % 4
- *   normal pair from words (w0, w1): r = sqrt(-2 ln((w0 + 1) / 2^32)), t = 2 pi w1 / 2^32  ->  r cos t, r sin t
+ *   normal pair of words w0, w1: r = sqrt(-2 ln((w0 + 1) / 2^32)), t = 2 pi w1 / 2^32  ->  r cos t, r sin t
  *
  * Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011. Box and Muller 1958.
  */
@@ -22,7 +22,7 @@ void philox4x32_10(uint32_t out[4], const uint32_t ctr[4], const uint32_t key[2]
         c3 = (uint32_t)p0;
         c0 = n0;
         c2 = n2;
-        k0 += 0x9E3779B9u;                                      /* golden ratio and sqrt(3) - 1: Weyl sequences of the paper */
+        k0 += 0x9E3779B9u;                    /* golden ratio, sqrt(3) - 1: the paper's Weyl sequences */
         k1 += 0xBB67AE85u;
     }
     out[0] = c0;
@@ -78,13 +78,14 @@ void rng_uniform_f32(float *dst, size_t n, RngKey k, double lo, double hi)
     for (size_t q = 0; q < quads; q++) {
         uint32_t w[4];
         words_of(w, k, (uint32_t)q);
-        for (size_t i = 4 * q; i < n && i < 4 * q + 4; i++) dst[i] = (float)(lo + (hi - lo) * (w[i % 4] * 0x1p-32));
+        for (size_t i = 4 * q; i < n && i < 4 * q + 4; i++)
+            dst[i] = (float)(lo + (hi - lo) * (w[i % 4] * 0x1p-32));
     }
 }
 
-/* A balanced Feistel network on 2h bits, 2^(2h) >= n the smallest such domain; a value outside [0,n) is sent through
- * again until it falls inside (cycle walking: a bijection of the domain restricted so stays one). Domain < 4n, so under
- * four passes on average. Luby, Rackoff 1988; Black, Rogaway 2002. */
+/* A balanced Feistel network on 2h bits, 2^(2h) >= n the smallest such domain; a value outside [0,n) is sent
+ * through again until it falls inside (cycle walking: a bijection of the domain restricted so stays one).
+ * Domain < 4n, so under four passes on average. Luby, Rackoff 1988; Black, Rogaway 2002. */
 uint64_t rng_permute(uint64_t i, uint64_t n, uint64_t seed, uint64_t epoch)
 {
     enum { ROUNDS = 8 };
@@ -92,7 +93,8 @@ uint64_t rng_permute(uint64_t i, uint64_t n, uint64_t seed, uint64_t epoch)
     int h = 1;
     while (h < 32 && (n - 1) >> (2 * h)) h++;
     uint32_t mask = h == 32 ? 0xFFFFFFFFu : (1u << h) - 1;
-    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32) ^ 0x7065726Du};   /* "perm": apart from rng_u32's counters */
+    /* "perm" in the key keeps these numbers apart from rng_u32's. */
+    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32) ^ 0x7065726Du};
     do {
         uint32_t left = (uint32_t)(i >> h) & mask, right = (uint32_t)i & mask;
         for (uint32_t round = 0; round < ROUNDS; round++) {

@@ -1,8 +1,9 @@
 /* core/threads.c: how many threads, and what each of them does with subnormal numbers.
  *
- *   count = cores of the affinity mask, at most ceil(cgroup quota / period), at most OMP_NUM_THREADS where it is set
+ *   count = min(cores of the affinity mask, ceil(cgroup quota / period), OMP_NUM_THREADS where it is set)
  *
- * Subnormals cost up to a hundred cycles each and carry nothing in training: results and inputs below 2^-126 count as 0.
+ * Subnormals cost up to a hundred cycles each and carry nothing in training: results and inputs below 2^-126
+ * count as 0.
  */
 #include "core/core.h"
 
@@ -27,7 +28,8 @@ static void flush_subnormals(void)
 #endif
 }
 
-/* The first `fields` numbers of a one-line file; "max" reads as -1. False when the file is not there or is otherwise. */
+/* The first `fields` numbers of a one-line file; "max" reads as -1. False when the file is not there or is
+ * otherwise. */
 static bool read_numbers(const char *path, double *v, int fields)
 {
     char line[128];
@@ -52,7 +54,8 @@ static bool read_numbers(const char *path, double *v, int fields)
     return true;
 }
 
-/* Cores the group at `dir` (below the mount `root`) may use, 0 = no limit. v2: cpu.max "quota period"; v1: two files. */
+/* Cores the group at `dir` (below the mount `root`) may use, 0 = no limit. v2: cpu.max "quota period"; v1:
+ * two files. */
 static double group_cores(const char *root, const char *dir)
 {
     char path[1024];
@@ -65,7 +68,8 @@ static double group_cores(const char *root, const char *dir)
     return read_numbers(path, v + 1, 1) && v[1] > 0 ? v[0] / v[1] : 0;
 }
 
-/* The tightest quota from our group up to the mount's root; a container sees only its own part of the tree. */
+/* The tightest quota from our group up to the mount's root; a container sees only its own part of the
+ * tree. */
 static double tightest(const char *root, const char *dir)
 {
     char path[768];
@@ -89,7 +93,7 @@ static double cgroup_cores(void)
     if (v1 > 0 && (best <= 0 || v1 < best)) best = v1;
     FILE *f = fopen("/proc/self/cgroup", "re");
     if (!f) return best;
-    while (fgets(line, sizeof line, f)) {                       /* "0::/a/b" (v2) or "4:cpu,cpuacct:/a/b" (v1) */
+    while (fgets(line, sizeof line, f)) {             /* "0::/a/b" (v2) or "4:cpu,cpuacct:/a/b" (v1) */
         char *names = strchr(line, ':'), *dir = names ? strchr(names + 1, ':') : NULL;
         if (!dir) continue;
         *dir++ = 0;
@@ -108,7 +112,7 @@ static double cgroup_cores(void)
 int threads_init(int n)
 {
     if (n <= 0) {
-        n = omp_get_num_procs();                                /* the affinity mask, also under OMP_PROC_BIND */
+        n = omp_get_num_procs();                            /* the affinity mask, also under OMP_PROC_BIND */
         double quota = cgroup_cores();
         if (quota > 0 && quota < n) n = (int)quota + ((double)(int)quota < quota);
         if (getenv("OMP_NUM_THREADS") && omp_get_max_threads() < n) n = omp_get_max_threads();

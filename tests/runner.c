@@ -2,8 +2,9 @@
  *
  *   tests [--list] [-k PART] [--jobs N] [--timeout SECONDS] [-v]
  *
- * Output: a block per failure (with what the test wrote), skips with their reasons, seconds per suite, and the last line
- * `N passed, N failed, N skipped`. Exit status 0 when nothing failed, 1 otherwise, 2 for wrong arguments.
+ * Output: a block per failure (with what the test wrote), skips with their reasons, seconds per suite, and
+ * the last line `N passed, N failed, N skipped`. Exit status 0 when nothing failed, 1 otherwise, 2 for wrong
+ * arguments.
  */
 #define _GNU_SOURCE
 #include "tests/test.h"
@@ -77,20 +78,23 @@ static void value_text(char out[64], TestValue v)
     else snprintf(out, 64, "%p", v.p);
 }
 
-void test_eq(const char *file, int line, const char *sa, const char *sb, TestValue a, TestValue b, bool want_equal)
+void test_eq(const char *file, int line, const char *sa, const char *sb, TestValue a, TestValue b,
+             bool want_equal)
 {
     char ta[64], tb[64];
     if (values_equal(a, b) == want_equal) return;
     value_text(ta, a);
     value_text(tb, b);
-    test_fail(file, line, "%s %s %s\n    left  = %s\n    right = %s", sa, want_equal ? "==" : "!=", sb, ta, tb);
+    test_fail(file, line, "%s %s %s\n    left  = %s\n    right = %s", sa, want_equal ? "==" : "!=", sb, ta,
+              tb);
 }
 
 void test_str(const char *file, int line, const char *sa, const char *sb, const char *a, const char *b)
 {
     if (a && b && strcmp(a, b) == 0) return;
     if (!a && !b) return;
-    test_fail(file, line, "%s == %s\n    left  = \"%s\"\n    right = \"%s\"", sa, sb, a ? a : "(NULL)", b ? b : "(NULL)");
+    test_fail(file, line, "%s == %s\n    left  = \"%s\"\n    right = \"%s\"", sa, sb, a ? a : "(NULL)",
+              b ? b : "(NULL)");
 }
 
 void test_contains(const char *file, int line, const char *text, const char *part)
@@ -106,10 +110,12 @@ static bool is_close(double a, double b, double rtol, double atol)
     return fabs(a - b) <= atol + rtol * fabs(b);
 }
 
-void test_close(const char *file, int line, const char *sa, const char *sb, double a, double b, double rtol, double atol)
+void test_close(const char *file, int line, const char *sa, const char *sb, double a, double b, double rtol,
+                double atol)
 {
     if (is_close(a, b, rtol, atol)) return;
-    test_fail(file, line, "%s close to %s\n    left  = %.17g\n    right = %.17g\n    |difference| = %.3g, allowed %.3g",
+    test_fail(file, line,
+              "%s close to %s\n    left  = %.17g\n    right = %.17g\n    |difference| = %.3g, allowed %.3g",
               sa, sb, a, b, fabs(a - b), atol + rtol * fabs(b));
 }
 
@@ -133,15 +139,18 @@ static void close_arrays(const char *file, int line, const float *af, const floa
     if (!bad) return;
     double a = af ? (double)af[worst] : ad[worst], b = bf ? (double)bf[worst] : bd[worst];
     test_fail(file, line, "%zu of %zu elements differ; worst at [%zu]\n    left  = %.9g\n    right = %.9g\n"
-              "    |difference| = %.3g, allowed %.3g", bad, n, worst, a, b, fabs(a - b), atol + rtol * fabs(b));
+              "    |difference| = %.3g, allowed %.3g", bad, n, worst, a, b, fabs(a - b),
+              atol + rtol * fabs(b));
 }
 
-void test_close_f32(const char *file, int line, const float *a, const float *b, size_t n, double rtol, double atol)
+void test_close_f32(const char *file, int line, const float *a, const float *b, size_t n, double rtol,
+                    double atol)
 {
     close_arrays(file, line, a, b, NULL, NULL, n, rtol, atol);
 }
 
-void test_close_f64(const char *file, int line, const double *a, const double *b, size_t n, double rtol, double atol)
+void test_close_f64(const char *file, int line, const double *a, const double *b, size_t n, double rtol,
+                    double atol)
 {
     close_arrays(file, line, NULL, NULL, a, b, n, rtol, atol);
 }
@@ -151,10 +160,11 @@ void test_bytes(const char *file, int line, const void *a, const void *b, size_t
     const unsigned char *x = a, *y = b;
     for (size_t i = 0; i < n; i++)
         if (x[i] != y[i])
-            test_fail(file, line, "bytes differ first at [%zu] of %zu: left %02x, right %02x", i, n, x[i], y[i]);
+            test_fail(file, line, "bytes differ first at [%zu] of %zu: left %02x, right %02x", i, n, x[i],
+                      y[i]);
 }
 
-/* ---- one test = one process ------------------------------------------------------------------------------------- */
+/* ---- one test = one process ---------------------------------------------------------------------------- */
 
 static void dir_name(char out[256], pid_t pid)
 {
@@ -243,7 +253,8 @@ static void slot_finish(Slot *s, int status, bool timed_out, double limit, bool 
         sum->failed++;
         printf("FAIL %s.%s (%s:%d, %.3f s): ", t->suite, t->name, t->file, t->line, seconds);
         if (timed_out) printf("no end after %.0f s\n", limit);
-        else if (WIFSIGNALED(status)) printf("signal %d (%s)\n", WTERMSIG(status), strsignal(WTERMSIG(status)));
+        else if (WIFSIGNALED(status))
+            printf("signal %d (%s)\n", WTERMSIG(status), strsignal(WTERMSIG(status)));
         else printf("exit status %d\n", WEXITSTATUS(status));
         print_output(s->out, false);
     }
