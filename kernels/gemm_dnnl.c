@@ -1,4 +1,4 @@
-/* kernels/gemm_dnnl.c: one piece of a product by oneDNN's dnnl_sgemm (row-major, single thread: see gemm_slice.c).
+/* kernels/gemm_dnnl.c: one piece of a product by oneDNN's dnnl_sgemm (row-major, single thread: see gemm_host.c).
  *
  * Called whole, dnnl_sgemm gives other bits with other thread counts at some shapes; called on pieces with one thread
  * each it cannot. Sizes here are positive and strides at least the row length, so it has nothing to refuse.

@@ -1,8 +1,8 @@
 /* kernels/gemm_impl.h: what the parts of the float GEMM share.
  *
  *   gemm.c            portable reference, float and double
- *   gemm_install.c    picks a back end and puts its three functions and the small-M ones into a table
- *   gemm_slice.c      cuts a product into pieces fixed by its shape and runs them on all threads
+ *   table_gemm.c    picks a back end and puts its three functions and the small-M ones into a table
+ *   gemm_host.c      cuts a product into pieces fixed by its shape and runs them on all threads
  *   gemm_dnnl.c, gemm_openblas.c              one piece by a library
  *   gemm_builtin.c    one piece by our own blocking and packing
  *   gemm_avx512.c, gemm_avx2.c                the innermost tiles and the small-M kernels
@@ -29,7 +29,27 @@ void gemm_sliced(GemmPiece *piece, GemmForm form, void *y, const void *x, const 
  * *warning: NULL, or one sentence saying why the wish could not be met and what to do; the auto choice stands then. */
 void gemm_install(Kernels *k, Isa isa, const char *blas, const char **name, const char **warning);
 
-GemmPiece gemm_piece_dnnl, gemm_piece_openblas;
+/* One instruction set's innermost loops (gemm_tile_impl.h). */
+typedef void GemmTile(const float *a, long row, long step, const float *b, long ldb, float *c, long ldc, long k,
+                      int lanes, Mode mode);
+typedef void GemmPack(float *out, const float *w, long ldw, long n, long k, long width);
+typedef struct GemmTiles {
+    int rows, lanes, cols;                        /* the largest tile: rows x (cols vectors of lanes) */
+    GemmPack *pack_columns, *pack_transposed;
+    GemmTile *tile[2][15];                        /* [vectors across - 1][rows] */
+    void (*dots[8])(float *y, long ldy, const float *x, long ldx, const float *w, long ldw, long n, long k, Mode mode);
+    void (*axpys)(float *y, long ldy, const float *x, long row, long step, const float *w, long ldw, long m, long n,
+                  long k, Mode mode);
+} GemmTiles;
+
+/* One piece with packing and cache blocking, and one piece of fewer than 8 rows with the weights streamed once. */
+void gemm_blocked(const GemmTiles *t, GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w,
+                  long ldw, long m, long n, long k, Mode mode);
+void gemm_few_rows(const GemmTiles *t, GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w,
+                   long ldw, long m, long n, long k, Mode mode);
+
+GemmPiece gemm_piece_dnnl, gemm_piece_openblas, gemm_piece_avx512, gemm_piece_avx2;
+GemmPiece gemm_small_avx512, gemm_small_avx2;     /* m < 8 */
 const char *gemm_dnnl_name(void);                 /* "oneDNN 2.6.3 dnnl_sgemm" */
 /* Opens the shared library once. NULL when it is absent or runs on a core too old for `isa` (then *warning is set). */
 const char *gemm_openblas_name(Isa isa, const char **warning);
