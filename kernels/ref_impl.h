@@ -13,8 +13,8 @@
 
 enum {
     PAR_MIN = 32768,    /* elements below which a call stays on one thread: a fork costs about 5 us, this many elements as much */
-    PAR_BLOCK = 16384,  /* elements of one block of an elementwise kernel or a sum: 64 KiB of float, half of an L2 */
-    SUM_BATCH = 256,    /* blocks or rows whose partial sums stand on the stack at once */
+    PAR_BLOCK = 8192,   /* elements of one block of an elementwise kernel or a sum: 32 KiB of float */
+    SUM_BATCH = 512,    /* blocks or rows whose partial sums stand on the stack at once */
     COL_TILE = 64,      /* columns of one column-sum tile */
     IGNORED = -100      /* target id of a row that does not count */
 };

@@ -6,10 +6,7 @@
  * A soft-cap c replaces z by c tanh(z/c) first. Logits of -inf have probability 0 (their terms are 0, never NaN).
  * Maxima are subtracted before every exp; sums stand in double; rows are added in order.
  */
-#include "kernels/ref_impl.h"
-
-typedef struct Row { double m, mt, s1, sq, sp; } Row;               /* maxima; sums of exp: T=1, student at T, teacher at T */
-typedef struct Part { double ce, kd, entropy, nll; } Part;
+#include "kernels/xent_impl.h"
 
 static REAL capped(REAL z, REAL cap) { return cap > (REAL)0 ? K(softcap)(z, cap) : z; }
 
@@ -19,94 +16,55 @@ static REAL row_max(const REAL *z, long V, REAL cap) {              /* z (V) */
     return capped(m, cap);                                          /* the cap is monotonic */
 }
 
-/* Cross-entropy at temperature 1; leaves r->m, r->s1. */
-static void row_ce(const REAL *z, int32_t t, long V, const LossAttr *a, Row *r, Part *p) {
+static void ce_sums(const REAL *z, int32_t t, long V, const LossAttr *a, XentSums *s) {
     const REAL cap = (REAL)a->softcap, m = row_max(z, V, cap);      /* z (V) */
-    double s = 0.0, mean = 0.0;
     for (long v = 0; v < V; v++) {
         const REAL d = capped(z[v], cap) - m;
-        s += (double)K(s_exp)(d);
-        mean += (double)d;
+        s->s1 += (double)K(s_exp)(d);
+        s->total += (double)d;
     }
-    r->m = (double)m;
-    r->s1 = s;
-    const double e = a->label_smoothing, zy = (double)(capped(z[t], cap) - m), lse = r->m + log(s);
-    p->nll = log(s) - zy;
-    p->ce = log(s) - (1.0 - e) * zy - (e > 0.0 ? e * mean / (double)V : 0.0) + a->z_loss * lse * lse;
+    s->m = (double)m;
+    s->zy = (double)(capped(z[t], cap) - m);
 }
 
-/* Forward KL and teacher entropy at temperature T; leaves r->mt, r->sq, r->sp. Needs r->m. */
-static void row_kd(const REAL *z, const REAL *zt, long V, const LossAttr *a, Row *r, Part *p) {
-    const REAL cap = (REAL)a->softcap, tcap = (REAL)a->teacher_softcap, m = (REAL)r->m;
+static void kd_sums(const REAL *z, const REAL *zt, long V, const LossAttr *a, XentSums *s) {
+    const REAL cap = (REAL)a->softcap, tcap = (REAL)a->teacher_softcap, m = (REAL)s->m;
     const REAL mt = row_max(zt, V, tcap), it = (REAL)(1.0 / a->temperature);   /* z zt (V) */
-    double sq = 0.0, sp = 0.0, cross = 0.0, own = 0.0;
     for (long v = 0; v < V; v++) {
         const REAL d = (capped(z[v], cap) - m) * it, dt = (capped(zt[v], tcap) - mt) * it, ep = K(s_exp)(dt);
-        sq += (double)K(s_exp)(d);
-        sp += (double)ep;
+        s->sq += (double)K(s_exp)(d);
+        s->sp += (double)ep;
         if (ep == (REAL)0) continue;                                /* p log p -> 0, also where both logits are -inf */
-        cross += (double)ep * ((double)dt - (double)d);
-        own += (double)ep * (double)dt;
+        s->cross += (double)ep * ((double)dt - (double)d);
+        s->own += (double)ep * (double)dt;
     }
-    r->mt = (double)mt;
-    r->sq = sq;
-    r->sp = sp;
-    p->kd = cross / sp - log(sp) + log(sq);
-    p->entropy = log(sp) - own / sp;
+    s->mt = (double)mt;
 }
 
-/* dz in place of z. */
-static void row_grad(REAL *z, const REAL *zt, int32_t t, long V, const LossAttr *a, const Row *r, double gs) {
-    const REAL cap = (REAL)a->softcap, tcap = (REAL)a->teacher_softcap, m = (REAL)r->m, mt = (REAL)r->mt;
-    const double lse = r->m + log(r->s1), T = zt ? a->temperature : 1.0, gc = gs * a->ce_weight;
-    const double gk = zt ? gs * a->kd_weight / T : 0.0;             /* z zt (V) */
-    const REAL c1 = (REAL)(gc * (1.0 + 2.0 * a->z_loss * lse) / r->s1), c0 = (REAL)(gc * a->label_smoothing / (double)V);
-    const REAL cq = (REAL)(zt ? gk / r->sq : 0.0), cp = (REAL)(zt ? gk / r->sp : 0.0), it = (REAL)(1.0 / T);
-    const REAL hot = (REAL)(gc * (1.0 - a->label_smoothing));
+static void row_grad(REAL *z, const REAL *zt, int32_t t, long V, const LossAttr *a, const XentSums *s, XentFactors f) {
+    const REAL cap = (REAL)a->softcap, tcap = (REAL)a->teacher_softcap, m = (REAL)s->m, mt = (REAL)s->mt;
+    const REAL c1 = (REAL)f.c1, c0 = (REAL)f.c0, cq = (REAL)f.cq, cp = (REAL)f.cp;   /* z zt (V) */
+    const REAL it = (REAL)(zt ? 1.0 / a->temperature : 1.0);
     for (long v = 0; v < V; v++) {
         const REAL y = capped(z[v], cap);
         REAL d = c1 * K(s_exp)(y - m) - c0;
         if (zt) d += cq * K(s_exp)((y - m) * it) - cp * K(s_exp)((capped(zt[v], tcap) - mt) * it);
-        if (v == t) d -= hot;
+        if (v == t) d -= (REAL)f.hot;
         z[v] = cap > (REAL)0 ? d * K(softcap_grad)(y, cap) : d;
     }
 }
 
-static void row_ignored(REAL *z, long V, double gs, Part *p) {      /* z (V) */
-    *p = (Part){0};
-    for (long v = 0; v < V && gs != 0.0; v++) z[v] = (REAL)0;
+static XentPart row(void *z, const void *zt, int32_t t, long V, const LossAttr *a, double grad_scale) {
+    XentSums s = {0};                                               /* z zt (V) */
+    ce_sums(z, t, V, a, &s);
+    if (zt) kd_sums(z, zt, V, a, &s);
+    if (grad_scale != 0.0) row_grad(z, zt, t, V, a, &s, xent_factors(&s, a, V, zt, grad_scale));
+    return xent_part(&s, a, V, zt);
 }
 
-void K(xent)(void *z_, const void *zt_, const int32_t *targets, long N, long V, const LossAttr *a, double grad_scale,
-             double *sums, void *nll_) {
-    REAL *z = z_, *nll = nll_;                                      /* (N,V), (N) or NULL */
-    const REAL *zt = zt_;                                           /* (N,V) or NULL */
-    for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
-        const long n = lmin(SUM_BATCH, N - i0);
-        Part part[SUM_BATCH];
-#pragma omp parallel for schedule(static) if (n * V > PAR_MIN)
-        for (long i = 0; i < n; i++) {
-            REAL *zi = z + (i0 + i) * V;
-            const REAL *ti = zt ? zt + (i0 + i) * V : NULL;
-            const int32_t t = targets[i0 + i];
-            Row r = {0};
-            part[i] = (Part){0};
-            if (t == IGNORED) {
-                row_ignored(zi, V, grad_scale, &part[i]);
-            } else {
-                row_ce(zi, t, V, a, &r, &part[i]);
-                if (ti) row_kd(zi, ti, V, a, &r, &part[i]);
-                if (grad_scale != 0.0) row_grad(zi, ti, t, V, a, &r, grad_scale);
-            }
-            if (nll) nll[i0 + i] = (REAL)part[i].nll;
-        }
-        for (long i = 0; i < n; i++) {
-            sums[0] += part[i].ce;
-            sums[1] += part[i].kd;
-            sums[2] += part[i].entropy;
-            sums[3] += targets[i0 + i] == IGNORED ? 0.0 : 1.0;
-        }
-    }
+void K(xent)(void *z, const void *zt, const int32_t *targets, long N, long V, const LossAttr *a, double grad_scale,
+             double *sums, void *nll) {
+    xent_rows(row, sizeof(REAL), z, zt, targets, N, V, a, grad_scale, sums, nll);
 }
 
 void K(softmax)(void *y_, const void *x_, long N, long V, double temperature) {

@@ -1,0 +1,3 @@
+/* kernels/rope_avx2.c: the float kernels of rope.c for AVX2; the work is in rope_vec_impl.h. */
+#include "kernels/vec_avx2_impl.h"
+#include "kernels/rope_vec_impl.h"
