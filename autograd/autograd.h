@@ -151,7 +151,8 @@ typedef struct AttentionAttr { long n_head, n_kv_head, D; long q_at, k_at, v_at;
                                double scale, softcap; long window; bool causal; } AttentionAttr;
 typedef struct DropoutAttr { double p; uint32_t stream; } DropoutAttr;
 typedef struct SliceAttr { long at, width; } SliceAttr;
-typedef struct LmLossAttr { LossAttr a; long chunk; } LmLossAttr;        /* chunk: rows of logits alive at a time */
+/* chunk: rows of logits alive at a time. kd_report: factor of the reported loss/kd (T^2 when it is scaled so; 0 = 1). */
+typedef struct LmLossAttr { LossAttr a; long chunk; double kd_report; } LmLossAttr;
 enum { LM_CE, LM_KD, LM_ENTROPY, LM_COUNT, LM_SUMS };                    /* stat of lm_loss: sums in double */
 
 extern const Op *const all_ops[];  extern const int n_all_ops;

@@ -66,10 +66,11 @@ static double value(const Node *n) {
 }
 
 static int parts(const Node *n, LossPart *out, int cap) {
-    const double *s = n->stat;
+    const LmLossAttr *at = n->attr;
+    const double *s = n->stat, factor = at->kd_report > 0 ? at->kd_report : 1;
     int m = 0;
     if (m < cap) out[m++] = (LossPart){"loss/ce", s[LM_CE]};
-    if (n->in[3] && m < cap) out[m++] = (LossPart){"loss/kd", s[LM_KD]};
+    if (n->in[3] && m < cap) out[m++] = (LossPart){"loss/kd", factor * s[LM_KD]};
     if (n->in[3] && m < cap) out[m++] = (LossPart){"loss/teacher_entropy", s[LM_ENTROPY]};
     return m;
 }
