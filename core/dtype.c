@@ -10,6 +10,7 @@
  */
 #include "core/core.h"
 
+#include <math.h>
 #include <string.h>
 
 static const struct { const char *name, *long_name; size_t size; } TYPES[DT_COUNT] = {
@@ -128,26 +129,17 @@ float f32_from_e5m2(uint8_t x)
     return float_of(sign | decode_abs(E, M, 2, 15));
 }
 
-/* Round half to even without the rounding mode: x is a float, so |x| >= 2^23 is whole already. */
-static double round_even(double x)
-{
-    if (!(x > -4503599627370496.0 && x < 4503599627370496.0)) return x;
-    double magic = x < 0 ? -4503599627370496.0 : 4503599627370496.0;
-    volatile double shifted = x + magic;                    /* volatile: no folding of + and - */
-    return shifted - magic;
-}
-
 static int64_t to_signed(float x, double lo, double hi, int64_t min, int64_t max)
 {
     if (bits_nan(bits_of(x))) return 0;
-    double r = round_even((double)x);
+    double r = rint((double)x);
     return r <= lo ? min : r >= hi ? max : (int64_t)r;
 }
 
 static uint64_t to_unsigned(float x, double hi, uint64_t max)
 {
     if (bits_nan(bits_of(x))) return 0;
-    double r = round_even((double)x);
+    double r = rint((double)x);
     return r <= 0 ? 0 : r >= hi ? max : (uint64_t)r;
 }
 
