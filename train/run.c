@@ -1,0 +1,269 @@
+/* train/run.c: the loop, one for every recipe. A step is: weight nodes, micro-batches that add up, one division by the
+ * step's target tokens, clip, update; then, when due, a line, an evaluation, a checkpoint. */
+#include "train/run_impl.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+volatile int train_signal;
+
+enum { SIG_SAVE = 1, SIG_STOP = 2 };                       /* what main's handlers put into train_signal */
+
+/* One micro-batch of rows from the endless sample stream. Returns the targets counted. */
+static long fill_batch(Run *r, int64_t first_sample) {
+    long targets = 0;
+    for (long b = 0; b < r->B; b++) {
+        size_t at = (size_t)(b * r->T);
+        targets += loader_fill(r->loader, first_sample + b, (int32_t *)r->ids->data + at, (int32_t *)r->targets->data + at,
+                               NULL, NULL);
+    }
+    return targets;
+}
+
+static void add_parts(Run *r, bool first) {
+    LossPart p[MAX_PARTS];
+    int n = graph_loss_parts(r->g, p, MAX_PARTS);
+    for (int i = 0; i < n; i++) {
+        if (first) r->part[i] = p[i];
+        else r->part[i].value += p[i].value;
+    }
+    r->n_part = n;
+    r->loss = (first ? 0 : r->loss) + graph_loss_total(r->g);
+}
+
+static StepInfo one_step(Run *r, Err *e) {
+    RunState *s = graph_state(r->g);
+    int64_t first = r->st.step * r->B * r->accum;
+    long targets = 0;
+    s->step = (uint32_t)r->st.step;
+    graph_step_begin(r->g);
+    for (long a = 0; a < r->accum; a++) {
+        targets += fill_batch(r, first + a * r->B);
+        s->sample0 = (uint32_t)(first + a * r->B);
+        graph_micro(r->g);
+        add_parts(r, a == 0);
+    }
+    graph_step_end(r->g);
+    if (!targets) {
+        err_set(e, ERR_USAGE, "step %lld: every label of the batch is masked; nothing can be learned from it",
+                (long long)r->st.step + 1);
+        return (StepInfo){0};
+    }
+    double n = (double)targets;
+    r->loss /= n;
+    for (int i = 0; i < r->n_part; i++) r->part[i].value /= n;
+    StepInfo info = optim_step(r->opt, r->st.step, r->st.n_steps, 1 / n);
+    r->st.step++;
+    r->st.samples_seen += r->B * r->accum;
+    r->st.tokens_seen += r->step_tokens;
+    r->st.epoch = (double)r->st.samples_seen / (double)loader_samples(r->loader);
+    r->st.bad_steps = info.skipped ? r->st.bad_steps + 1 : 0;
+    return info;
+}
+
+/* A non-finite gradient changes nothing; several in a row end the run, naming where the first one came from. */
+static bool check_finite(Run *r, const StepInfo *info, Err *e) {
+    if (!info->skipped) return true;
+    log_warn("step %lld: gradient is not finite (loss %g); the step is skipped (%d in a row)", (long long)r->st.step, r->loss,
+             r->st.bad_steps);
+    if (r->st.bad_steps < r->c->train.skip_nonfinite) return true;
+    RunState *s = graph_state(r->g);
+    s->check_finite = true;
+    s->first_bad = NULL;
+    graph_step_begin(r->g);
+    graph_micro(r->g);
+    return err_set(e, ERR_FAIL, "%d steps in a row gave a gradient that is not finite; the first bad tensor is %s. Lower "
+                   "optim.learning_rate or look at the data (last checkpoint is kept)", r->st.bad_steps,
+                   s->first_bad ? s->first_bad : "not in the last batch");
+}
+
+static void log_train(Run *r, const StepInfo *info, double dt) {
+    Metric m[MAX_PARTS + 8];
+    int n = 0;
+    m[n++] = (Metric){"epoch", r->st.epoch};
+    m[n++] = (Metric){"tokens", (double)r->st.tokens_seen};
+    m[n++] = (Metric){"loss", r->loss};
+    for (int i = 0; i < r->n_part; i++) m[n++] = (Metric){r->part[i].label, r->part[i].value};
+    m[n++] = (Metric){"lr", info->lr};
+    m[n++] = (Metric){"grad_norm", info->grad_norm};
+    m[n++] = (Metric){"dt_ms", dt * 1e3};
+    m[n++] = (Metric){"tok_s", (double)r->step_tokens / dt};
+    if (r->peak_flops > 0) m[n++] = (Metric){"mfu", r->flops_per_token * (double)r->step_tokens / dt / r->peak_flops};
+    metrics_write(r->metrics, "train", r->st.step, m, n);
+}
+
+bool run_evaluate(Run *r, Err *e) {
+    if (!r->ev || !r->c->eval.perplexity.enabled) return true;
+    const PerplexityConfig *p = &r->c->eval.perplexity;
+    int bos = r->tk ? tokenizer_bos(r->tk) : -1;
+    if (!evaluator_run(r->ev, &r->val, bos, p->protocol, (long)p->window, (long)p->stride, r->c->eval.max_batches, &r->eval, e))
+        return err_prefix(e, "data.val");
+    r->has_eval = true;
+    Metric m[8] = {{"loss", r->eval.nll}, {"perplexity", r->eval.perplexity}, {"tokens", (double)r->eval.tokens}};
+    int n = 3;
+    if (r->eval.bits_per_byte > 0) m[n++] = (Metric){"bits_per_byte", r->eval.bits_per_byte};
+    if (r->eval.against) {
+        m[n++] = (Metric){"kl", r->eval.kl};
+        m[n++] = (Metric){"top1_agreement", r->eval.top1_agreement};
+    }
+    metrics_write(r->metrics, "eval", r->st.step, m, n);
+    char kl[96] = "";
+    if (r->eval.against) snprintf(kl, sizeof kl, ", KL to the teacher %.4f nat, top-1 agreement %.1f %%", r->eval.kl, 100 * r->eval.top1_agreement);
+    log_info("step %lld: validation perplexity %.4f (%s, %lld tokens)%s", (long long)r->st.step, r->eval.perplexity, p->protocol,
+             (long long)r->eval.tokens, kl);
+    return run_samples(r, &r->model, NULL, e);
+}
+
+static bool save(Run *r, Err *e) {
+    double t = time_now();
+    if (!checkpoint_save(r->dir, &r->c->checkpoint, &r->model, r->opt, &r->st, r->a, e)) return false;
+    r->checkpoint = arena_printf(r->a, e, "%s/checkpoints/step_%08lld.h5", r->dir, (long long)r->st.step);
+    Metric m[1] = {{"seconds", time_now() - t}};
+    metrics_write(r->metrics, "checkpoint", r->st.step, m, 1);
+    return !e->code;
+}
+
+static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+/* Early stopping and keep_best look at the same number. Returns true when patience is at its end. */
+static bool out_of_patience(Run *r) {
+    const EarlyStoppingConfig *s = &r->c->train.early_stopping;
+    if (!r->has_eval) return false;
+    if (isnan(r->st.best) || r->eval.nll < r->st.best - s->min_delta) { r->st.best = r->eval.nll; r->st.stale_evals = 0; }
+    else r->st.stale_evals++;
+    return s->patience > 0 && r->st.stale_evals >= s->patience;
+}
+
+typedef struct Clock { double limit, start, last_save, step_start; int64_t saved, evaluated; } Clock;
+
+/* What is due after a step. Returns the status that ends the run, or NULL. */
+static const char *after_step(Run *r, Clock *ck, Err *e) {
+    const Config *c = r->c;
+    int64_t s = r->st.step, per_epoch = loader_samples(r->loader) / (r->B * r->accum);
+    bool last = s >= r->st.n_steps, stop = train_signal & SIG_STOP;
+    const char *status = NULL;
+    if (c->run.time_limit && time_now() - ck->start > ck->limit) status = "stopped";
+    if (stop) status = "interrupted";
+    bool eval = last || (c->eval.every_steps ? due(s, c->eval.every_steps) : due(s, per_epoch > 0 ? per_epoch : 1));
+    if (eval && !stop) {
+        if (!run_evaluate(r, e)) return "failed";
+        ck->evaluated = s;
+        if (out_of_patience(r)) {
+            log_info("step %lld: no improvement for %d evaluations; stopping", (long long)s, r->st.stale_evals);
+            status = "stopped";
+        }
+    }
+    bool timed = c->checkpoint.every_minutes > 0 && time_now() - ck->last_save > 60 * c->checkpoint.every_minutes;
+    if (last || status || due(s, c->checkpoint.every_steps) || timed || (train_signal & SIG_SAVE)) {
+        train_signal &= ~SIG_SAVE;
+        if (!save(r, e)) return "failed";
+        ck->last_save = time_now();
+        ck->saved = s;
+    }
+    return last && !status ? "done" : status;
+}
+
+static const char *loop(Run *r, Err *e) {
+    Clock ck = {.limit = config_seconds(r->c->run.time_limit), .start = r->started, .last_save = time_now()};
+    if (r->st.step >= r->st.n_steps) {
+        if (!run_evaluate(r, e)) return "failed";
+        return "done";
+    }
+    if (r->c->eval.at_start && r->st.step == 0 && !run_evaluate(r, e)) return "failed";
+    double mark = time_now();
+    int64_t mark_step = r->st.step;
+    for (;;) {
+        StepInfo info = one_step(r, e);
+        if (e->code || !check_finite(r, &info, e)) return "failed";
+        bool line = due(r->st.step, r->c->log.every_steps);
+        if (line || r->st.step == r->st.n_steps) {
+            double dt = (time_now() - mark) / (double)(r->st.step - mark_step);
+            run_progress(r, &info, dt, true);
+            if (line) log_train(r, &info, dt);
+        }
+        const char *status = after_step(r, &ck, e);
+        if (line || status) { mark = time_now(); mark_step = r->st.step; }
+        if (status) return status;
+    }
+}
+
+/* Loads the newest whole checkpoint, or the one asked for. *resumed tells whether there was one. */
+static bool resume(Run *r, const char *how, bool *resumed, Err *e) {
+    *resumed = false;
+    if (!strcmp(how, "never")) return true;
+    const char *path = !strcmp(how, "auto") ? checkpoint_find(r->dir, r->a, e) : how;
+    if (e->code || !path) return !e->code;
+    int64_t n_steps = r->st.n_steps;
+    const char *hash = r->st.data_hash;
+    if (!checkpoint_load(path, &r->model, r->opt, &r->st, r->a, e)) return false;
+    if (r->st.data_hash && strcmp(hash, r->st.data_hash))
+        return err_set(e, ERR_USAGE, "%s was trained on other data (content hash %s, now %s): resume with the same data.train, "
+                       "or start a new run.output_dir", path, r->st.data_hash, hash);
+    r->st.n_steps = n_steps;
+    r->st.data_hash = hash;
+    log_info("resuming at step %lld from %s", (long long)r->st.step, path);
+    *resumed = true;
+    return true;
+}
+
+static bool teacher_row(Run *r, RunResult *out, Err *e) {
+    if (!r->has_teacher || !r->has_val) return true;
+    Evaluator *ev = evaluator_new(&r->teacher, NULL, r->B, r->T, r->a, e);
+    const PerplexityConfig *p = &r->c->eval.perplexity;
+    bool ok = ev && evaluator_run(ev, &r->val, r->tk ? tokenizer_bos(r->tk) : -1, p->protocol, (long)p->window, (long)p->stride,
+                                  r->c->eval.max_batches, &out->teacher_eval, e);
+    evaluator_free(ev);
+    out->teacher_parameters = params_count(&r->teacher.params, false);
+    out->teacher_bytes = model_bytes(&r->teacher);
+    return ok && run_samples(r, &r->teacher, &out->teacher_sample, e);
+}
+
+static void finish(Run *r, const char *status, const Err *e) {
+    bool ok = !e->code;
+    if (strcmp(status, "done") && ok) return;             /* stopped or interrupted: neither DONE nor FAILED */
+    char text[2200];
+    int n = snprintf(text, sizeof text, "%s\n", ok ? "done" : e->msg);
+    Err ignore = {0};
+    const char *path = path_join(r->a, r->dir, ok ? "DONE" : "FAILED", &ignore);
+    if (path) file_write_atomic(path, text, (size_t)n, &ignore);
+}
+
+bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *e) {
+    Run r;
+    *out = (RunResult){.status = "failed"};
+    bool resumed = false, written = false;
+    if (run_setup(&r, c, a, e) && resume(&r, o->overwrite ? "never" : o->resume ? o->resume : c->run.resume, &resumed, e)) {
+        r.start_step = r.st.step;
+        if (o->dry_run) {
+            run_header(&r);
+            one_step(&r, e);
+            log_info("dry run: one step in %.1f s, loss %.4f; nothing was written", time_now() - r.started, r.loss);
+            out->status = "dry run";
+        } else if (run_folder(&r, o, resumed, e)) {
+            written = true;
+            r.metrics = metrics_open(r.dir, &c->log, r.st.step, resumed, a, e);
+            run_header(&r);
+            if (!e->code) out->status = loop(&r, e);
+            if (!e->code && !strcmp(out->status, "done") && run_samples(&r, &r.model, &out->sample, e)) run_export(&r, e);
+            if (!e->code && !strcmp(out->status, "done")) teacher_row(&r, out, e);
+        }
+    }
+    out->step = r.st.step;
+    out->loss = r.loss;
+    out->has_eval = r.has_eval;
+    out->eval = r.eval;
+    out->parameters = params_count(&r.model.params, false);
+    out->bytes = model_bytes(&r.model);
+    out->checkpoint = r.checkpoint;
+    out->seconds = time_now() - r.started;
+    out->tokens_per_s = (double)(r.st.step - r.start_step) * (double)r.step_tokens / out->seconds;
+    if (written) {
+        if (r.metrics) {
+            Metric m[1] = {{"seconds", out->seconds}};
+            metrics_write(r.metrics, "end", r.st.step, m, 1);
+        }
+        finish(&r, out->status, e);
+    }
+    run_free(&r);
+    return !e->code;
+}

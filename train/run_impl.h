@@ -1,0 +1,37 @@
+/* train/run_impl.h: one run's state, shared by setup.c (building it), run.c (the loop) and console.c (what is shown). */
+#ifndef RUN_IMPL_H
+#define RUN_IMPL_H
+#include "compress/compress.h"
+#include "train/train.h"
+
+enum { MAX_PARTS = 64 };
+typedef struct Run {
+    Config *c; Arena *a; const char *dir;
+    const Kernels *k;
+    Tokenizer *tk;
+    Model model, teacher; bool has_teacher;
+    Distill distill;
+    Loader *loader;
+    Graph *g; Tensor *ids, *targets, *pos;
+    Optim *opt;
+    Evaluator *ev; Tokens val; bool has_val;
+    Metrics *metrics;
+    TrainState st;
+    long B, T, accum;
+    int64_t step_tokens;                    /* tokens read per optimizer step */
+    double flops_per_token, peak_flops;     /* teacher's forward counted in; peak 0 = not measured */
+    double loss; LossPart part[MAX_PARTS]; int n_part;
+    EvalResult eval; bool has_eval;
+    double started;
+    int64_t start_step;
+    const char *checkpoint;
+} Run;
+bool run_setup(Run *r, Config *c, Arena *a, Err *e);          /* models, data, graph, optimizer; nothing is written */
+void run_free(Run *r);
+void run_header(const Run *r);                                /* the table of llm.c's kind, into the log */
+void run_progress(const Run *r, const StepInfo *s, double dt, bool line);
+bool run_samples(Run *r, Model *m, const char **text, Err *e);/* the first prompt's continuation; samples/step_N.txt when logging */
+bool run_evaluate(Run *r, Err *e);
+bool run_export(Run *r, Err *e);
+bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e);   /* config.yaml, config.resolved.yaml, env.json ... */
+#endif
