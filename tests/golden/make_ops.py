@@ -8,7 +8,7 @@ attributes are __metadata__["O.K"], a JSON object. A missing in<i> is a NULL inp
 representable in float32, so both tables can be held to the same numbers. Inputs by op:
 
     linear     x (..,in), w (out,in), b (out)                  embedding  w (V,C), ids
-    add mul    a, b                                            axpy       y, x: out = y + scale x
+    add mul    a, b                                            axpy       a, b: out = alpha a + b
     gelu       x; tanh_form                                    swiglu     g, u: out = silu(g) u
     layernorm  x (..,C), w, b; eps                             rmsnorm    x (..,C), w; eps
     rope       x (rows,H,D), pos (rows); theta, d_rot, interleaved, mscale; extra tensor inv_freq (d_rot/2)
@@ -84,7 +84,7 @@ case("embedding.odd", lambda w, i: F.embedding(i, w), [rnd(40, 17), ints(40, 23)
 for key, shape in [("one", (1,)), ("odd", (3, 37)), ("batch", (2, 5, 16))]:
     case(f"add.{key}", lambda a, b: a + b, [rnd(*shape), rnd(*shape)])
     case(f"mul.{key}", lambda a, b: a * b, [rnd(*shape), rnd(*shape)])
-    case(f"axpy.{key}", lambda y, x: y + 0.375 * x, [rnd(*shape), rnd(*shape)], scale=0.375)
+    case(f"axpy.{key}", lambda a, b: 0.375 * a + b, [rnd(*shape), rnd(*shape)], alpha=0.375)
     case(f"swiglu.{key}", lambda g, u: F.silu(g) * u, [rnd(*shape, std=3.0), rnd(*shape)])
     for form in ("tanh", "none"):
         case(f"gelu.{key}_{'tanh' if form == 'tanh' else 'erf'}", lambda x: F.gelu(x, approximate=form), [rnd(*shape, std=2.0)],
