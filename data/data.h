@@ -59,4 +59,24 @@ int64_t loader_tokens(const Loader *l);
  * positions, segments (any of pos, seg may be NULL). Returns the number of targets counted. */
 long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg);
 const char *loader_hash(const Loader *l);         /* content hash of the token streams */
+
+/* ---- evalplan.c: the windows of a perplexity, by protocol (t = tokens, n of them) --------------------------------------
+ *   val        N = window. With a BOS (bos >= 0): BOS, t[iN .. iN+N-2], all N scored; the short last window counts.
+ *              Without: reads t[iN ..], scores the ones one further.
+ *   concat-N   the GPTQ papers': t[iN .. iN+N-1], N-1 scored, last incomplete window dropped. `concat` takes window or 2048.
+ *   stride     Hugging Face's: windows (1024) that begin every `stride` (512), only tokens not scored before are.
+ *   llamacpp   t[iN .. iN+N-1] (512) with bos >= 0 written over the first, tokens N/2+1 .. N-1 scored.
+ * The tokens are used as they are: whether the text's own BOS is among them is the caller's choice.
+ */
+typedef struct EvalPlan EvalPlan;
+/* tokens (n,): kept, not copied. window, stride: 0 = the protocol's default (val has none). Errors: unknown protocol, a
+ * window or stride out of range, too few tokens. */
+EvalPlan *evalplan_open(const char *protocol, long window, long stride, const int32_t *tokens, size_t n, int bos, Arena *a,
+                        Err *e);
+const char *evalplan_name(const EvalPlan *p);     /* "val", "concat-256", "stride", "llamacpp" */
+long evalplan_window(const EvalPlan *p);          /* longest row */
+int64_t evalplan_count(const EvalPlan *p);        /* windows */
+int64_t evalplan_scored(const EvalPlan *p);       /* targets of all windows */
+/* Window i into ids, targets (window,), -100 where not scored (and behind a short row). Returns the row's length. */
+long evalplan_get(const EvalPlan *p, int64_t i, int32_t *ids, int32_t *targets);
 #endif

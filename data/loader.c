@@ -1,0 +1,172 @@
+/* data/loader.c: token streams -> samples, each a pure function of (seed, sample number).
+ *
+ *   concat      sample i of a source: ids t[iT .. iT+T-1], targets one further; (n-1)/T samples
+ *   window_bos  sample i: ids BOS, t[iT .. iT+T-2], targets t[iT .. iT+T-1]; n/T samples, the short last window is left out
+ *
+ * Sources never join. Equal weights: an epoch is every sample of every source once, in the order of a Feistel permutation
+ * of (seed, epoch), or in file order. Unequal weights: an epoch has as many samples, source j draws its share q_j of them
+ * (largest remainder), its k-th draw lies at (k + 1/2) / q_j of the epoch, and each source runs through its own permutation
+ * again and again, independent of the others.
+ */
+#include "data/data.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Source { Tokens tok; int64_t samples, first, draws; double weight; uint64_t seed; } Source;
+typedef struct Draw { double at; int32_t source; int64_t nth; } Draw;
+struct Loader {
+    Source *source; int n_source;
+    long seq_len; int bos; bool window_bos, shuffle;
+    int64_t samples, tokens;
+    uint64_t seed;
+    Draw *draw;                                   /* [samples] by place in the epoch; NULL = equal weights */
+    char hash[33];
+};
+
+static int draw_order(const void *x, const void *y)
+{
+    const Draw *a = x, *b = y;
+    if (a->at < b->at) return -1;
+    if (a->at > b->at) return 1;
+    return (a->source > b->source) - (a->source < b->source);
+}
+
+/* q_j: shares of the epoch in proportion to the weights, largest remainders first. */
+static bool share_draws(Loader *l, Arena *a, Err *e)
+{
+    double sum = 0, *rest = arena_alloc(a, (size_t)l->n_source * sizeof *rest, e);
+    int64_t left = l->samples;
+    if (!rest) return false;
+    for (int j = 0; j < l->n_source; j++) sum += l->source[j].weight;
+    for (int j = 0; j < l->n_source; j++) {
+        const double q = (double)l->samples * (l->source[j].weight / sum);
+        l->source[j].draws = (int64_t)floor(q);
+        rest[j] = q - floor(q);
+        left -= l->source[j].draws;
+    }
+    for (; left > 0; left--) {
+        int best = 0;
+        for (int j = 1; j < l->n_source; j++)
+            if (rest[j] > rest[best]) best = j;
+        l->source[best].draws++;
+        rest[best] -= 1;
+    }
+    return true;
+}
+
+static bool interleave(Loader *l, Arena *a, Err *e)
+{
+    bool equal = true;
+    for (int j = 1; j < l->n_source; j++)
+        if (l->source[j].weight < l->source[0].weight || l->source[j].weight > l->source[0].weight) equal = false;
+    if (equal) return true;
+    for (int j = 0; j < l->n_source; j++)
+        if (l->source[j].samples == 0)
+            return err_set(e, ERR_FAIL, "%s: %zu tokens are too few for one sample of %ld", l->source[j].tok.path,
+                           l->source[j].tok.n, l->seq_len);
+    if (!share_draws(l, a, e)) return false;
+    l->draw = arena_alloc(a, (size_t)l->samples * sizeof *l->draw, e);
+    if (!l->draw) return false;
+    int64_t n = 0;
+    for (int j = 0; j < l->n_source; j++)
+        for (int64_t k = 0; k < l->source[j].draws; k++)
+            l->draw[n++] = (Draw){((double)k + 0.5) / (double)l->source[j].draws, j, k};
+    qsort(l->draw, (size_t)n, sizeof *l->draw, draw_order);
+    return true;
+}
+
+static bool load_sources(Loader *l, const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e)
+{
+    l->source = arena_alloc(a, (size_t)o->n_source * sizeof *l->source, e);
+    char *hashes = arena_alloc(a, (size_t)o->n_source * 32 + 1, e);
+    if (!hashes) return false;
+    for (int j = 0; j < o->n_source; j++) {
+        Source *s = &l->source[j];
+        char hex[33];
+        if (!tokens_load(&s->tok, &o->source[j], o->data, tk, o->vocab, a, e)) return false;
+        const size_t n = s->tok.n, T = (size_t)l->seq_len;
+        s->samples = (int64_t)(l->window_bos ? n / T : (n - 1) / T);
+        s->first = l->samples;
+        s->weight = o->source[j].weight;
+        const uint64_t mix[2] = {o->seed, (uint64_t)j};
+        s->seed = hash64(mix, sizeof mix);
+        l->samples += s->samples;
+        l->tokens += (int64_t)n;
+        hash128_hex(hex, s->tok.id, n * sizeof *s->tok.id);
+        memcpy(hashes + 32 * j, hex, 32);
+        if (s->samples == 0)
+            log_warn("%s: %zu tokens are too few for one sample of %ld: not used", s->tok.path, n, l->seq_len);
+    }
+    hash128_hex(l->hash, hashes, (size_t)o->n_source * 32);
+    return true;
+}
+
+Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e)
+{
+    Loader *l = arena_alloc(a, sizeof *l, e);
+    if (!l) return NULL;
+    l->n_source = o->n_source;
+    l->seq_len = o->seq_len;
+    l->window_bos = o->data->window_bos;
+    l->bos = tk ? tokenizer_bos(tk) : -1;
+    l->shuffle = o->shuffle;
+    l->seed = o->seed;
+    if (o->n_source < 1) { err_set(e, ERR_USAGE, "data: no sources"); return NULL; }
+    if (o->seq_len < 1) { err_set(e, ERR_USAGE, "data.seq_len: %ld, must be at least 1", o->seq_len); return NULL; }
+    if (l->window_bos && l->bos < 0) {
+        err_set(e, ERR_USAGE, "data.window_bos: needs a tokenizer with a BOS");
+        return NULL;
+    }
+    if (!load_sources(l, o, tk, a, e)) return NULL;
+    if (l->samples == 0) {
+        err_set(e, ERR_FAIL, "%s: %lld tokens are too few for one sample of data.seq_len %ld", l->source[0].tok.path,
+                (long long)l->tokens, l->seq_len);
+        return NULL;
+    }
+    if (o->data->max_samples > 0 && l->samples > o->data->max_samples) l->samples = o->data->max_samples;
+    return interleave(l, a, e) ? l : NULL;
+}
+
+int64_t loader_samples(const Loader *l) { return l->samples; }
+int64_t loader_tokens(const Loader *l) { return l->tokens; }
+const char *loader_hash(const Loader *l) { return l->hash; }
+
+/* Source and sample within it of a sample number. */
+static const Source *locate(const Loader *l, int64_t sample, int64_t *i)
+{
+    const int64_t epoch = sample / l->samples, k = sample % l->samples;
+    if (l->draw) {
+        const Draw *d = &l->draw[k];
+        const Source *s = &l->source[d->source];
+        const int64_t nth = epoch * s->draws + d->nth, round = nth / s->samples, within = nth % s->samples;
+        *i = l->shuffle ? (int64_t)rng_permute((uint64_t)within, (uint64_t)s->samples, s->seed, (uint64_t)round) : within;
+        return s;
+    }
+    const int64_t g =
+        l->shuffle ? (int64_t)rng_permute((uint64_t)k, (uint64_t)l->samples, l->seed, (uint64_t)epoch) : k;
+    int j = l->n_source - 1;
+    while (l->source[j].first > g) j--;
+    *i = g - l->source[j].first;
+    return &l->source[j];
+}
+
+long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg)
+{
+    int64_t i;
+    const long T = l->seq_len;
+    const size_t row = (size_t)T * sizeof *ids;
+    const int32_t *t = locate(l, sample, &i)->tok.id;
+    t += (size_t)i * (size_t)T;
+    if (l->window_bos) {
+        ids[0] = l->bos;
+        memcpy(ids + 1, t, row - sizeof *ids);
+        memcpy(targets, t, row);
+    } else {
+        memcpy(ids, t, row);
+        memcpy(targets, t + 1, row);
+    }
+    for (long p = 0; p < T && pos; p++) pos[p] = (int32_t)p;
+    if (seg) memset(seg, 0, row);
+    return T;
+}
