@@ -1,0 +1,181 @@
+/* train/checkpoint.c: the whole training state as HDF5 (product.md 6.6), written by the protocol of 6.8.
+ * Everything random is counter-based, so seed, step and sample number are the whole of the random state. */
+#include "train/train.h"
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void put(H5Out *h, const char *group, const Param *p, const void *data, const Kernels *k, Arena *a, Err *e) {
+    const char *path = arena_printf(a, e, "%s/%s", group, p->name);
+    int64_t dim[MAX_DIM];
+    for (int i = 0; i < p->w.ndim; i++) dim[i] = p->w.dim[i];
+    if (path && data) h5_tensor(h, path, k->real == sizeof(double) ? DT_F64 : DT_F32, p->w.ndim, dim, data);
+}
+
+static void put_state(H5Out *h, const TrainState *s) {
+    h5_attr_i64(h, "/", "tokens_seen", s->tokens_seen);
+    h5_attr_f64(h, "/", "epoch", s->epoch);
+    h5_attr_u64s(h, "/rng", "philox_key", (uint64_t[]){s->seed, 0}, 2);
+    h5_attr_u64s(h, "/rng", "philox_counter", (uint64_t[]){0, (uint64_t)s->step, 0, (uint64_t)s->samples_seen}, 4);
+    h5_attr_f64(h, "/data_state", "epoch", s->epoch);
+    h5_attr_i64(h, "/data_state", "sample_index", s->samples_seen);
+    h5_attr_i64(h, "/data_state", "tokens_seen", s->tokens_seen);
+    h5_attr_i64(h, "/data_state", "permutation_seed", (int64_t)s->seed);
+    h5_attr_str(h, "/data_state", "content_hash", s->data_hash ? s->data_hash : "");
+    h5_attr_i64(h, "/schedule", "n_steps", s->n_steps);
+    h5_attr_i64(h, "/schedule", "bad_steps", s->bad_steps);
+    h5_attr_f64(h, "/best", "val_loss", s->best);
+    h5_attr_i64(h, "/best", "stale_evals", s->stale_evals);
+}
+
+static bool write_state(const char *path, const CheckpointConfig *c, const Model *m, const Optim *o, const TrainState *s, Arena *a,
+                        Err *e) {
+    H5Out *h = h5_create(path, "train_state", m->spec.family->arch, s->step, a, e);
+    if (!h) return false;
+    const Params *ps = &m->params;
+    if (m->config_json) h5_text(h, "/config/model_json", m->config_json);
+    if (m->generation_json) h5_text(h, "/config/generation_json", m->generation_json);
+    if (s->run_yaml) h5_text(h, "/config/run_yaml", s->run_yaml);
+    if (m->tokenizer_path) h5_attr_str(h, "/config", "tokenizer_path", m->tokenizer_path);
+    for (int i = 0; i < ps->n; i++) put(h, ps->p[i]->aux ? "/aux" : "/tensors", ps->p[i], ps->p[i]->w.data, ps->k, a, e);
+    if (c->save_optimizer && o) {
+        for (int i = 0; i < ps->n; i++) {
+            put(h, "/optimizer/m", ps->p[i], ps->p[i]->m, ps->k, a, e);
+            put(h, "/optimizer/v", ps->p[i], ps->p[i]->v, ps->k, a, e);
+        }
+        h5_attr_i64(h, "/optimizer", "step", optim_updates(o));
+    }
+    put_state(h, s);
+    return h5_commit(h, e);
+}
+
+static int step_of(const char *name) {
+    int step, used = 0;
+    return sscanf(name, "step_%d.h5%n", &step, &used) == 1 && used == (int)strlen(name) ? step : -1;
+}
+
+static int descending(const void *a, const void *b) { int x = *(const int *)a, y = *(const int *)b; return x < y ? 1 : x > y ? -1 : 0; }
+
+/* Steps of all files of our naming in dir, newest first. */
+static int list_steps(const char *dir, int *step, int cap) {
+    DIR *d = opendir(dir);
+    int n = 0;
+    if (!d) return 0;
+    for (struct dirent *x; (x = readdir(d)) && n < cap;)
+        if (step_of(x->d_name) >= 0) step[n++] = step_of(x->d_name);
+    closedir(d);
+    qsort(step, (size_t)n, sizeof *step, descending);
+    return n;
+}
+
+enum { MAX_STEPS = 4096 };
+
+/* Keeps the keep_last newest and multiples of keep_every; removes only files of our own naming. */
+static void retain(const char *dir, const CheckpointConfig *c, int best, Arena *a, Err *e) {
+    int step[MAX_STEPS], n = list_steps(dir, step, MAX_STEPS);
+    for (int i = 0; i < n; i++) {
+        if (i < c->keep_last || step[i] == best || (c->keep_every && step[i] % c->keep_every == 0)) continue;
+        const char *path = arena_printf(a, e, "%s/step_%08d.h5", dir, step[i]);
+        if (path && unlink(path)) log_warn("%s: could not be removed", path);
+    }
+}
+
+/* `best`: "step_XXXXXXXX.h5 value", replaced when the state's best is newer. */
+static int keep_best(const char *dir, const char *name, const TrainState *s, Arena *a, Err *e) {
+    const char *path = path_join(a, dir, "best", e);
+    size_t bytes;
+    Err none = {0};
+    char *old = path && file_exists(path) ? file_read(a, path, &bytes, &none) : NULL;
+    char file[64] = "";
+    double value = INFINITY;
+    if (old && sscanf(old, "%63s %lf", file, &value) != 2) value = INFINITY;
+    if (isnan(s->best)) return old ? step_of(file) : -1;
+    if (s->best >= value) return step_of(file);
+    char *text = arena_printf(a, e, "%s %.9g\n", name, s->best);
+    if (text) file_write_atomic(path, text, strlen(text), e);
+    return step_of(name);
+}
+
+bool checkpoint_save(const char *run, const CheckpointConfig *c, const Model *m, const Optim *o, const TrainState *s, Arena *unused,
+                     Err *e) {
+    (void)unused;
+    Arena tmp = {.name = "checkpoint"};
+    const char *dir = path_join(&tmp, run, "checkpoints", e);
+    char name[64];
+    snprintf(name, sizeof name, "step_%08lld.h5", (long long)s->step);
+    const char *path = dir ? path_join(&tmp, dir, name, e) : NULL, *latest = dir ? path_join(&tmp, dir, "latest", e) : NULL;
+    if (path && latest && dir_make(dir, e) && write_state(path, c, m, o, s, &tmp, e)) {
+        char *text = arena_printf(&tmp, e, "%s\n", name);
+        if (text && file_write_atomic(latest, text, strlen(text), e)) {
+            int best = c->keep_best.n > 0 ? keep_best(dir, name, s, &tmp, e) : -1;
+            retain(dir, c, best, &tmp, e);
+        }
+    }
+    if (e->code) err_prefix(e, "checkpoint at step %lld", (long long)s->step);
+    arena_free(&tmp);
+    return !e->code;
+}
+
+const char *checkpoint_find(const char *run, Arena *a, Err *e) {
+    const char *dir = path_join(a, run, "checkpoints", e);
+    int step[MAX_STEPS], n = dir ? list_steps(dir, step, MAX_STEPS) : 0;
+    for (int i = 0; i < n; i++) {
+        const char *path = arena_printf(a, e, "%s/step_%08d.h5", dir, step[i]);
+        Err bad = {0};
+        int64_t at;
+        if (path && h5_check_envelope(path, &at, &bad)) return path;
+        log_warn("skipping a damaged checkpoint: %s", bad.msg);
+    }
+    if (n && !e->code)
+        err_set(e, ERR_CORRUPT, "%s: none of the %d checkpoints is whole; move them away, or start over with --overwrite", dir, n);
+    return NULL;
+}
+
+static bool get(H5In *h, const char *group, const Param *p, void *data, const Kernels *k, Arena *a, Err *e) {
+    const char *path = arena_printf(a, e, "%s/%s", group, p->name);
+    DType t;
+    int ndim;
+    int64_t dim[4];
+    if (!path || !h5_tensor_info(h, path, &t, &ndim, dim, e)) return false;
+    DType want = k->real == sizeof(double) ? DT_F64 : DT_F32;
+    bool same = ndim == p->w.ndim && t == want;
+    for (int i = 0; same && i < ndim; i++) same = dim[i] == p->w.dim[i];
+    if (!same) return err_set(e, ERR_USAGE, "%s does not have the shape or type this configuration gives the tensor", path);
+    return h5_read_tensor(h, path, t, data, (size_t)t_numel(&p->w) * k->real, e);
+}
+
+static void get_state(H5In *h, TrainState *s, Err *e) {
+    int64_t v = 0;
+    if (h5_get_i64(h, "/", "step", &v, e)) s->step = v;
+    if (h5_get_i64(h, "/", "tokens_seen", &v, e)) s->tokens_seen = v;
+    if (h5_get_i64(h, "/data_state", "sample_index", &v, e)) s->samples_seen = v;
+    h5_get_f64(h, "/", "epoch", &s->epoch, e);
+    if (h5_get_i64(h, "/data_state", "permutation_seed", &v, e) && (uint64_t)v != s->seed)
+        err_set(e, ERR_USAGE, "run.seed is %llu, the checkpoint's run had %lld: data order and initialisation would differ",
+                (unsigned long long)s->seed, (long long)v);
+    s->data_hash = h5_get_str(h, "/data_state", "content_hash", e);
+    if (h5_get_i64(h, "/schedule", "bad_steps", &v, e)) s->bad_steps = (int)v;
+    h5_get_f64(h, "/best", "val_loss", &s->best, e);
+    if (h5_get_i64(h, "/best", "stale_evals", &v, e)) s->stale_evals = (int)v;
+}
+
+bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena *a, Err *e) {
+    H5In *h = h5_open(path, false, a, e);
+    if (!h) return false;
+    const Params *ps = &m->params;
+    for (int i = 0; i < ps->n && !e->code; i++) {
+        const Param *p = ps->p[i];
+        get(h, p->aux ? "/aux" : "/tensors", p, p->w.data, ps->k, a, e);
+        if (o && p->m) get(h, "/optimizer/m", p, p->m, ps->k, a, e);
+        if (o && p->v) get(h, "/optimizer/v", p, p->v, ps->k, a, e);
+    }
+    int64_t updates = 0;
+    if (o && !e->code && h5_get_i64(h, "/optimizer", "step", &updates, e)) optim_set_updates(o, updates);
+    if (!e->code) get_state(h, s, e);
+    h5_close(h);
+    if (e->code) err_prefix(e, "%s", path);
+    return !e->code;
+}
