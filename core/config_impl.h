@@ -51,7 +51,11 @@ const char *config_hint(ConfigDoc *d, const ConfigSection *s, const char *name);
 bool config_merge_all(ConfigDoc *d, const ConfigSection *top);
 ConfigNode *config_value_node(ConfigDoc *d, int source, const char *text, int col, const char *origin);
 
+/* config_print.c. A text that grows; p is NUL-terminated once anything was put. */
+typedef struct ConfigText { Arena *a; Err *e; char *p; size_t n, room; } ConfigText;
+bool config_put(ConfigText *t, const char *text, size_t bytes);
+bool config_putf(ConfigText *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
 /* config_interp.c. The node with its ${...} replaced; NULL after an error line. */
 const ConfigNode *config_resolve(ConfigDoc *d, const ConfigNode *n, const char *path);
-const char *config_resolve_text(ConfigDoc *d, const char *text, const ConfigNode *at, const char *path);
 #endif

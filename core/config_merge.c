@@ -89,9 +89,10 @@ static void merge(ConfigDoc *d, ConfigNode *to, const ConfigNode *from, const Co
         const ConfigField *f = config_field(s, from->key[i]->text);
         int at = config_index(to, from->key[i]->text);
         bool both = at >= 0 && to->item[at]->kind == NODE_MAP && from->item[i]->kind == NODE_MAP;
-        if (both && f && (f->type == CFG_T_MAP || f->type == CFG_T_RAW))
-            merge(d, to->item[at], from->item[i], f->type == CFG_T_MAP ? f->sub() : NULL);
-        else if (at >= 0) { to->item[at] = config_copy(d, from->item[i]); to->key[at] = from->key[i]; }
+        if (both && (!f || f->type == CFG_T_MAP || f->type == CFG_T_RAW)) {
+            merge(d, to->item[at], from->item[i], f && f->type == CFG_T_MAP ? f->sub() : NULL);
+            to->key[at] = from->key[i];
+        } else if (at >= 0) { to->item[at] = config_copy(d, from->item[i]); to->key[at] = from->key[i]; }
         else {
             ConfigNode *copy = config_copy(d, from->item[i]);
             if (copy) config_add(d, to, from->key[i], copy);
