@@ -88,7 +88,9 @@ void config_error(ConfigDoc *d, const char *key, const char *fmt, ...) __attribu
 bool config_was_set(const ConfigDoc *d, const char *key);
 const ConfigNode *config_node(const ConfigDoc *d, const char *key);      /* "data.train[0].path"; NULL = not given */
 int config_error_count(const ConfigDoc *d);
-const char *config_error_text(const ConfigDoc *d);       /* all lines, newline-separated */
+const char *config_error_text(const ConfigDoc *d);       /* all lines by place, newline-separated */
+/* Adds the errors of another parse of the same files and overrides (an arm's) that to does not have yet. */
+void config_take_errors(ConfigDoc *to, const ConfigDoc *from);
 /* All keys with their values, defaults included, as YAML that parses to the same struct. */
 char *config_resolved(const ConfigDoc *d, const ConfigSection *top, const void *values, Arena *a, Err *e);
 /* The same with the origin of every value that is not a default as a comment behind it. */

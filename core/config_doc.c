@@ -72,11 +72,21 @@ void config_error(ConfigDoc *d, const char *key, const char *fmt, ...)
 {
     const ConfigNode *at = NULL;
     const char *written = key;
-    config_find(d, key, &at, &written);
+    const ConfigNode *value = config_find(d, key, &at, &written);
+    for (int i = 0; value && i < d->n_error; i++) {      /* a value already refused is not judged again */
+        const ConfigLine *l = &d->error[i];
+        if (l->source == source_of(d, value) && l->line == value->line && l->col == value->col) return;
+    }
     va_list ap;
     va_start(ap, fmt);
     add_message(d, at ? source_of(d, at) : 0, at ? at->line : 1, at ? at->col : 1, written, fmt, ap);
     va_end(ap);
+}
+
+void config_take_errors(ConfigDoc *to, const ConfigDoc *from)
+{
+    for (int i = 0; i < from->n_error; i++) add_line(to, from->error[i]);
+    to->n_dropped += from->n_dropped;
 }
 
 int config_error_count(const ConfigDoc *d) { return d->n_error; }

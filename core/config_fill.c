@@ -294,8 +294,10 @@ static bool fill_section(ConfigDoc *d, const ConfigSection *s, const ConfigNode 
         const char *at = arena_printf(d->a, d->e, "%s%s%s", path, path[0] ? "." : "", shown);
         if (!at) return false;
         const ConfigField *f = config_field(s, key->text);
-        if (f) { ok = fill_value(d, f, map->item[i], out + f->offset, at) && ok; continue; }
-        ok = false;
+        bool read = f && fill_value(d, f, map->item[i], out + f->offset, at);
+        ok = ok && read;
+        if (f && !read && f->type != CFG_T_MAP) fill_default(d, f, out + f->offset, at);   /* so that rules can go on */
+        if (f) continue;
         if (config_canonical(s, key->text) == key->text)     /* else a second spelling, reported while merging */
             config_error_node(d, key, at, "unknown key%s", config_hint(d, s, key->text));
     }

@@ -217,7 +217,8 @@ static void help_section(ConfigText *t, const ConfigSection *s, int indent)
         bool number = f->type == CFG_T_INT || f->type == CFG_T_FLOAT;
         if (number) help_range(t, f);
         bool has = f->def && f->def[0] && strcmp(f->def, "NAN") != 0;
-        config_putf(t, has ? "; default %s]\n" : "]\n", f->def);
+        if (has) config_putf(t, "; default %s", f->def);
+        config_putf(t, "]\n");
         if (f->sub) help_section(t, f->sub(), indent + 2);
     }
     for (int i = 0; i < s->n_alias; i++)

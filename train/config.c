@@ -1,0 +1,361 @@
+/* train/config.c: config_load: the file and its overrides as a Config, with the rules between keys (product page 4). */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/config_impl.h"
+
+double config_seconds(const char *text)
+{
+    static const struct { char unit; double seconds; } units[] = {{'d', 86400}, {'h', 3600}, {'m', 60}, {'s', 1}};
+    double total = 0;
+    for (const char *p = text; p && *p;) {
+        char number[32];
+        size_t n = strspn(p, "0123456789.");
+        double x, factor = p[n] ? -1 : 1;                /* a bare number is seconds */
+        snprintf(number, sizeof number, "%.*s", (int)n, p);
+        for (int i = 0; i < CFG_COUNT(units); i++)
+            if (p[n] == units[i].unit) factor = units[i].seconds;
+        if (n == 0 || n >= sizeof number || factor < 0 || !config_parse_float(number, &x)) return -1;
+        total += x * factor;
+        p += n + (p[n] != 0);
+    }
+    return total;
+}
+
+/* ---- rules, one function per section -------------------------------------------------------------------------------------- */
+static void check_top(Config *c)
+{
+    ConfigDoc *d = c->doc;
+    if (!config_was_set(d, "version")) config_error(d, "version", "required; this program reads `version: 1`");
+    if (c->run.time_limit && config_seconds(c->run.time_limit) <= 0)
+        config_error(d, "run.time_limit", "\"%.40s\" is not a duration such as 90m, 4h or 1h30m", c->run.time_limit);
+    if (c->run.resume && !c->run.resume[0]) config_error(d, "run.resume", "expected auto, never or a checkpoint");
+    if (c->run.output_dir && !c->run.output_dir[0]) config_error(d, "run.output_dir", "a folder is required");
+    bool distill = c->run.recipe && strcmp(c->run.recipe, "distill") == 0;
+    if (distill && !c->teacher.path) config_error(d, "teacher.path", "required for run.recipe: distill");
+    for (int i = 0; i < c->seeds.n; i++)
+        for (int k = 0; k < i; k++)
+            if (c->seeds.v[i] == c->seeds.v[k]) config_error(d, "seeds", "%lld is listed twice", (long long)c->seeds.v[i]);
+}
+
+static void check_init_heads(Config *c, const ModelInitConfig *m, bool gpt2)
+{
+    ConfigDoc *d = c->doc;
+    int64_t heads = m->num_attention_heads, kv = m->num_key_value_heads;
+    bool written_dim = config_was_set(d, "model.init.head_dim") && m->head_dim > 0;
+    if (heads > 0 && m->hidden_size > 0 && !written_dim && m->hidden_size % heads)
+        config_error(d, "model.init.num_attention_heads", "%lld heads do not divide hidden_size %lld; give head_dim",
+                     (long long)heads, (long long)m->hidden_size);
+    if (heads > 0 && kv > 0 && heads % kv)
+        config_error(d, "model.init.num_key_value_heads", "must divide num_attention_heads %lld", (long long)heads);
+    if (gpt2 && heads > 0 && kv > 0 && kv != heads)
+        config_error(d, "model.init.num_key_value_heads", "gpt2 has one per query head (%lld)", (long long)heads);
+    if (gpt2 && heads > 0 && written_dim && m->head_dim * heads != m->hidden_size)
+        config_error(d, "model.init.head_dim", "gpt2 has hidden_size / num_attention_heads");
+    if (!gpt2 && m->head_dim % 2)
+        config_error(d, written_dim ? "model.init.head_dim" : "model.init.num_attention_heads",
+                     "a head is %lld wide; rotary positions need an even width", (long long)m->head_dim);
+}
+
+static void derive_init(Config *c, ModelInitConfig *m, bool gpt2)
+{
+    int64_t heads = m->num_attention_heads;
+    if (m->num_key_value_heads == 0) m->num_key_value_heads = heads;
+    if (m->head_dim == 0 && heads > 0) m->head_dim = m->hidden_size / heads;
+    if (m->intermediate_size == 0 && gpt2) m->intermediate_size = 4 * m->hidden_size;
+    if (m->max_position_embeddings == 0) m->max_position_embeddings = c->data.seq_len;
+    if (gpt2 && !config_was_set(c->doc, "model.init.tie_word_embeddings")) m->tie_word_embeddings = true;
+}
+
+static void check_init(Config *c)
+{
+    ModelInitConfig *m = &c->model.init;
+    ConfigDoc *d = c->doc;
+    bool gpt2 = m->arch && strcmp(m->arch, "gpt2") == 0;
+    if (m->hidden_size == 0) config_error(d, "model.init.hidden_size", "required for a fresh model");
+    if (m->num_hidden_layers == 0) config_error(d, "model.init.num_hidden_layers", "required for a fresh model");
+    if (m->num_attention_heads == 0) config_error(d, "model.init.num_attention_heads", "required for a fresh model");
+    if (m->intermediate_size == 0 && !gpt2)
+        config_error(d, "model.init.intermediate_size", "required for a fresh %s model", m->arch ? m->arch : "");
+    derive_init(c, m, gpt2);
+    check_init_heads(c, m, gpt2);
+    if (c->data.seq_len <= m->max_position_embeddings) return;
+    const char *key = config_was_set(d, "data.seq_len") ? "data.seq_len" : "model.init.max_position_embeddings";
+    if (gpt2)
+        config_error(d, key, "sequences of %lld tokens in a model of %lld positions", (long long)c->data.seq_len,
+                     (long long)m->max_position_embeddings);
+    else
+        log_warn("%s: %lld tokens, beyond the model's %lld positions", key, (long long)c->data.seq_len,
+                 (long long)m->max_position_embeddings);
+}
+
+static void check_model(Config *c)
+{
+    ConfigDoc *d = c->doc;
+    c->model.has_init = config_was_set(d, "model.init");
+    if (c->model.path && c->model.has_init) config_error(d, "model.init", "exclusive with model.path");
+    else if (!c->model.path && !c->model.has_init)
+        config_error(d, "model.path", "required: a model to load, or model.init for a fresh one");
+    if (c->model.has_init) check_init(c);
+}
+
+static void check_sources(Config *c, const char *key, const SourceConfig *s, int n)
+{
+    for (int i = 0; i < n; i++) {
+        char at[64];
+        snprintf(at, sizeof at, "%s[%d].path", key, i);
+        if (!s[i].path || !s[i].path[0]) config_error(c->doc, at, "required");
+    }
+}
+
+static void check_data(Config *c)
+{
+    if (c->data.train.n == 0) config_error(c->doc, "data.train", "at least one source is required");
+    check_sources(c, "data.train", c->data.train.v, c->data.train.n);
+    check_sources(c, "data.val", c->data.val.v, c->data.val.n);
+    if (c->train.early_stopping.patience > 0 && c->data.val.n == 0)
+        config_error(c->doc, "train.early_stopping.patience", "needs data.val");
+}
+
+static void check_train(Config *c)
+{
+    TrainConfig *t = &c->train;
+    ConfigDoc *d = c->doc;
+    int64_t micro = t->batch_size * c->data.seq_len;
+    if (t->max_steps == 0 && t->epochs == 0) config_error(d, "train.max_steps", "0 steps: give epochs or max_steps");
+    if (t->tokens_per_step == 0) return;
+    if (micro <= 0 || t->tokens_per_step % micro) {
+        config_error(d, "train.tokens_per_step", "%lld is not a multiple of batch_size %lld times data.seq_len %lld",
+                     (long long)t->tokens_per_step, (long long)t->batch_size, (long long)c->data.seq_len);
+        return;
+    }
+    int64_t steps = t->tokens_per_step / micro;
+    if (config_was_set(d, "train.gradient_accumulation_steps") && t->gradient_accumulation_steps != steps)
+        config_error(d, "train.gradient_accumulation_steps", "exclusive with train.tokens_per_step, which makes it %lld",
+                     (long long)steps);
+    t->gradient_accumulation_steps = steps;
+}
+
+static void check_optim(Config *c)
+{
+    ConfigDoc *d = c->doc;
+    const ScheduleConfig *s = &c->schedule;
+    const OptimConfig *o = &c->optim;
+    bool pair = o->betas.n == 2;
+    for (int i = 0; i < o->betas.n; i++) pair = pair && o->betas.v[i] >= 0 && o->betas.v[i] < 1;
+    if (!pair) config_error(d, "optim.betas", "expected two numbers in [0, 1)");
+    for (int i = 0; i < o->groups.n; i++) {
+        char at[64];
+        snprintf(at, sizeof at, "optim.groups[%d].match", i);
+        if (o->groups.v[i].match.n == 0) config_error(d, at, "required: globs of parameter names");
+    }
+    if (s->warmup_steps > 0 && s->warmup_ratio > 0)
+        config_error(d, "schedule.warmup_ratio", "exclusive with schedule.warmup_steps");
+    if (c->train.max_steps > 0 && s->warmup_steps >= c->train.max_steps)
+        config_error(d, "schedule.warmup_steps", "%lld is not less than train.max_steps %lld", (long long)s->warmup_steps,
+                     (long long)c->train.max_steps);
+    bool wsd = s->name && strcmp(s->name, "wsd") == 0;
+    if (wsd && s->warmup_ratio + s->decay_ratio > 1)
+        config_error(d, "schedule.decay_ratio", "warmup_ratio and decay_ratio together exceed 1");
+}
+
+/* embed, final_norm, logits, or layers.N.NAME with N a number or, under layer_map, {s} or {t}. */
+static bool is_hook(const char *text, const char *placeholder, bool *is_template)
+{
+    static const char *const plain[] = {"embed", "final_norm", "logits"};
+    static const char *const in_layer[] = {"attn_in", "q", "k", "v", "attn_scores", "attn_probs", "attn_out",
+                                           "mlp_in", "mlp_out", "out"};
+    *is_template = false;
+    for (int i = 0; i < CFG_COUNT(plain); i++)
+        if (strcmp(text, plain[i]) == 0) return true;
+    if (strncmp(text, "layers.", 7) != 0) return false;
+    const char *p = text + 7;
+    size_t digits = strspn(p, "0123456789"), len = strlen(placeholder);
+    *is_template = strncmp(p, placeholder, len) == 0;
+    p += *is_template ? len : digits;
+    if ((!*is_template && (digits == 0 || digits > 5)) || *p++ != '.') return false;
+    for (int i = 0; i < CFG_COUNT(in_layer); i++)
+        if (strcmp(p, in_layer[i]) == 0) return true;
+    return false;
+}
+
+static void check_feature(Config *c, int i)
+{
+    const FeatureConfig *f = &c->distill.features.v[i];
+    const char *text[2] = {f->student, f->teacher};
+    bool is_template[2] = {false, false};
+    for (int side = 0; side < 2; side++) {
+        char at[64];
+        snprintf(at, sizeof at, "distill.features[%d].%s", i, side ? "teacher" : "student");
+        if (!text[side]) config_error(c->doc, at, "required: a hook point such as layers.3.out");
+        else if (!is_hook(text[side], side ? "{t}" : "{s}", &is_template[side]))
+            config_error(c->doc, at, "\"%.60s\" is not a hook point (embed, layers.N.{attn_in,q,k,v,attn_scores,attn_probs,"
+                         "attn_out,mlp_in,mlp_out,out}, final_norm, logits)", text[side]);
+        else if (is_template[side] && !c->distill.layer_map) config_error(c->doc, at, "a template needs distill.layer_map");
+    }
+}
+
+static bool is_layer_number(const ConfigNode *n)
+{
+    int64_t v;
+    return n->kind == NODE_SCALAR && config_parse_int(n->text, &v) && v >= 0 && v < 100000;
+}
+
+static void check_layer_map(Config *c)
+{
+    const ConfigNode *m = c->distill.layer_map;
+    bool ok = !m || (m->kind == NODE_SCALAR && (strcmp(m->text, "uniform") == 0 || strcmp(m->text, "last") == 0));
+    if (m && m->kind == NODE_LIST) {
+        ok = m->n > 0;
+        for (int i = 0; i < m->n; i++) {
+            const ConfigNode *p = m->item[i];
+            ok = ok && p->kind == NODE_LIST && p->n == 2 && is_layer_number(p->item[0]) && is_layer_number(p->item[1]);
+        }
+    }
+    if (!ok) config_error(c->doc, "distill.layer_map", "expected uniform, last, or pairs [[student, teacher], ...]");
+}
+
+static void check_distill(Config *c)
+{
+    DistillConfig *k = &c->distill;
+    if (isnan(k->ce_weight)) k->ce_weight = k->alpha < 1 ? 1 - k->alpha : 0;
+    check_layer_map(c);
+    for (int i = 0; i < k->features.n; i++) check_feature(c, i);
+    if (c->run.recipe && strcmp(c->run.recipe, "distill") == 0 && k->alpha == 0 && k->ce_weight == 0 && k->features.n == 0)
+        config_error(c->doc, "distill.alpha", "alpha and ce_weight are 0 and there are no features: nothing to learn from");
+}
+
+static void check_rest(Config *c)
+{
+    const PerplexityConfig *p = &c->eval.perplexity;
+    if (p->window > 0 && p->stride > p->window)
+        config_error(c->doc, "eval.perplexity.stride", "larger than the window %lld", (long long)p->window);
+    if (p->protocol && strncmp(p->protocol, "concat-", 7) == 0 && strtoll(p->protocol + 7, NULL, 10) < 2)
+        config_error(c->doc, "eval.perplexity.protocol", "a window of at least 2 tokens is needed");
+    if (!config_was_set(c->doc, "eval.generate.seed")) c->eval.generate.seed = c->run.seed;
+    for (int i = 0; i < c->export.n; i++) {
+        char at[64];
+        snprintf(at, sizeof at, "export[%d].format", i);
+        if (!c->export.v[i].format) config_error(c->doc, at, "required");
+        snprintf(at, sizeof at, "export[%d].path", i);
+        if (!c->export.v[i].path || !c->export.v[i].path[0]) config_error(c->doc, at, "required");
+    }
+}
+
+/* ---- paths, arms, loading --------------------------------------------------------------------------------------------------- */
+static void place_path(Config *c, const char *key, const char **path, Arena *a, Err *e)
+{
+    if (*path) *path = config_path(c->doc, config_node(c->doc, key), *path, a, e);
+}
+
+static void place_paths(Config *c, Arena *a, Err *e)
+{
+    place_path(c, "model.path", &c->model.path, a, e);
+    place_path(c, "teacher.path", &c->teacher.path, a, e);
+    place_path(c, "tokenizer.path", &c->tokenizer.path, a, e);
+    if (c->run.resume && strcmp(c->run.resume, "auto") != 0 && strcmp(c->run.resume, "never") != 0)
+        place_path(c, "run.resume", &c->run.resume, a, e);
+    for (int set = 0; set < 2; set++)
+        for (int i = 0; i < (set ? c->data.val.n : c->data.train.n); i++) {
+            char at[64];
+            snprintf(at, sizeof at, "data.%s[%d].path", set ? "val" : "train", i);
+            place_path(c, at, set ? &c->data.val.v[i].path : &c->data.train.v[i].path, a, e);
+        }
+}
+
+static bool is_arm_name(const char *s)
+{
+    size_t n = strlen(s);
+    return n > 0 && n <= 64 && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
+}
+
+static void list_arms(Config *c, Arena *a, Err *e)
+{
+    const ConfigNode *arms = c->arms;
+    if (!arms) return;
+    if (arms->kind != NODE_MAP) { config_error(c->doc, "arms", "expected a map of names, each with sections below"); return; }
+    c->arm = arena_alloc(a, (size_t)arms->n * sizeof *c->arm, e);
+    for (int i = 0; c->arm && i < arms->n; i++) {
+        char key[96];
+        const char *name = arms->key[i]->text;
+        snprintf(key, sizeof key, "arms.%.80s", name);
+        if (!is_arm_name(name)) config_error(c->doc, key, "an arm's name has letters, digits, _ and -");
+        else c->arm[c->n_arm++] = name;
+        if (is_arm_name(name) && !config_is_null(arms->item[i]) && arms->item[i]->kind != NODE_MAP)
+            config_error(c->doc, key, "expected a map of sections");
+    }
+}
+
+/* run.name when the file does not say: the stem of its name. */
+static void name_run(ConfigDoc *d, const char *path, Arena *a, Err *e)
+{
+    const char *base = path ? strrchr(path, '/') : NULL;
+    base = base ? base + 1 : path ? path : "run";
+    const char *dot = strrchr(base, '.');
+    size_t n = dot && dot > base ? (size_t)(dot - base) : strlen(base);
+    const char *stem = arena_strndup(a, base, n, e);
+    if (stem) config_put_default(d, "run.name", stem);
+}
+
+static Config *load(Arena *a, const char *path, int n, char *const *override, const char *arm, int64_t seed, Err *e)
+{
+    ConfigDoc *d = config_parse(a, path, n, override, e);
+    Config *c = arena_alloc(a, sizeof *c, e);
+    if (!d || !c) return NULL;
+    name_run(d, path, a, e);
+    if (arm) config_select(d, arena_printf(a, e, "arms.%s", arm));
+    if (seed >= 0) config_put_final(d, arena_printf(a, e, "run.seed=%lld", (long long)seed));
+    if (e->code) return NULL;
+    config_fill(d, config_section(), c, e);
+    if (e->code) return NULL;
+    c->doc = d;
+    c->path = path;
+    list_arms(c, a, e);
+    check_top(c);
+    check_model(c);
+    check_data(c);
+    check_train(c);
+    check_optim(c);
+    check_distill(c);
+    check_rest(c);
+    place_paths(c, a, e);
+    return e->code ? NULL : c;
+}
+
+static Config *finish(Config *c, ConfigDoc **doc, Err *e)
+{
+    if (doc) *doc = c ? c->doc : NULL;
+    if (!c || e->code) return NULL;
+    int n = config_error_count(c->doc);
+    if (n == 0) return c;
+    const char *text = config_error_text(c->doc);
+    size_t room = sizeof e->msg - 64, len = strlen(text), fit = len;
+    int shown = n;
+    if (len >= room) {
+        fit = 0;
+        shown = 0;
+        for (size_t i = 0; i < room; i++)
+            if (text[i] == '\n') { fit = i; shown++; }
+    }
+    if (shown < n) err_set(e, ERR_USAGE, "%.*s\nand %d more", (int)fit, text, n - shown);
+    else err_set(e, ERR_USAGE, "%.*s", (int)fit, text);
+    return NULL;
+}
+
+Config *config_load(Arena *a, const char *path, int n_override, char *const *override, ConfigDoc **doc, Err *e)
+{
+    Config *c = load(a, path, n_override, override, NULL, -1, e);
+    for (int i = 0; c && i < c->n_arm; i++) {
+        Config *arm = load(a, path, n_override, override, c->arm[i], -1, e);
+        if (arm) config_take_errors(c->doc, arm->doc);
+    }
+    return finish(c, doc, e);
+}
+
+Config *config_load_arm(Arena *a, const char *path, int n_override, char *const *override, const char *arm, int64_t seed,
+                        ConfigDoc **doc, Err *e)
+{
+    return finish(load(a, path, n_override, override, arm, seed, e), doc, e);
+}
