@@ -184,3 +184,23 @@ void run_free(Run *r) {
     graph_free(r->g);
     if (r->metrics) metrics_close(r->metrics);
 }
+
+char *memory_report(const Config *c, Arena *a, Err *e) {
+    Arena run = {.name = "run"};
+    Run r;
+    char *text = NULL;
+    Config copy = *c;
+    if (run_setup(&r, &copy, &run, e)) {
+        char *table = graph_memory_table(r.g, &run, e);
+        double free_bytes = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+        if (table)
+            text = arena_printf(a, e, "%s: ok\n  steps      %lld of %lld tokens\n  parameters %lld (%lld trained)\n"
+                                "  run arena  %14.2f MB  (parameters, gradients, moments, data)\n%s  free memory %13.2f MB",
+                                c->path ? c->path : "config", (long long)r.st.n_steps, (long long)r.step_tokens,
+                                (long long)params_count(&r.model.params, false), (long long)params_count(&r.model.params, true),
+                                (double)run.used / 1e6, table, free_bytes / 1e6);
+    }
+    run_free(&r);
+    arena_free(&run);
+    return text;
+}
