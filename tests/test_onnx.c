@@ -1,8 +1,8 @@
 /* tests/test_onnx.c: the operator cases of tests/data/onnx-golden through our kernels, on every table.
  *
  * tests/onnx_cases.txt names each file: run, adapted (how) or out (why). A case is a file with tensors
- * in.<input> and out.<output> and the ONNX attributes in its metadata; onnx_ops_impl.h feeds the inputs to a kernel
- * of the table under test and compares. Numbers travel as double and become the table's type at the kernel.
+ * in.<input> and out.<output> and the ONNX attributes in its metadata; onnx_ops_impl.h feeds the inputs to a
+ * kernel of the table under test and compares. Numbers travel as double, to the table's type at the kernel.
  * Tolerances (relative): 1e-5; attention and norms 1e-4; half precision 1e-2; casts and codes bit for bit.
  */
 #include <dirent.h>

@@ -9,9 +9,8 @@ layout are the file's own (GPT-2 Conv1D stays [in,out]). hf-tiny-gpt2 and hf-tin
 each step, gnorm (10), before clipping, and step10.<tensor name>: ten AdamW steps on the same batch, lr 1e-3, betas
 (.9, .95), eps 1e-8, decay 0.1 on 2-D tensors only, clipped to norm 1.0.
 
-Float64 means everywhere: transformers takes norms, softmax and RoPE angles through float32 on purpose; its `torch` is
-replaced by one whose float32 is float64, and inv_freq is computed again. That this changes nothing but rounding is
-checked here against the untouched float32 model.
+Float64 means everywhere (hf64.py). That this changes nothing but rounding is checked here against the untouched
+float32 model.
 
 A GPT-2 key bias has no gradient but round-off (a shift of every score of a row leaves softmax alone), and AdamW makes
 steps of any size out of it: the middle third of step10.*.attn.c_attn.bias is meaningful in float64 only.
@@ -20,22 +19,17 @@ import json
 import os
 import shutil
 import sys
-import types
 
 import torch
 import torch.nn.functional as F
 import transformers
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
                           Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
-from transformers.models.gpt2 import modeling_gpt2
-from transformers.models.llama import modeling_llama
-from transformers.models.mistral import modeling_mistral
-from transformers.models.qwen2 import modeling_qwen2
-from transformers.models.qwen3 import modeling_qwen3
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, here)
 import st  # noqa: E402
+from hf64 import make_double, make_single  # noqa: E402
 
 torch.set_num_threads(1)
 SEED, V, B, T = 20240608, 97, 2, 16
@@ -50,26 +44,18 @@ def rope(theta):
 
 MODELS = {
     "hf-tiny-gpt2": (GPT2LMHeadModel, GPT2Config(vocab_size=V, n_positions=32, n_embd=32, n_layer=2, n_head=4, bos_token_id=0,
-                                                 eos_token_id=0, attn_implementation="eager"), modeling_gpt2, torch.float32),
+                                                 eos_token_id=0, attn_implementation="eager"), torch.float32),
     "hf-tiny-llama": (LlamaForCausalLM, LlamaConfig(**llama_like, rms_norm_eps=1e-5, rope_parameters=rope(10000.0),
-                                                    tie_word_embeddings=False), modeling_llama, torch.float32),
+                                                    tie_word_embeddings=False), torch.float32),
     "hf-tiny-qwen2": (Qwen2ForCausalLM, Qwen2Config(**llama_like, rms_norm_eps=1e-6, rope_parameters=rope(1e6),
-                                                    tie_word_embeddings=True), modeling_qwen2, torch.float32),
+                                                    tie_word_embeddings=True), torch.float32),
     "hf-tiny-qwen3": (Qwen3ForCausalLM, Qwen3Config(**llama_like, head_dim=16, rms_norm_eps=1e-6, rope_parameters=rope(1e6),
-                                                    tie_word_embeddings=True), modeling_qwen3, torch.float32),
+                                                    tie_word_embeddings=True), torch.float32),
     "hf-tiny-mistral": (MistralForCausalLM, MistralConfig(**llama_like, rms_norm_eps=1e-5, rope_parameters=rope(10000.0),
-                                                          sliding_window=5, tie_word_embeddings=False), modeling_mistral, torch.float32),
+                                                          sliding_window=5, tie_word_embeddings=False), torch.float32),
 }
-MODELS["hf-tiny-llama-bf16"] = (*MODELS["hf-tiny-llama"][:3], torch.bfloat16)
-MODELS["hf-tiny-gpt2-f16"] = (*MODELS["hf-tiny-gpt2"][:3], torch.float16)
-
-
-class DoubleTorch(types.ModuleType):
-    """`torch` as the modelling code sees it, with float32 read as float64."""
-    float32 = float = torch.float64
-
-    def __getattr__(self, name):
-        return getattr(torch, name)
+MODELS["hf-tiny-llama-bf16"] = (*MODELS["hf-tiny-llama"][:2], torch.bfloat16)
+MODELS["hf-tiny-gpt2-f16"] = (*MODELS["hf-tiny-gpt2"][:2], torch.float16)
 
 
 def initialise(model, gen):
@@ -85,17 +71,6 @@ def loss_of(model, ids, labels):
     z = model(input_ids=ids, use_cache=False).logits
     nll = F.cross_entropy(z.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none").view_as(labels)
     return z, nll, nll.sum() / (labels != -100).sum()
-
-
-def make_double(model, module):
-    module.torch = DoubleTorch("torch")
-    model.double()
-    if hasattr(model.model if hasattr(model, "model") else model, "rotary_emb"):
-        c = model.config
-        d = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        inv = c.rope_parameters["rope_theta"] ** -(torch.arange(0, d, 2, dtype=torch.float64) / d)
-        assert torch.allclose(inv, model.model.rotary_emb.inv_freq, rtol=1e-6)
-        model.model.rotary_emb.inv_freq = inv
 
 
 def ten_steps(model, ids, labels, out):
@@ -115,9 +90,8 @@ def ten_steps(model, ids, labels, out):
     out |= {f"step10.{name}": p.detach().clone() for name, p in named}
 
 
-def make(name, cls, config, module, dtype):
+def make(name, cls, config, dtype):
     gen = torch.Generator().manual_seed(SEED)
-    module.torch = torch
     model = cls(config).eval()
     initialise(model, gen)
     folder = os.path.join(here, "..", "data", name)
@@ -130,7 +104,7 @@ def make(name, cls, config, module, dtype):
     labels[0, 5], labels[1, :4], labels[1, 15] = -100, -100, -100
     with torch.no_grad():
         plain = loss_of(model, ids, labels)[0]
-    make_double(model, module)
+    make_double(model)
     z, nll, loss = loss_of(model, ids, labels)
     off = (plain.double() - z).abs().max().item()
     assert off < 2e-5 * z.abs().max().item() and z.dtype == torch.float64, (name, off)
@@ -145,7 +119,7 @@ def make(name, cls, config, module, dtype):
     st.save(file, out, {"generator": "tests/golden/make_models.py", "seed": str(SEED), "torch": torch.__version__.split("+")[0],
                         "transformers": transformers.__version__, "weights": f"tests/data/{name}",
                         "adamw": json.dumps(dict(steps=10, lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0))})
-    module.torch = torch
+    make_single(model)
     size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder))
     print(f"{name}: loss {loss.item():.6f}, logits {z.min():.2f}..{z.max():.2f}, float32 off by {off:.1e}, "
           f"{size} + {os.path.getsize(file)} bytes" + (f", after ten steps {out['losses'][-1]:.6f}" if "losses" in out else ""))
