@@ -1,0 +1,47 @@
+#!/bin/sh
+# make oracle: proves with transformers and h5py what `make test` then holds us to without Python.
+#
+#   PARE=build/release/pare PYTHON=python3 tests/oracle/run.sh [--write]
+#
+# Each model is exported as a Hugging Face folder and as an HDF5 file; hf_load.py and h5_read.py compare. The SHA-256 of
+# every exported file is then held against tests/golden/exports.sha256, which --write renews: commit it after a change
+# that the comparison above has approved. Needs torch, transformers, h5py; with xxhash the checkpoint's hashes are checked.
+set -eu
+here=$(dirname "$0")
+cd "$here/../.."
+write=0
+for arg; do
+    case $arg in
+    --write) write=1 ;;
+    *) PARE=$arg ;;
+    esac
+done
+PARE=${PARE:-build/release/pare} PYTHON=${PYTHON:-python3}
+list=tests/golden/exports.sha256
+[ -x "$PARE" ] || { echo "oracle: $PARE is not there: make first" >&2; exit 2; }
+"$PYTHON" -c 'import torch, transformers, h5py' 2>/dev/null ||
+    { echo "oracle: $PYTHON has no torch, transformers or h5py: name one that has in PYTHON" >&2; exit 2; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" SOURCE_DATE_EPOCH=0 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+
+mkdir "$work/out"
+for model in tests/data/hf-tiny-* tests/data/stories/stories260K.bin; do
+    [ -e "$model" ] || continue
+    name=$(basename "$model" .bin)
+    "$PARE" -q export "$model" "$work/out/$name" --format hf
+    "$PYTHON" tests/oracle/hf_load.py "$PARE" "$model" "$work/out/$name" "$work"
+    "$PARE" -q export "$model" "$work/$name.h5" --format hdf5
+    "$PYTHON" tests/oracle/h5_read.py "$work/$name.h5" "$work/out/$name"
+done
+
+(cd "$work/out" && find . -type f | LC_ALL=C sort | sed 's,^\./,,' | xargs sha256sum) >"$work/exports.sha256"
+if [ "$write" = 1 ]; then
+    cp "$work/exports.sha256" "$list"
+    echo "ok   wrote $list: $(wc -l <"$list") files"
+elif diff "$list" "$work/exports.sha256"; then
+    echo "ok   $(wc -l <"$list") exported files have the committed hashes"
+else
+    echo "oracle: the exports above are proved, but not the committed ones: run with --write and commit $list" >&2
+    exit 1
+fi
