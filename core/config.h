@@ -84,6 +84,7 @@ void config_select(ConfigDoc *d, const char *key);
 /* Defaults, then the document, into out (a struct of sections described by top). Adds errors to the document; false when
  * it holds any. The lookups below are by canonical names and valid afterwards. Once per document. */
 bool config_fill(ConfigDoc *d, const ConfigSection *top, void *out, Err *e);
+bool config_complete(const ConfigDoc *d);                /* every file was read: rules between keys make sense */
 void config_error(ConfigDoc *d, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 bool config_was_set(const ConfigDoc *d, const char *key);
 const ConfigNode *config_node(const ConfigDoc *d, const char *key);      /* "data.train[0].path"; NULL = not given */

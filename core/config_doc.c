@@ -250,10 +250,14 @@ static void add_layer(ConfigDoc *d, ConfigNode *map)
     d->layer[d->n_layer++] = map;
 }
 
+bool config_complete(const ConfigDoc *d) { return d->main_read && d->n_missing == 0; }
+
 static void load_text(ConfigDoc *d, const char *path, const char *text, size_t bytes)
 {
     int source = config_add_source(d, path, folder_of(d, path), NULL);
     ConfigNode *map = config_yaml(d, source, text, bytes, 0, d->source[source].file, "");
+    if (!map && d->n_error) d->n_missing++;
+    else if (source == 0) d->main_read = true;
     if (!map || config_is_null(map)) return;
     if (map->kind != NODE_MAP) config_error_node(d, map, "", "expected sections, `name:` each with its keys below");
     else { load_includes(d, map); add_layer(d, map); }
@@ -269,8 +273,10 @@ static void load_file(ConfigDoc *d, const char *path, const ConfigNode *at)
     for (int i = 0; !why && i < d->n_open; i++)
         if (strcmp(d->open_file[i], real) == 0) why = "files include each other in a circle";
     if (!why && (d->n_file >= CFG_MAX_FILES || d->n_open >= CFG_MAX_DEPTH)) why = "more than 64 files";
-    if (why && at) config_error_node(d, at, "include", "cannot read %s: %s", path, why);
-    else if (why) err_set(d->e, ERR_USAGE, "%s: cannot read this configuration: %s", path, why);
+    if (why && at) {
+        config_error_node(d, at, "include", "cannot read %s: %s", path, why);
+        d->n_missing++;
+    } else if (why) err_set(d->e, ERR_USAGE, "%s: cannot read this configuration: %s", path, why);
     if (why) return;
     size_t bytes = 0;
     char *text = file_read(d->a, path, &bytes, d->e);

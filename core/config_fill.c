@@ -269,7 +269,9 @@ static bool fill_default(ConfigDoc *d, const ConfigField *f, char *out, const ch
     if (f->type == CFG_T_FLOAT && strcmp(f->def, "NAN") == 0) { double nan = NAN; memcpy(out, &nan, sizeof nan); return true; }
     ConfigNode n = {.kind = NODE_SCALAR, .text = f->def, .quoted = true, .file = d->source[0].file, .line = 1, .col = 1,
                     .origin = "default"};
+    int errors = d->n_error;
     const ConfigNode *v = config_resolve(d, &n, path);
+    if (!v) d->n_error = errors;                         /* what a default refers to is reported at its own place */
     return v && read_scalar(d, f, v, path, out);
 }
 
@@ -307,7 +309,7 @@ static bool fill_section(ConfigDoc *d, const ConfigSection *s, const ConfigNode 
 bool config_fill(ConfigDoc *d, const ConfigSection *top, void *out, Err *e)
 {
     memset(out, 0, top->size);
-    if (config_merge_all(d, top)) fill_section(d, top, d->root, out, "");
+    if (d->main_read && config_merge_all(d, top)) fill_section(d, top, d->root, out, "");
     if (d->own.code) return err_set(e, d->own.code, "%s", d->own.msg);
     return d->n_error == 0;
 }

@@ -21,6 +21,7 @@ struct ConfigDoc {
     ConfigSource *source;  int n_source;
     ConfigLine *error;  int n_error, n_dropped;
     const char *open_file[CFG_MAX_FILES];  int n_open, n_file;
+    bool main_read;  int n_missing;                      /* includes that could not be read */
     int n_node, n_copy, n_expand;
     const void *busy[CFG_MAX_DEPTH];  int n_busy;        /* values under interpolation */
 };

@@ -1,4 +1,5 @@
 /* train/config.c: config_load: the file and its overrides as a Config, with the rules between keys (product page 4). */
+#include <glob.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,7 +99,7 @@ static void check_model(Config *c)
     if (c->model.path && c->model.has_init) config_error(d, "model.init", "exclusive with model.path");
     else if (!c->model.path && !c->model.has_init)
         config_error(d, "model.path", "required: a model to load, or model.init for a fresh one");
-    if (c->model.has_init) check_init(c);
+    else if (c->model.has_init) check_init(c);
 }
 
 static void check_sources(Config *c, const char *key, const SourceConfig *s, int n)
@@ -299,6 +300,27 @@ static void name_run(ConfigDoc *d, const char *path, Arena *a, Err *e)
     if (stem) config_put_default(d, "run.name", stem);
 }
 
+bool config_check_files(Config *c)
+{
+    const char *const key[] = {"model.path", "teacher.path", "tokenizer.path"};
+    const char *const path[] = {c->model.path, c->teacher.path, c->tokenizer.path};
+    int before = config_error_count(c->doc);
+    for (int i = 0; i < CFG_COUNT(key); i++) {
+        bool built_in = i == 2 && path[i] && strcmp(path[i], "bytes") == 0;
+        if (path[i] && !built_in && !file_exists(path[i])) config_error(c->doc, key[i], "no such file or folder: %s", path[i]);
+    }
+    for (int set = 0; set < 2; set++)
+        for (int i = 0; i < (set ? c->data.val.n : c->data.train.n); i++) {
+            char at[64];
+            const char *source = set ? c->data.val.v[i].path : c->data.train.v[i].path;
+            snprintf(at, sizeof at, "data.%s[%d].path", set ? "val" : "train", i);
+            glob_t g;
+            if (glob(source, 0, NULL, &g) == 0) globfree(&g);
+            else config_error(c->doc, at, "no such file: %s", source);
+        }
+    return config_error_count(c->doc) == before;
+}
+
 static Config *load(Arena *a, const char *path, int n, char *const *override, const char *arm, int64_t seed, Err *e)
 {
     ConfigDoc *d = config_parse(a, path, n, override, e);
@@ -312,6 +334,7 @@ static Config *load(Arena *a, const char *path, int n, char *const *override, co
     if (e->code) return NULL;
     c->doc = d;
     c->path = path;
+    if (!config_complete(d)) return c;
     list_arms(c, a, e);
     check_top(c);
     check_model(c);

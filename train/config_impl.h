@@ -110,6 +110,8 @@ Config *config_load(Arena *a, const char *path, int n_override, char *const *ove
  * environment and the command line still win over the arm, the seed over everything. */
 Config *config_load_arm(Arena *a, const char *path, int n_override, char *const *override, const char *arm,
                         int64_t seed, ConfigDoc **doc, Err *e);
+/* What model, teacher, tokenizer and data sources name must exist (`pare validate`); adds errors to c->doc. */
+bool config_check_files(Config *c);
 /* run.time_limit "90m", "4h", "1h30m", "45s" or "2d" in seconds; -1 when it does not read so; 0 for NULL. */
 double config_seconds(const char *text);
 #endif
