@@ -54,7 +54,7 @@ char *file_read(Arena *a, const char *path, size_t *bytes, Err *e)
     if (e->code != ERR_OK || !open_file(path, &fd, &st, e)) return NULL;
     size_t cap = st.st_size > 0 ? (size_t)st.st_size : 4096;    /* pipes and /proc report no size */
     size_t n = 0;
-    char *p = arena_alloc(a, cap + 1, e);
+    char *p = arena_alloc(a, cap + 1, e);                /* zeroed: the NUL behind the last byte is there */
     while (p) {
         if (n == cap) {
             char probe;
@@ -76,7 +76,6 @@ char *file_read(Arena *a, const char *path, size_t *bytes, Err *e)
         err_prefix(e, "%s", path);
         return NULL;
     }
-    p[n] = 0;
     if (bytes) *bytes = n;
     return p;
 failed:

@@ -196,6 +196,16 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static bool finished;
+
+/* A test that calls exit(0) on the way has not passed. */
+static void check_finished(void)
+{
+    if (finished) return;
+    fprintf(stderr, "the process ended before the test did\n");
+    _exit(1);
+}
+
 static bool slot_start(Slot *s, Test *t)
 {
     fflush(stdout);
@@ -208,7 +218,9 @@ static bool slot_start(Slot *s, Test *t)
         dup2(s->out, STDOUT_FILENO);
         dup2(s->out, STDERR_FILENO);
         setvbuf(stdout, NULL, _IOLBF, 0);
+        atexit(check_finished);
         t->run();
+        finished = true;
         exit(0);                               /* not _exit: the sanitizers look for leaks on the way out */
     }
     if (s->pid < 0) close(s->out);

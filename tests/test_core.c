@@ -1,6 +1,7 @@
 /* tests/test_core.c: floor 0 without the configuration layer: errors, arenas, files, threads, CPU, log.
  * Codecs and random numbers are in test_numbers.c.
  */
+#define _GNU_SOURCE
 #include "core/core.h"
 #include "tests/test.h"
 
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static bool all_zero(const void *p, size_t n)
@@ -101,16 +103,18 @@ TEST(arena, accounting_and_reuse)
     ASSERT(a.used >= 6400 && a.used < 6400 + 256);
     size_t before = a.used;
     ArenaMark m = arena_mark(&a);
-    ASSERT(arena_alloc(&a, 32 << 20, &e));
+    const void *first = arena_alloc(&a, 32 << 20, &e);
+    ASSERT_OK(e);
     size_t peak = a.peak, reserved = a.reserved;
     ASSERT_EQ(peak, a.used);
     for (int i = 0; i < 5; i++) {
         arena_release(&a, m);
         ASSERT_EQ(a.used, before);
         unsigned char *p = arena_alloc(&a, 32 << 20, &e);
-        ASSERT(p && all_zero(p, 32 << 20));
+        ASSERT_EQ((const void *)p, first);      /* the block that was released */
+        ASSERT(all_zero(p, 32 << 20));
         memset(p, 0xFF, 32 << 20);
-        ASSERT_EQ(a.reserved, reserved);        /* the same block again: nothing new from the system */
+        ASSERT_EQ(a.reserved, reserved);
         ASSERT_EQ(a.peak, peak);
     }
     arena_release(&a, m);
@@ -212,10 +216,31 @@ TEST(file, read_write_map)
         ASSERT(m.data == NULL);
     }
     ASSERT_EQ(entries(test_dir()), 1);
+    arena_free(&a);
+}
+
+/* A pipe has no size to ask for; the buffer grows several times. */
+TEST(file, read_from_a_pipe)
+{
+    enum { N = 50000 };
+    char path[512];
+    Arena a = {.name = "test"};
+    Err e = {0};
+    ASSERT_EQ(mkfifo(file_in_dir(path, "pipe"), 0600), 0);
+    unsigned char *data = arena_alloc(&a, N, &e);
+    for (int i = 0; i < N; i++) data[i] = (unsigned char)(i * 31 / 7);
+    pid_t child = fork();
+    if (child == 0) {
+        int fd = open(path, O_WRONLY);
+        _exit(write(fd, data, N) == N ? 0 : 1);
+    }
     size_t bytes = 0;
-    /* no size known beforehand, over 4096 bytes */
-    ASSERT(file_read(&a, "/proc/self/maps", &bytes, &e));
-    ASSERT(bytes > 4096);
+    const char *p = file_read(&a, path, &bytes, &e);
+    ASSERT_OK(e);
+    ASSERT_EQ(bytes, N);
+    ASSERT_BYTES(p, data, N);
+    ASSERT_EQ(p[N], 0);
+    ASSERT_EQ(waitpid(child, NULL, 0), child);
     arena_free(&a);
 }
 
@@ -294,6 +319,9 @@ TEST(file, dir_make_like_mkdir_p)
     ASSERT(dir_make(path, &e));
     ASSERT(!file_exists(file_in_dir(path, "a/x")));
     ASSERT(file_write_atomic(path, "1", 1, &e));
+    ASSERT(!dir_make(path, &e));
+    ASSERT_CONTAINS(e.msg, "is a file");
+    e = (Err){0};
     ASSERT(!dir_make(file_in_dir(path, "a/x/y"), &e));
     ASSERT_EQ(e.code, ERR_FAIL);
     ASSERT_CONTAINS(e.msg, "a/x");
@@ -404,6 +432,35 @@ TEST(log, file_lines)
     ASSERT(!log_open(file_in_dir(path, "absent/run.log"), false, &e));
     ASSERT_CONTAINS(e.msg, "absent/run.log");
     arena_free(&a);
+}
+
+/* On a terminal: levels in colour, the progress line rewritten below the messages, at most ten times a
+ * second. */
+TEST(log, terminal)
+{
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK);
+    if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0) SKIP("no pseudo-terminals here");
+    char name[64], got[1024];
+    ASSERT_EQ(ptsname_r(master, name, sizeof name), 0);
+    int slave = open(name, O_RDWR | O_NOCTTY), keep = dup(STDERR_FILENO);
+    if (slave < 0) SKIP("no pseudo-terminals here");
+    unsetenv("NO_COLOR");
+    setenv("TERM", "xterm", 1);
+    dup2(slave, STDERR_FILENO);
+    log_progress("step 1");
+    log_info("message");
+    log_progress("too soon");
+    setenv("NO_COLOR", "1", 1);
+    log_warn("plain");
+    log_close();
+    dup2(keep, STDERR_FILENO);
+    ssize_t n = read(master, got, sizeof got - 1);
+    ASSERT(n > 0);
+    got[n] = 0;
+    ASSERT_EQ(strncmp(got, "\r\033[Kstep 1\r\033[K", 14), 0);
+    ASSERT_CONTAINS(got, " \033[32mINFO \033[0m message\r\nstep 1\r\033[K");
+    ASSERT_CONTAINS(got, " WARN  plain\r\nstep 1\r\n");
+    ASSERT(!strstr(got, "too soon"));
 }
 
 /* stdout belongs to the verbs: nothing of the log may land there. */
