@@ -1,14 +1,14 @@
 /* kernels/gelu_vec_impl.h: gelu.c in vectors; formulas in scalar.h, exp and Phi in vec_math_impl.h.  All (n). */
 
-/* s = sigmoid(2u), the factor of x */
-VFN VF tanh_factor(VF x) {
-    return vf_sigmoid(x * vf_fma(x * x, vf_set(0.07135481282553492f), vf_set(1.5957691216057308f)));
-}
+VFN VF tanh_arg(VF x) { return x * vf_fma(x * x, vf_set(0.07135481282553492f), vf_set(1.5957691216057308f)); }
+
+VFN VF tanh_factor(VF x) { return vf_sigmoid(tanh_arg(x)); }
 
 VFN VF tanh_grad(VF x) {
-    const VF s = tanh_factor(x), t = vf_fnma(s, s, s);
+    VF t;
+    const VF s = vf_sigmoid_grad(tanh_arg(x), &t);
     const VF du = vf_fma(x * x, vf_set(0.21406443847660477f), vf_set(1.5957691216057308f));
-    return vf_pick(vf_lt(vf_set(0.0f), t), vf_fma(x * t, du, s), s + (t - t));   /* t - t keeps a NaN a NaN */
+    return s + vf_only(vf_lt(vf_set(0.0f), t), x * t * du);         /* t = 0: also where du overflows */
 }
 
 VFN VF erf_grad(VF x) {

@@ -43,17 +43,22 @@ HD SCALAR_T S(sigmoid)(SCALAR_T x) {
     const SCALAR_T e = M(exp)(-M(fabs)(x)), r = (SCALAR_T)1 / ((SCALAR_T)1 + e);
     return x >= (SCALAR_T)0 ? r : e * r;
 }
+/* s (1-s) without the cancellation of 1-s. */
+HD SCALAR_T S(sigmoid_grad)(SCALAR_T x) {
+    const SCALAR_T e = M(exp)(-M(fabs)(x)), r = (SCALAR_T)1 / ((SCALAR_T)1 + e);
+    return e * r * r;
+}
 
 /* GELU, tanh form: x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3). */
 HD SCALAR_T S(gelu_tanh_arg)(SCALAR_T x) {
     return x * ((SCALAR_T)1.5957691216057308 + (SCALAR_T)0.07135481282553492 * x * x);
 }
 HD SCALAR_T S(gelu_tanh)(SCALAR_T x) { return x * S(sigmoid)(S(gelu_tanh_arg)(x)); }
-/* s + x s (1-s) (2u)'; where s (1-s) has rounded to 0 the product is 0, also where (2u)' overflows. */
+/* s + x s (1-s) (2u)'; where s (1-s) has gone to 0 the product is 0, also where (2u)' overflows. */
 HD SCALAR_T S(gelu_tanh_grad)(SCALAR_T x) {
-    const SCALAR_T s = S(sigmoid)(S(gelu_tanh_arg)(x)), t = s * ((SCALAR_T)1 - s);
+    const SCALAR_T u2 = S(gelu_tanh_arg)(x), t = S(sigmoid_grad)(u2);
     const SCALAR_T du = (SCALAR_T)1.5957691216057308 + (SCALAR_T)0.21406443847660477 * x * x;
-    return t == (SCALAR_T)0 ? s : s + x * t * du;
+    return t == (SCALAR_T)0 ? S(sigmoid)(u2) : S(sigmoid)(u2) + x * t * du;
 }
 
 /* GELU, exact form: x Phi(x), Phi(x) = erfc(-x / sqrt 2) / 2; derivative Phi(x) + x phi(x). */
@@ -65,12 +70,9 @@ HD SCALAR_T S(gelu_erf_grad)(SCALAR_T x) {
     return (SCALAR_T)0.5 * M(erfc)(x * (SCALAR_T)-0.7071067811865476) + x * phi;
 }
 
-/* SiLU: x sigmoid(x); derivative s (1 + x (1 - s)). */
+/* SiLU: x sigmoid(x); derivative s + x s (1-s). */
 HD SCALAR_T S(silu)(SCALAR_T x) { return x * S(sigmoid)(x); }
-HD SCALAR_T S(silu_grad)(SCALAR_T x) {
-    const SCALAR_T s = S(sigmoid)(x);
-    return s * ((SCALAR_T)1 + x * ((SCALAR_T)1 - s));
-}
+HD SCALAR_T S(silu_grad)(SCALAR_T x) { return S(sigmoid)(x) + x * S(sigmoid_grad)(x); }
 
 /* Logit soft-cap: cap tanh(z / cap); derivative in terms of the capped value y: 1 - (y / cap)^2. */
 HD SCALAR_T S(softcap)(SCALAR_T z, SCALAR_T cap) { return cap * M(tanh)(z / cap); }

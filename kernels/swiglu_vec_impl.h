@@ -17,8 +17,9 @@ void V(swiglu_bwd)(void *dg_, void *du_, const void *dy_, const void *g_, const 
     EACH_BLOCK(lo, len, {
         EACH_VECTOR(len, i, k, {
             const VF d = vf_get(dy + lo + i, k), v = vf_get(g + lo + i, k), w = vf_get(u + lo + i, k);
-            const VF s = vf_sigmoid(v), one = vf_set(1.0f);
-            if (dg) vf_store(dg + lo + i, d * w * (s * vf_fma(v, one - s, one)), k, mode);
+            VF t;
+            const VF s = vf_sigmoid_grad(v, &t);
+            if (dg) vf_store(dg + lo + i, d * w * vf_fma(v, t, s), k, mode);
             if (du) vf_store(du + lo + i, d * (v * s), k, mode);
         });
     })

@@ -38,10 +38,15 @@ VFN VF vf_exp(VF x) {
     return vf_scale2(q + vf_set(1.0f), n);
 }
 
-/* Both branches of scalar.h's sigmoid from e = exp(-|x|). */
+/* scalar.h's sigmoid and, in *grad, s (1-s), both from e = exp(-|x|). */
+VFN VF vf_sigmoid_grad(VF x, VF *grad) {
+    const VF e = vf_exp(vf_set(0.0f) - vf_abs(x)), r = vf_recip12(vf_set(1.0f) + e), er = e * r;
+    *grad = er * r;
+    return vf_pick(vf_lt(x, vf_set(0.0f)), er, r);
+}
 VFN VF vf_sigmoid(VF x) {
-    const VF e = vf_exp(vf_set(0.0f) - vf_abs(x)), r = vf_recip12(vf_set(1.0f) + e);
-    return vf_pick(vf_lt(x, vf_set(0.0f)), e * r, r);
+    VF grad;
+    return vf_sigmoid_grad(x, &grad);
 }
 
 /* Below 0.625 an odd polynomial (to 4.4e-9), above 1 - 2/(1 + exp(2|x|)), with the sign put back. */
