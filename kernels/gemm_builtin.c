@@ -16,7 +16,7 @@
 #define TUNE_M 168
 #define TUNE_N 448
 #endif
-enum { K_MOST = TUNE_K, M_MOST = TUNE_M, N_MOST = TUNE_N };
+enum { K_MOST = TUNE_K, M_MOST = TUNE_M, N_MOST = TUNE_N, FEW_COLS = 256 };
 static _Thread_local _Alignas(64) float packed_a[M_MOST * 8 / 6 * (K_MOST + 16)];
 static _Thread_local _Alignas(64) float packed_b[N_MOST * K_MOST];
 
@@ -61,9 +61,12 @@ static void pack_b(const Job *job, long j0, long n, long p0, long k, long width)
  * first for TN (packed by tiles), at its own first row otherwise. */
 typedef struct Block { const float *at; long row, step, tall; } Block;
 
-static Block pack_a(const Job *job, long i0, long m, long n_tiles, long p0, long k)
+/* Rows of x used for few columns are read where they are, unless their distance maps them all to one cache set. */
+static Block pack_a(const Job *job, long i0, long m, long n_tiles, long p0, long k, long n)
 {
     const GemmTiles *t = job->t;
+    if (job->form != GEMM_TN && n <= FEW_COLS && job->ldx % 1024 != 0)
+        return (Block){job->x + i0 * job->ldx + p0, job->ldx, 1, 0};
     if (job->form != GEMM_TN) {
         const long row = k + 16;
         for (long i = 0; i < m; i++)
@@ -106,7 +109,7 @@ void gemm_blocked(const GemmTiles *t, GemmForm form, float *y, long ldy, const f
             pack_b(&job, j0, nn, p0, kn, width);
             for (long i0 = 0; i0 < m; i0 += mc) {
                 const long mn = min_long(mc, m - i0), n_tiles = (mn + t->rows - 1) / t->rows;
-                const Block a = pack_a(&job, i0, mn, n_tiles, p0, kn);
+                const Block a = pack_a(&job, i0, mn, n_tiles, p0, kn, nn);
                 multiply(&job, a, mn, n_tiles, y + i0 * ldy + j0, nn, kn, width, p0 ? ADD : mode);
             }
         }

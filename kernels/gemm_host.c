@@ -1,48 +1,57 @@
-/* kernels/gemm_host.c: cuts a product into pieces fixed by its shape and runs them on all threads.
+/* kernels/gemm_host.c: cuts a product into pieces and runs them on all threads.
  *
- * The number of pieces grows with the work: 1 below 2 MFLOP (starting a team costs more than it brings), then about
- * one per 2 MFLOP up to 16, and one per 0.5 GFLOP up to 64. The grid is the one whose pieces need the least packing:
- * a piece (m,n) packs (m+n) k elements for m n k multiply-adds, so cost ~ 1/m + 1/n, and rows and columns are cut in
- * multiples of 16 where the size allows it.
+ * Bits must not depend on threads. A library's sums may depend on the size of the piece, so for libraries the cut
+ * follows from the shape alone: 1 piece below 4 MFLOP (a team costs more than it brings), then about one per 2 MFLOP
+ * up to 8, 16 from 2 GFLOP on, and one per 0.5 GFLOP up to 64. Builtin sums depend on K alone, so there the cut may
+ * follow the threads: two pieces each, which packs less.
+ *
+ * The grid is the one whose pieces need the least packing: a piece (m,n) packs (m+n) k elements for m n k
+ * multiply-adds, that is cost ~ rows/M + cols/N, the operand that has to be transposed counting more.
  */
 #include "kernels/gemm_impl.h"
 #include <math.h>
 #include <omp.h>
 
-enum { UNIT = 16, FIRST_PIECES = 16, MOST_PIECES = 64 };
-static const double PIECE_FLOPS = 2e6, LARGE_PIECE_FLOPS = 5e8;
+enum { UNIT = 16, MOST_PIECES = 64, PIECES_PER_THREAD = 2, FEW_ROWS = 8 };
+static const double PIECE_FLOPS = 2e6, LARGE_FLOPS = 2e9, LARGE_PIECE_FLOPS = 5e8, TRANSPOSED = 2.5;
 
 typedef struct Grid { int rows, cols; } Grid;
 
-static int ceil_units(long n) { return n / UNIT > MOST_PIECES ? MOST_PIECES : (int)((n + UNIT - 1) / UNIT); }
+static int units(long n) { return (int)fmin(MOST_PIECES, ceil((double)n / UNIT)); }
+
+static int wanted_pieces(double flops, bool library)
+{
+    double most = flops < LARGE_FLOPS ? 8 : fmax(16, floor(flops / LARGE_PIECE_FLOPS));
+    if (!library) most = PIECES_PER_THREAD * omp_get_max_threads();
+    return (int)fmin(fmin(most, MOST_PIECES), floor(flops / PIECE_FLOPS));
+}
 
 /* The cheapest grid of at least `want` pieces (fewer when the shape is too small to be cut so often). */
-static Grid choose_grid(long M, long N, double flops)
+static Grid choose_grid(GemmForm form, long M, long N, int want)
 {
-    double want = floor(flops / PIECE_FLOPS);
-    if (want > FIRST_PIECES) want = fmax(FIRST_PIECES, floor(flops / LARGE_PIECE_FLOPS));
-    if (want > MOST_PIECES) want = MOST_PIECES;
     Grid best = {1, 1};
     if (want < 2) return best;
-    const int most_rows = ceil_units(M), most_cols = ceil_units(N);
+    const double row_cost = (form == GEMM_NT ? TRANSPOSED : 1.0) / (double)M;
+    const double col_cost = (form == GEMM_TN ? TRANSPOSED : 1.0) / (double)N;
+    const int most_rows = units(M), most_cols = units(N);
     double best_cost = INFINITY;
-    for (int rows = 1; rows <= most_rows && rows <= (int)want; rows++) {
-        int cols = ((int)want + rows - 1) / rows;
-        const double missing = cols > most_cols ? (double)cols / most_cols : 1.0;
-        if (cols > most_cols) cols = most_cols;
-        const double cost = missing * ((double)rows / (double)M + (double)cols / (double)N);
-        if (cost < best_cost) { best_cost = cost; best = (Grid){rows, cols}; }
+    for (int rows = 1; rows <= most_rows && rows <= want; rows++) {
+        const int needed = (want + rows - 1) / rows, cols = needed < most_cols ? needed : most_cols;
+        const double cost = (rows * row_cost + cols * col_cost) * needed / cols;
+        if (cost < best_cost) best_cost = cost, best = (Grid){rows, cols};
     }
     return best;
 }
 
-void gemm_sliced(GemmPiece *piece, GemmForm form, void *y_, const void *x_, const void *w_, long M, long N, long K,
-                 Mode mode)
+void gemm_sliced(GemmPiece *piece, bool library, GemmForm form, void *y_, const void *x_, const void *w_, long M,
+                 long N, long K, Mode mode)
 {
     float *y = y_;
     const float *x = x_, *w = w_;
     const long ldx = form == GEMM_TN ? M : K, ldw = form == GEMM_NT ? K : N;
-    const Grid grid = choose_grid(M, N, 2.0 * (double)M * (double)N * (double)K);
+    /* Few rows are bound by reading w: they count as 8. */
+    const double flops = 2.0 * (double)(M > FEW_ROWS ? M : FEW_ROWS) * (double)N * (double)K;
+    const Grid grid = choose_grid(form, M, N, wanted_pieces(flops, library));
     const int pieces = grid.rows * grid.cols;
     #pragma omp parallel for schedule(dynamic) if (pieces > 1)
     for (int p = 0; p < pieces; p++) {

@@ -63,12 +63,16 @@ INLINE void tile(const int m, const int v, const float *a, long row, long step, 
 /* Columns [0, n) of w, n <= width, to out (k, width) padded with zeros: w (k, ldw) or, transposed, (n, ldw). */
 static void pack_columns(float *out, const float *w, long ldw, long n, long k, long width)
 {
-    for (long p = 0; p < k; p++)
-        for (long j = 0; j < width; j += LANES) {
-            const long left = n - j;
-            v_store(out + p * width + j, left >= LANES ? v_load(w + p * ldw + j)
-                                                       : v_load_mask(w + p * ldw + j, v_mask(left > 0 ? (int)left : 0)));
+    for (long j = 0; j < width; j += LANES) {
+        const float *from = w + (j < n ? j : 0);
+        float *to = out + j;
+        if (n - j >= LANES) {
+            for (long p = 0; p < k; p++) v_store(to + p * width, v_load(from + p * ldw));
+        } else {
+            const MASK mask = v_mask(n > j ? (int)(n - j) : 0);
+            for (long p = 0; p < k; p++) v_store(to + p * width, v_load_mask(from + p * ldw, mask));
         }
+    }
 }
 
 /* y (m, n) (+)= x w^T for few rows: every row of w is read once, r rows of it side by side. m, r are constants. */

@@ -17,28 +17,29 @@ static bool empty(void *y, long M, long N, long K, Mode mode)
     return true;
 }
 
-#define DOOR(fn, form, piece, few, reference)                                                                \
+#define DOOR(fn, form, piece, library, few, reference)                                                              \
     static void fn(void *y, const void *x, const void *w, long M, long N, long K, Mode mode)                 \
     {                                                                                                        \
         if (empty(y, M, N, K, mode)) return;                                                                 \
         GemmPiece *const small = few;                                                                        \
-        if (M >= FEW_ROWS || small) gemm_sliced(M < FEW_ROWS ? small : piece, form, y, x, w, M, N, K, mode); \
+        if (M >= FEW_ROWS) gemm_sliced(piece, library, form, y, x, w, M, N, K, mode);                         \
+        else if (small) gemm_sliced(small, false, form, y, x, w, M, N, K, mode);                              \
         else reference(y, x, w, M, N, K, mode);                                                              \
     }
-#define DOORS(name, piece, small)                                                                             \
-    DOOR(nt_##name, GEMM_NT, piece, small, gemm_nt_f32)                                                                    \
-    DOOR(nn_##name, GEMM_NN, piece, small, gemm_nn_f32)                                                                    \
-    DOOR(tn_##name, GEMM_TN, piece, small, gemm_tn_f32)                                                                    \
+#define DOORS(name, piece, library, small)                                                                           \
+    DOOR(nt_##name, GEMM_NT, piece, library, small, gemm_nt_f32)                                                                    \
+    DOOR(nn_##name, GEMM_NN, piece, library, small, gemm_nn_f32)                                                                    \
+    DOOR(tn_##name, GEMM_TN, piece, library, small, gemm_tn_f32)                                                                    \
     static void put_##name(Kernels *k) { k->gemm_nt = nt_##name, k->gemm_nn = nn_##name, k->gemm_tn = tn_##name; }
 
 /* Fast back ends beside small-M kernels of each instruction set; the reference serves small M without one. */
 #if defined(__x86_64__) && !defined(PORTABLE)
-DOORS(avx512, gemm_piece_avx512, gemm_small_avx512)
-DOORS(avx2, gemm_piece_avx2, gemm_small_avx2)
+DOORS(avx512, gemm_piece_avx512, false, gemm_small_avx512)
+DOORS(avx2, gemm_piece_avx2, false, gemm_small_avx2)
 #define LIBRARY_DOORS(name)                                                                                   \
-    DOORS(name, gemm_piece_##name, NULL)                                                         \
-    DOORS(name##_avx2, gemm_piece_##name, gemm_small_avx2)                                                    \
-    DOORS(name##_avx512, gemm_piece_##name, gemm_small_avx512)                                                \
+    DOORS(name, gemm_piece_##name, true, NULL)                                                         \
+    DOORS(name##_avx2, gemm_piece_##name, true, gemm_small_avx2)                                                    \
+    DOORS(name##_avx512, gemm_piece_##name, true, gemm_small_avx512)                                                \
     static void install_##name(Kernels *k, Isa isa)                                                           \
     {                                                                                                         \
         if (isa == ISA_AVX512) put_##name##_avx512(k);                                                        \
@@ -47,7 +48,7 @@ DOORS(avx2, gemm_piece_avx2, gemm_small_avx2)
     }
 #else
 #define LIBRARY_DOORS(name)                                                                                   \
-    DOORS(name, gemm_piece_##name, NULL)                                                         \
+    DOORS(name, gemm_piece_##name, true, NULL)                                                         \
     static void install_##name(Kernels *k, Isa isa) { (void)isa, put_##name(k); }
 #endif
 #ifndef BLAS_BUILTIN
