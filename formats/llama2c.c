@@ -89,7 +89,7 @@ bool llama2c_read(TensorFile *f, const char *path, Err *e)
     unsigned __int128 want = HEAD_BYTES + 4 * floats_of(&d);
     if (want != m->bytes)
         return err_set(e, ERR_CORRUPT, "%s: %s: its header (dim %lld, layers %lld, vocab %lld, seq %lld) asks for %.0f bytes, "
-                       "the file has %zu", path, want > m->bytes ? "truncated or not a llama2.c file" : "too long",
+                       "the file has %zu", path, want > m->bytes ? "truncated, or not a llama2.c file" : "too long for a llama2.c file",
                        (long long)d.dim, (long long)d.layers, (long long)d.vocab, (long long)d.seq, (double)want, m->bytes);
     FileTensor *t = tensors_add(f, (int)(d.layers * (N_KINDS - 2) + 2 + !d.tied), e);
     if (!t) return false;
@@ -240,7 +240,8 @@ static bool nothing_lost(const OutModel *m, const LlamaDims *d, const char *path
     const OutTensor *head = out_find(m, "lm_head.weight");
     if (!d->tied && (head->dtype != DT_F32 || !head->src || head->ndim != 2 || head->dim[0] != d->vocab ||
                      head->dim[1] != d->dim))
-        return err_set(e, ERR_FAIL, "%s: tensor `lm_head.weight`: float32 [vocab, width] is expected", path);
+        return err_set(e, ERR_FAIL, "%s: tensor `lm_head.weight`: llama2.c holds float32 only, here [%lld, %lld]", path,
+                       (long long)d->vocab, (long long)d->dim);
     return true;
 }
 
