@@ -1,14 +1,15 @@
-/* kernels/attention.c: scaled dot-product attention, the portable reference (compiled for float and for double).
+/* kernels/attention.c: scaled dot-product attention, the portable reference, for float and for double.
  *
  *   forward   s = scale q.k (softcap: s = cap tanh(s/cap)), keys masked by AttnShape;  m' = max(m, max s);
- *             p = e^(s-m');  c = e^(m-m');  l = c l + sum p;  o = c o + p v;  at the end o = o/l, lse = m + log l
- *   backward  delta = dO.o;  p = e^(s-lse);  dv += p dO;  dp = dO.v;  ds = p (dp-delta) scale (times 1-(s/cap)^2);
- *             dq += ds k;  dk += ds q
+ *             p = e^(s-m');  c = e^(m-m');  l = c l + sum p;  o = c o + p v;
+ *             at the end o = o/l, lse = m + log l
+ *   backward  delta = dO.o;  p = e^(s-lse);  dv += p dO;  dp = dO.v;
+ *             ds = p (dp-delta) scale (times 1-(s/cap)^2);  dq += ds k;  dk += ds q
  *
  * q o dO dq (B,Tq,H,D)  k v dk dv (B,Tkv,Hkv,D), rows by their strides;  lse delta (B,H,Tq).
  * Query head h reads kv head h/(H/Hkv). A row that sees no key gives o = 0, lse = -inf and gradient 0.
- * Keys go by in tiles, so no Tq x Tkv array exists. Each output row belongs to one loop index: bits do not depend
- * on the number of threads. Masked keys are never read.
+ * Keys go by in tiles, so no Tq x Tkv array exists. Each output row belongs to one loop index: bits do not
+ * depend on the number of threads. Masked keys are never read.
  * Rabe and Staats 2021 (arXiv 2112.05682); Dao et al. 2022 (arXiv 2205.14135).
  */
 #include <math.h>
@@ -62,7 +63,8 @@ static REAL score(const AttnShape *a, const REAL *q, const REAL *k) {
 }
 
 /* One query: o (D) out, returns lse. q (D); k v are the kv head's row 0 of sequence b. */
-static REAL forward_row(const AttnShape *a, long b, long t, REAL *o, const REAL *q, const REAL *k, const REAL *v) {
+static REAL forward_row(const AttnShape *a, long b, long t, REAL *o, const REAL *q, const REAL *k,
+                        const REAL *v) {
     REAL m = -(REAL)INFINITY, l = 0, p[TILE];
     Span see = visible(a, t);
     for (long d = 0; d < a->D; d++) o[d] = 0;
@@ -92,13 +94,15 @@ static REAL forward_row(const AttnShape *a, long b, long t, REAL *o, const REAL 
 }
 
 /* o (B,Tq,H,D), lse (B,H,Tq) out;  q (B,Tq,H,D)  k v (B,Tkv,Hkv,D) */
-void K(attention_fwd)(void *o_, void *lse_, const void *q_, const void *k_, const void *v_, const AttnShape *a) {
+void K(attention_fwd)(void *o_, void *lse_, const void *q_, const void *k_, const void *v_,
+                      const AttnShape *a) {
     REAL *o = o_, *lse = lse_;
     const REAL *q = q_, *k = k_, *v = v_;
     long group = a->H / a->Hkv;
 #pragma omp parallel for schedule(dynamic, 8)
     for (long i = 0; i < a->B * a->H * a->Tq; i++) {
-        long t = i % a->Tq, h = i / a->Tq % a->H, b = i / a->Tq / a->H, col = h / group * a->D, row = kv_row(a, b, 0);
+        long t = i % a->Tq, h = i / a->Tq % a->H, b = i / a->Tq / a->H, col = h / group * a->D,
+             row = kv_row(a, b, 0);
         lse[i] = forward_row(a, b, t, o + (b * a->Tq + t) * a->o_stride + h * a->D,
                              q + (b * a->Tq + t) * a->q_stride + h * a->D,
                              k + row * a->k_stride + col, v + row * a->v_stride + col);
@@ -106,10 +110,15 @@ void K(attention_fwd)(void *o_, void *lse_, const void *q_, const void *k_, cons
 }
 
 /* The backward's arguments, so that the loops below stay readable; shapes as in attention_bwd. */
-typedef struct Grad { REAL *dq, *dk, *dv; const REAL *dO, *lse, *q, *k, *v, *delta; const AttnShape *a; } Grad;
+typedef struct Grad {
+    REAL *dq, *dk, *dv;
+    const REAL *dO, *lse, *q, *k, *v, *delta;
+    const AttnShape *a;
+} Grad;
 
 /* Derivative of the loss by the raw q.k of one visible pair; *p gets the probability. dO v (D) */
-static REAL score_grad(const Grad *g, REAL *p, long stat, const REAL *dO, const REAL *q, const REAL *k, const REAL *v) {
+static REAL score_grad(const Grad *g, REAL *p, long stat, const REAL *dO, const REAL *q, const REAL *k,
+                       const REAL *v) {
     const AttnShape *a = g->a;
     REAL s = score(a, q, k);
     *p = FN1(exp, s - g->lse[stat]);
@@ -157,8 +166,9 @@ static void backward_key(const Grad *g, long b, long hkv, long s, Mode mk, Mode 
 }
 
 /* dq as q, dk as k, dv as v, each may be NULL;  dO o (B,Tq,H,D), both with o_stride;  lse delta (B,H,Tq) */
-void K(attention_bwd)(void *dq, void *dk, void *dv, const void *dO_, const void *o_, const void *lse, const void *q,
-                      const void *k, const void *v, void *delta_, const AttnShape *a, Mode mq, Mode mk, Mode mv) {
+void K(attention_bwd)(void *dq, void *dk, void *dv, const void *dO_, const void *o_, const void *lse,
+                      const void *q, const void *k, const void *v, void *delta_, const AttnShape *a, Mode mq,
+                      Mode mk, Mode mv) {
     const REAL *dO = dO_, *o = o_;
     REAL *delta = delta_;
     Grad g = {dq, dk, dv, dO, lse, q, k, v, delta, a};

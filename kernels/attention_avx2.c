@@ -1,5 +1,5 @@
-/* kernels/attention_avx2.c: attention for float with AVX2 and FMA. This file is the vocabulary of 8-lane vectors; the
- * algorithm is in the headers below, shared with AVX-512. Formulas and shapes: attention.c. */
+/* kernels/attention_avx2.c: attention for float with AVX2 and FMA. This file is the vocabulary of 8-lane
+ * vectors; the algorithm is in the headers below, shared with AVX-512. Formulas and shapes: attention.c. */
 #include <immintrin.h>
 #include <math.h>
 #include "kernels/attention_impl.h"
@@ -9,12 +9,12 @@ typedef __m256i vint;
 typedef __m256i vmask; /* all bits of a lane */
 
 enum {
-    VL = 8,       /* lanes */
-    MR = 6,       /* rows of a register tile: with two vectors 12 sums, 2 operands and a broadcast in 16 registers */
-    QT = 32,      /* queries of a forward tile (lanes) */
-    KT = 64,      /* keys of a forward tile */
-    JT = 64,      /* keys of a backward tile (lanes) */
-    IT = 32       /* queries of a backward tile */
+    VL = 8,   /* lanes */
+    MR = 6,   /* rows of a register tile: with two vectors 15 of 16 registers */
+    QT = 32,  /* queries of a forward tile (lanes) */
+    KT = 64,  /* keys of a forward tile */
+    JT = 64,  /* keys of a backward tile (lanes) */
+    IT = 32   /* queries of a backward tile */
 };
 
 static inline vec v_set(float x) { return _mm256_set1_ps(x); }
@@ -24,14 +24,16 @@ static inline vint v_int(int32_t x) { return _mm256_set1_epi32(x); }
 static inline vint v_count(int32_t x) { /* x, x+1, x+2, ... */
     return _mm256_add_epi32(v_int(x), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-static inline vmask v_first(long n) { return _mm256_cmpgt_epi32(v_int(n > VL ? VL : (int32_t)n), v_count(0)); }
+static inline vmask v_first(long n) {
+    return _mm256_cmpgt_epi32(v_int(n > VL ? VL : (int32_t)n), v_count(0));
+}
 static inline vec v_load_some(const float *p, vmask on) { return _mm256_maskload_ps(p, on); }
 static inline void v_store_some(float *p, vmask on, vec x) { _mm256_maskstore_ps(p, on, x); }
 static inline vec v_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
 static inline vec v_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
 static inline vec v_div(vec a, vec b) { return _mm256_div_ps(a, b); }
-static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }               /* b where either is NaN */
+static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); } /* b where either is NaN */
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }   /* a b + c */
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a b */
 static inline vec v_round(vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -58,7 +60,9 @@ static inline vmask v_outside(vint lo, vint x, vint hi) {
     return v_or(_mm256_cmpgt_epi32(lo, x), _mm256_cmpgt_epi32(x, hi));
 }
 static inline vmask v_differ(vint a, vint b) { return _mm256_xor_si256(_mm256_cmpeq_epi32(a, b), v_int(-1)); }
-static inline vec v_pick(vmask on, vec yes, vec no) { return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(on)); }
+static inline vec v_pick(vmask on, vec yes, vec no) {
+    return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(on));
+}
 static inline vec v_abs(vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0F), a); }
 static inline vec v_sign_of(vec a, vec s) { /* |a| with the sign of s */
     return _mm256_or_ps(v_abs(a), _mm256_and_ps(_mm256_set1_ps(-0.0F), s));

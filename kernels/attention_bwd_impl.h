@@ -1,9 +1,11 @@
 /* kernels/attention_bwd_impl.h: backward attention, included by attention_<isa>.c.
  *
- * Keys lie in the lanes: S (IT,JT) = q K^T and dP = dO V^T against K^T, V^T packed once per JT keys; dV^T (D,JT) += dO^T P
- * and dK^T += q^T dS read q and dO as they lie; dq += dS k goes straight to memory, in the order of the key tiles.
- * Two schedules with the same bits (same tiles, same order of every sum): one pass per (b, kv head) makes all three,
- * 5 products; where those items cannot occupy the threads, dk dv per key tile and dq per query range apart, 7 products.
+ * Keys lie in the lanes: S (IT,JT) = q K^T and dP = dO V^T against K^T, V^T packed once per JT keys; dV^T
+ * (D,JT) += dO^T P and dK^T += q^T dS read q and dO as they lie; dq += dS k goes straight to memory, in the
+ * order of the key tiles.
+ * Two schedules with the same bits (same tiles, same order of every sum): one pass
+ * per (b, kv head) makes all three, 5 products; where those items cannot occupy the threads, dk dv per key
+ * tile and dq per query range apart, 7 products.
  */
 #ifndef ATTENTION_BWD_IMPL_H
 #define ATTENTION_BWD_IMPL_H
@@ -38,7 +40,8 @@ static void backward_softmax(BackwardTile *w, const Backward *g, const Pair *x) 
     for (long i = 0; i < x->n; i++) {
         Span see = visible(a, x->t0 + i);
         vint lo = v_int(see.lo), hi = v_int(see.hi);
-        vec base = v_set(lse[i] == -INFINITY ? 0 : lse[i]), mean = v_set(delta[i]), scale = v_set((float)a->scale);
+        vec base = v_set(lse[i] == -INFINITY ? 0 : lse[i]), mean = v_set(delta[i]),
+            scale = v_set((float)a->scale);
         for (long j = 0; j < x->keys; j += VL) {
             float *p = w->p + i * JT + j, *ds = w->ds + i * JT + j;
             vec s = v_load(p), slope = scale;
@@ -72,7 +75,7 @@ static bool backward_meet(Pair *x, const AttnShape *a) {
     Span top = visible(a, x->t0), end = visible(a, t1 - 1);      /* both bounds grow with t */
     x->keys = least(x->keys, end.hi + 1 - x->s0);
     if (x->keys <= 0 || top.lo >= x->s0 + x->keys) return false;
-    x->mask = end.lo > x->s0 || top.hi < x->s0 + x->keys - 1 || x->keys % VL != 0;   /* lanes behind keys too */
+    x->mask = end.lo > x->s0 || top.hi < x->s0 + x->keys - 1 || x->keys % VL != 0; /* lanes behind keys too */
     x->seg_q = seg_row(a->seg_q, x->b * a->Tq + x->t0, a);
     x->seg_k = seg_row(a->seg_kv, x->b * a->Tkv + x->s0, a);
     if (!x->seg_q) return true;
@@ -99,7 +102,8 @@ static void backward_pair(BackwardTile *w, const Backward *g, Pair x, bool dkv, 
         if (g->dv) product_columns(w->dv, JT, dO, a->o_stride, w->p, JT, D, lanes, x.n, start, NULL);
         if (g->dk) product_columns(w->dk, JT, q, a->q_stride, w->ds, JT, D, lanes, x.n, start, NULL);
     }
-    if (dq) product_rows(g->dq + at, a->q_stride, w->ds, JT, w->rows, round_up(D, VL), x.n, D, x.keys, FROM_C);
+    if (dq)
+        product_rows(g->dq + at, a->q_stride, w->ds, JT, w->rows, round_up(D, VL), x.n, D, x.keys, FROM_C);
 }
 
 static void zero_rows(float *x, long stride, long n, long D) {
@@ -118,9 +122,10 @@ static void backward_pack(BackwardTile *w, const Backward *g, long at, long v_at
             v_store(w->rows + j * wide + d, v_load_some(g->k + at + j * a->k_stride + d, v_first(D - d)));
 }
 
-/* Keys [s0, s1) of sequence b and kv head hkv against heads [h0, h1) and queries [t0, t1), all on the tiles' grid. */
-static void backward_block(const Backward *g, long b, long hkv, long s0, long s1, long h0, long h1, long t0, long t1,
-                           bool dkv, bool dq) {
+/* Keys [s0, s1) of sequence b and kv head hkv against heads [h0, h1) and queries [t0, t1), all on the tiles'
+ * grid. */
+static void backward_block(const Backward *g, long b, long hkv, long s0, long s1, long h0, long h1, long t0,
+                           long t1, bool dkv, bool dq) {
     const AttnShape *a = g->a;
     BackwardTile *w = &backward_buffer;
     for (long s = s0; s < s1; s += JT) {
@@ -144,7 +149,7 @@ static void backward_block(const Backward *g, long b, long hkv, long s0, long s1
 /* delta = dO.o for every row. */
 static void backward_delta(const Backward *g) {
     const AttnShape *a = g->a;
-#pragma omp parallel for
+#pragma omp parallel for if (worth_threads(a))
     for (long i = 0; i < a->B * a->Tq; i++)
         for (long h = 0; h < a->H; h++) {
             const float *x = g->dO + i * a->o_stride + h * a->D, *y = g->o + i * a->o_stride + h * a->D;
@@ -161,10 +166,11 @@ static void backward_delta(const Backward *g) {
 static void backward_one_pass(const Backward *g) {
     const AttnShape *a = g->a;
     long group = a->H / a->Hkv;
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) if (worth_threads(a))
     for (long i = 0; i < a->B * a->Hkv; i++) {
         long b = i / a->Hkv, h = i % a->Hkv * group;
-        if (g->mq == SET) zero_rows(g->dq + b * a->Tq * a->q_stride + h * a->D, a->q_stride, a->Tq, group * a->D);
+        if (g->mq == SET)
+            zero_rows(g->dq + b * a->Tq * a->q_stride + h * a->D, a->q_stride, a->Tq, group * a->D);
         backward_block(g, b, i % a->Hkv, 0, a->Tkv, h, h + group, 0, a->Tq, true, true);
     }
 }
@@ -173,10 +179,11 @@ static void backward_one_pass(const Backward *g) {
 static void backward_keys(const Backward *g) {
     const AttnShape *a = g->a;
     long group = a->H / a->Hkv, heads = a->B * a->Hkv, tiles = (a->Tkv + JT - 1) / JT;
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) if (worth_threads(a))
     for (long i = 0; i < heads * tiles; i++) {
         long b = i % heads / a->Hkv, hkv = i % heads % a->Hkv, s = i / heads * JT;
-        backward_block(g, b, hkv, s, least(s + JT, a->Tkv), hkv * group, (hkv + 1) * group, 0, a->Tq, true, false);
+        backward_block(g, b, hkv, s, least(s + JT, a->Tkv), hkv * group, (hkv + 1) * group, 0, a->Tq, true,
+                       false);
     }
 }
 
@@ -185,26 +192,28 @@ static void backward_queries(const Backward *g) {
     enum { RANGE = 4 * IT };                       /* long enough to be worth packing each key tile for it */
     const AttnShape *a = g->a;
     long group = a->H / a->Hkv, heads = a->B * a->H, parts = (a->Tq + RANGE - 1) / RANGE;
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) if (worth_threads(a))
     for (long i = 0; i < heads * parts; i++) {
         long b = i % heads / a->H, h = i % heads % a->H, t = (parts - 1 - i / heads) * RANGE;
-        long end = least(t + RANGE, a->Tq), first = visible(a, t).lo / JT * JT, last = visible(a, end - 1).hi + 1;
-        if (g->mq == SET) zero_rows(g->dq + (b * a->Tq + t) * a->q_stride + h * a->D, a->q_stride, end - t, a->D);
+        long end = least(t + RANGE, a->Tq), first = visible(a, t).lo / JT * JT,
+             last = visible(a, end - 1).hi + 1;
+        if (g->mq == SET)
+            zero_rows(g->dq + (b * a->Tq + t) * a->q_stride + h * a->D, a->q_stride, end - t, a->D);
         backward_block(g, b, h / group, first, last, h, h + 1, t, end, false, true);
     }
 }
 
 /* dq as q, dk as k, dv as v, each may be NULL;  dO o (B,Tq,H,D), both with o_stride;  lse delta (B,H,Tq) */
 void ISA_NAME(attention_bwd)(void *dq, void *dk, void *dv, const void *dO, const void *o, const void *lse,
-                             const void *q, const void *k, const void *v, void *delta, const AttnShape *a, Mode mq,
-                             Mode mk, Mode mv) {
+                             const void *q, const void *k, const void *v, void *delta, const AttnShape *a,
+                             Mode mq, Mode mk, Mode mv) {
     if (a->D > MAX_D) {
         attention_bwd_f32(dq, dk, dv, dO, o, lse, q, k, v, delta, a, mq, mk, mv);
         return;
     }
     Backward g = {dq, dk, dv, dO, o, lse, q, k, v, delta, a, mq, mk, mv};
     long items = a->B * a->Hkv, threads = omp_get_max_threads();
-    bool busy = round_up(items, threads) * 5 <= items * 7;     /* the work of idle threads against 2 more products */
+    bool busy = round_up(items, threads) * 5 <= items * 7; /* idle threads against 2 more products */
     backward_delta(&g);
     if (dq && (dk || dv) && busy) {
         backward_one_pass(&g);

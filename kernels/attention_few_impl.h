@@ -1,11 +1,17 @@
-/* kernels/attention_few_impl.h: forward attention for a handful of queries (decoding against a cache); included by
- * attention_<isa>.c. With queries in the lanes most lanes would be empty, so here the lanes run along D: up to FEW rows
- * (query, head) that share one kv head go over its keys together, each key is read once for all of them.
+/* kernels/attention_few_impl.h: forward attention for a handful of queries (decoding against a cache);
+ * included by attention_<isa>.c. With queries in the lanes most lanes would be empty, so here the lanes run
+ * along D: up to FEW rows (query, head) that share one kv head go over its keys together, each key is read
+ * once for all of them.
  */
 #ifndef ATTENTION_FEW_IMPL_H
 #define ATTENTION_FEW_IMPL_H
 
-enum { FEW = 4, FEW_QUERIES = 8 };     /* beyond 8 queries the tile of attention_fwd_impl.h does less work */
+enum {
+    FEW = 4,         /* rows that go over the keys together */
+    FEW_QUERIES = 8, /* beyond 8 queries the tile of attention_fwd_impl.h does less work */
+    AHEAD = 8,       /* rows fetched ahead: rows of a cache are pages apart, no hardware prefetcher follows */
+    LINE = 16        /* floats of a cache line */
+};
 
 typedef struct FewRows {
     ALIGNED float q[FEW][MAX_D], o[FEW][MAX_D]; /* zero behind D */
@@ -26,6 +32,7 @@ static vec few_scores(const float *q, const float *k, long stride, long n, long 
         const float *row = k + j * stride;
         if (j < n) {
             for (long d = 0; d < whole; d += VL) sum = v_fma(v_load(q + d), v_load(row + d), sum);
+            for (long d = 0; d < D; d += LINE) __builtin_prefetch(row + AHEAD * stride + d);
             if (whole < D) sum = v_fma(v_load(q + whole), v_load_some(row + whole, on), sum);
         }
         r[j] = sum;
@@ -37,11 +44,11 @@ static vec few_scores(const float *q, const float *k, long stride, long n, long 
 }
 
 /* Scores of one row for keys [s0, s0+n), masked, into probabilities; returns the factor of the old sums. */
-static float few_softmax(FewRows *w, int r, const AttnShape *a, const float *k, long s0, long n, const int32_t *seg_k,
-                         int32_t seg_q) {
+static float few_softmax(FewRows *w, int r, const AttnShape *a, const float *k, long s0, long n,
+                         const int32_t *seg_k, int32_t seg_q) {
     float cap = (float)a->softcap, old = w->m[r];
     vec top = v_set(old), sum = v_set(0);
-    vint lo = v_int(w->see[r].lo), hi = v_int((int32_t)least(w->see[r].hi, s0 + n - 1));
+    vint lo = v_int(w->see[r].lo), hi = v_int(w->see[r].hi);      /* lanes behind n lie behind hi */
     for (long j = 0; j < n; j += VL) {
         vec s = few_scores(w->q[r], k + (s0 + j) * a->k_stride, a->k_stride, n - j, a->D);
         if (cap > 0) s = v_mul(v_set(cap), v_tanh(v_div(s, v_set(cap))));
@@ -63,7 +70,8 @@ static float few_softmax(FewRows *w, int r, const AttnShape *a, const float *k, 
     return c;
 }
 
-/* o[r] = c[r] o[r] + sum_j p[r][j] v[j] for `rows` rows, vecs vectors from d on (the last one on the lanes `on`). */
+/* o[r] = c[r] o[r] + sum_j p[r][j] v[j] for `rows` rows, vecs vectors from d on (the last one on the lanes
+ * `on`). */
 INLINE void few_values(FewRows *w, const int rows, const int vecs, const bool part, vmask on, const float *c,
                        const float *v, long stride, long n, long d) {
     vec sum[FEW][4];
@@ -72,6 +80,7 @@ INLINE void few_values(FewRows *w, const int rows, const int vecs, const bool pa
     for (long j = 0; j < n; j++)
         for (int i = 0; i < vecs; i++) {
             const float *at = v + j * stride + d + i * VL;
+            if (i * VL % LINE == 0) __builtin_prefetch(at + AHEAD * stride);
             vec x = part ? v_load_some(at, on) : v_load(at);
             for (int r = 0; r < rows; r++) sum[r][i] = v_fma(v_set(w->p[r][j]), x, sum[r][i]);
         }
@@ -79,7 +88,8 @@ INLINE void few_values(FewRows *w, const int rows, const int vecs, const bool pa
         for (int i = 0; i < vecs; i++) v_store(w->o[r] + d + i * VL, sum[r][i]);
 }
 
-INLINE void few_value_rows(FewRows *w, const int rows, const float *c, const float *v, long stride, long n, long D) {
+INLINE void few_value_rows(FewRows *w, const int rows, const float *c, const float *v, long stride, long n,
+                           long D) {
     long d = 0;
     for (; d + 4 * VL <= D; d += 4 * VL) few_values(w, rows, 4, false, v_first(VL), c, v, stride, n, d);
     for (; d + VL <= D; d += VL) few_values(w, rows, 1, false, v_first(VL), c, v, stride, n, d);
@@ -87,8 +97,8 @@ INLINE void few_value_rows(FewRows *w, const int rows, const float *c, const flo
 }
 
 /* Rows r0.. of kv head hkv, sequence b; row = t*group + head in the group. Arguments as attention_fwd. */
-static void few_rows(float *o, float *lse, const float *q, const float *k, const float *v, const AttnShape *a, long b,
-                     long hkv, long r0) {
+static void few_rows(float *o, float *lse, const float *q, const float *k, const float *v, const AttnShape *a,
+                     long b, long hkv, long r0) {
     FewRows *w = &few_buffer;
     long group = a->H / a->Hkv, D = a->D, rows = least(FEW, a->Tq * group - r0);
     Span any = {INT32_MAX, -1};

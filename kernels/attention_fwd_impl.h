@@ -1,7 +1,8 @@
 /* kernels/attention_fwd_impl.h: forward attention for one tile of QT queries; included by attention_<isa>.c.
  *
- * Queries lie in the lanes: S^T (keys,QT) = K Q^T and O^T (D,QT) += V^T P^T read k and v as they lie, one number at a
- * time, so only q and o are transposed, once per tile; max and sum over keys are plain vertical operations.
+ * Queries lie in the lanes: S^T (keys,QT) = K Q^T and O^T (D,QT) += V^T P^T read k and v as they lie, one
+ * number at a time, so only q and o are transposed, once per tile; max and sum over keys are plain vertical
+ * operations.
  */
 #ifndef ATTENTION_FWD_IMPL_H
 #define ATTENTION_FWD_IMPL_H
@@ -73,7 +74,8 @@ static void forward_softmax(ForwardTile *w, long keys, long lanes) {
 }
 
 /* Bounds of the tile's lanes; returns the keys any lane sees in *any, those every lane sees in *every. */
-static void forward_bounds(ForwardTile *w, const AttnShape *a, long b, long t0, long n, Span *any, Span *every) {
+static void forward_bounds(ForwardTile *w, const AttnShape *a, long b, long t0, long n, Span *any,
+                           Span *every) {
     *any = *every = visible(a, t0);
     for (long i = 0; i < QT; i++) {
         Span s = visible(a, t0 + least(i, n - 1));
@@ -112,7 +114,8 @@ static void forward_tile(const Forward *f, long b, long h, long t0) {
     Span any, every;
     bool first = true;
     forward_bounds(w, a, b, t0, n, &any, &every);
-    pack_columns(w->q, QT, f->q + (b * a->Tq + t0) * a->q_stride + h * D, a->q_stride, n, lanes, D, (float)a->scale);
+    pack_columns(w->q, QT, f->q + (b * a->Tq + t0) * a->q_stride + h * D, a->q_stride, n, lanes, D,
+                 (float)a->scale);
     for (long s0 = any.lo / KT * KT; s0 <= any.hi; s0 += KT) {
         long keys = least(KT, any.hi + 1 - s0);
         Meeting meet = seg_q ? segments_meet(seg_q, n, seg_k + s0, keys) : ALL_SEE;
@@ -126,11 +129,13 @@ static void forward_tile(const Forward *f, long b, long h, long t0) {
                         first ? FROM_ZERO : FROM_SCALED_C, w->c);
         first = false;
     }
-    forward_finish(w, f->o + (b * a->Tq + t0) * a->o_stride + h * D, f->lse + (b * a->H + h) * a->Tq + t0, n, a, first);
+    forward_finish(w, f->o + (b * a->Tq + t0) * a->o_stride + h * D, f->lse + (b * a->H + h) * a->Tq + t0, n,
+                   a, first);
 }
 
 /* o (B,Tq,H,D), lse (B,H,Tq) out;  q (B,Tq,H,D)  k v (B,Tkv,Hkv,D). */
-void ISA_NAME(attention_fwd)(void *o, void *lse, const void *q, const void *k, const void *v, const AttnShape *a) {
+void ISA_NAME(attention_fwd)(void *o, void *lse, const void *q, const void *k, const void *v,
+                             const AttnShape *a) {
     if (a->D > MAX_D) {
         attention_fwd_f32(o, lse, q, k, v, a);
         return;
@@ -138,7 +143,7 @@ void ISA_NAME(attention_fwd)(void *o, void *lse, const void *q, const void *k, c
     Forward f = {o, lse, q, k, v, a};
     if (a->Tq <= FEW_QUERIES) {
         long rows = a->Tq * (a->H / a->Hkv), parts = (rows + FEW - 1) / FEW;
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) if (worth_threads(a))
         for (long i = 0; i < a->B * a->Hkv * parts; i++)
             few_rows(o, lse, q, k, v, a, i / parts / a->Hkv, i / parts % a->Hkv, i % parts * FEW);
         return;
@@ -146,7 +151,7 @@ void ISA_NAME(attention_fwd)(void *o, void *lse, const void *q, const void *k, c
     /* Neighbouring items share a head, whose keys and values then stay in the thread's cache. */
     long tiles = (a->Tq + QT - 1) / QT, items = a->B * a->H * tiles;
     int chunk = (int)most(1, items / (8L * omp_get_max_threads()));
-#pragma omp parallel for schedule(dynamic, chunk)
+#pragma omp parallel for schedule(dynamic, chunk) if (worth_threads(a))
     for (long i = 0; i < items; i++)
         forward_tile(&f, i / tiles / a->H, i / tiles % a->H, (tiles - 1 - i % tiles) * QT);
 }

@@ -7,22 +7,22 @@
 #include "core/core.h"
 #include "kernels/kernels.h"
 
-/* The versions; arguments as in kernels.def. The vector ones hand D > ATTENTION_MAX_D to the float reference: their
- * tiles are buffers of a fixed size per thread. */
+/* The versions; arguments as in kernels.def. The vector ones hand D > ATTENTION_MAX_D to the float reference:
+ * their tiles are buffers of a fixed size per thread. */
 enum { ATTENTION_MAX_D = 256 };
-#define KERNEL_attention(isa)                                                                                  \
-    void attention_fwd_##isa(void *o, void *lse, const void *q, const void *k, const void *v,                  \
-                             const AttnShape *a);                                                              \
-    void attention_bwd_##isa(void *dq, void *dk, void *dv, const void *dO, const void *o, const void *lse,     \
-                             const void *q, const void *k, const void *v, void *delta, const AttnShape *a,     \
+#define ATTENTION_VERSION(isa) \
+    void attention_fwd_##isa(void *o, void *lse, const void *q, const void *k, const void *v, \
+                             const AttnShape *a); \
+    void attention_bwd_##isa(void *dq, void *dk, void *dv, const void *dO, const void *o, const void *lse, \
+                             const void *q, const void *k, const void *v, void *delta, const AttnShape *a, \
                              Mode mq, Mode mk, Mode mv);
-KERNEL_attention(f32)
-KERNEL_attention(avx2)
-KERNEL_attention(avx512)
-#undef KERNEL_attention
+ATTENTION_VERSION(f32)
+ATTENTION_VERSION(avx2)
+ATTENTION_VERSION(avx512)
+#undef ATTENTION_VERSION
 
-/* Overwrites attention_fwd and attention_bwd of a float table with the best version not above isa; with ISA_PORTABLE,
- * or in a portable build, it leaves what is there. */
+/* Overwrites attention_fwd and attention_bwd of a float table with the best version not above isa; with
+ * ISA_PORTABLE, or in a portable build, it leaves what is there. */
 static inline void attention_install(Kernels *k, Isa isa) {
 #if defined(__x86_64__) && !defined(PORTABLE)
     if (isa >= ISA_AVX2) {

@@ -1,7 +1,9 @@
-/* kernels/attention_vec_impl.h: what the vector versions of attention share: exp and tanh, packing, masks, and one
- * register-tiled product. Included by attention_<isa>.c behind its vector vocabulary (vec, v_add, VL, MR, ...).
+/* kernels/attention_vec_impl.h: what the vector versions of attention share: exp and tanh, packing, masks,
+ * and one register-tiled product. Included by attention_<isa>.c behind its vector vocabulary (vec, v_add, VL,
+ * MR, ...).
  *
- * exp(x) = 2^n (1 + r + r^2 P(r)), r = x - n ln 2;  tanh(x) = x + x^3 P(x^2) below 0.625, else 1 - 2/(e^2x + 1).
+ * exp(x) = 2^n (1 + r + r^2 P(r)), r = x - n ln 2;
+ * tanh(x) = x + x^3 P(x^2) below 0.625, else (1 - e^-2x) / (1 + e^-2x).
  * Both P are weighted minimax fits; relative error 3e-9 and 4e-9 before rounding.
  */
 #ifndef ATTENTION_VEC_IMPL_H
@@ -13,8 +15,8 @@
 enum { MAX_D = ATTENTION_MAX_D };
 typedef enum Start { FROM_ZERO, FROM_C, FROM_SCALED_C } Start;
 
-/* e^x; 0 below -87.33 and for -inf: a masked score would otherwise make a denormal, which costs hundreds of cycles.
- * NaN stays. */
+/* e^x; 0 below -87.33 and for -inf: a masked score would otherwise make a denormal, which costs hundreds of
+ * cycles. NaN stays. */
 INLINE vec v_exp(vec x) {
     vmask none = v_below(x, v_set(-87.33F));
     x = v_max(v_set(-87.33F), x);
@@ -46,7 +48,8 @@ static inline long round_up(long n, long unit) { return (n + unit - 1) / unit * 
 
 /* dst (D rounded up to VL, ld): lane j of row d = c x[j][d] for j < n, 0 for the lanes behind up to lanes.
  * x (n,D), rows `stride` apart; lanes a multiple of VL. */
-static void pack_columns(float *dst, long ld, const float *x, long stride, long n, long lanes, long D, float c) {
+static void pack_columns(float *dst, long ld, const float *x, long stride, long n, long lanes, long D,
+                         float c) {
     for (long j = 0; j < lanes; j += VL)
         for (long d = 0; d < D; d += VL) {
             vec r[VL];
@@ -58,8 +61,10 @@ static void pack_columns(float *dst, long ld, const float *x, long stride, long 
         }
 }
 
-/* The way back: x[j][d] = (or +=) c[j] src[d][j] for j < n, d < D. c (lanes) or NULL = 1. src (D rounded up, ld) */
-static void unpack_columns(float *x, long stride, const float *src, long ld, const float *c, long n, long D, Mode mode) {
+/* The way back: x[j][d] = (or +=) c[j] src[d][j] for j < n, d < D. c (lanes) or NULL = 1. src (D rounded up,
+ * ld) */
+static void unpack_columns(float *x, long stride, const float *src, long ld, const float *c, long n, long D,
+                           Mode mode) {
     for (long j = 0; j < n; j += VL)
         for (long d = 0; d < D; d += VL) {
             vec r[VL], factor = c ? v_load(c + j) : v_set(1);
@@ -104,13 +109,20 @@ static inline const int32_t *seg_row(const int32_t *seg, long row, const AttnSha
     return a->seg_q && a->seg_kv ? seg + row : NULL;
 }
 
+/* Whether a call is worth waking the other threads: below this many products it takes less time than they do
+ * (5 us). */
+static inline bool worth_threads(const AttnShape *a) {
+    return a->B * a->H * a->Tq * a->Tkv * a->D >= 1L << 16;
+}
+
 static inline long kv_row(const AttnShape *a, long b) { return b * (a->kv_rows ? a->kv_rows : a->Tkv); }
 
-/* One register tile: c (rows,vecs VL) = start + sum_k a[row][k] b[k][col]. a by rows: a[row*lda + k]; by columns:
- * a[k*lda + row]. rows and vecs are constants after inlining. scale (vecs VL): factor of the old c, by column. */
-INLINE void product_tile(const int rows, const int vecs, const bool by_columns, const bool part, vmask on, float *c,
-                         long ldc, const float *a, long lda, const float *b, long ldb, long K, Start start,
-                         const float *scale) {
+/* One register tile: c (rows,vecs VL) = start + sum_k a[row][k] b[k][col]. a by rows: a[row*lda + k]; by
+ * columns: a[k*lda + row]. rows and vecs are constants after inlining. scale (vecs VL): factor of the old c,
+ * by column. */
+INLINE void product_tile(const int rows, const int vecs, const bool by_columns, const bool part, vmask on,
+                         float *c, long ldc, const float *a, long lda, const float *b, long ldb, long K,
+                         Start start, const float *scale) {
     vec sum[MR][2];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < vecs; j++) {
@@ -133,11 +145,12 @@ INLINE void product_tile(const int rows, const int vecs, const bool by_columns, 
         }
 }
 
-INLINE void product_strip(const int vecs, const bool by_columns, const bool part, vmask on, float *c, long ldc,
-                          const float *a, long lda, const float *b, long ldb, long M, long K, Start start,
-                          const float *scale) {
+INLINE void product_strip(const int vecs, const bool by_columns, const bool part, vmask on, float *c,
+                          long ldc, const float *a, long lda, const float *b, long ldb, long M, long K,
+                          Start start, const float *scale) {
     long next = by_columns ? 1 : lda, m = 0;
-#define ROWS(n) product_tile(n, vecs, by_columns, part, on, c + m * ldc, ldc, a + m * next, lda, b, ldb, K, start, scale)
+#define ROWS(n)                                                                                              \
+    product_tile(n, vecs, by_columns, part, on, c + m * ldc, ldc, a + m * next, lda, b, ldb, K, start, scale)
     for (; m + MR <= M; m += MR) ROWS(MR);
     if (MR > 4 && M - m >= 4) { ROWS(4); m += 4; }
     if (M - m >= 2) { ROWS(2); m += 2; }
@@ -145,28 +158,30 @@ INLINE void product_strip(const int vecs, const bool by_columns, const bool part
 #undef ROWS
 }
 
-INLINE void product(const bool by_columns, float *c, long ldc, const float *a, long lda, const float *b, long ldb,
-                    long M, long N, long K, Start start, const float *scale) {
+INLINE void product(const bool by_columns, float *c, long ldc, const float *a, long lda, const float *b,
+                    long ldb, long M, long N, long K, Start start, const float *scale) {
     long n = 0;
-#define STRIP(vecs, part) product_strip(vecs, by_columns, part, v_first(N - n), c + n, ldc, a, lda, b + n, ldb, M, K, \
-                                        start, scale ? scale + n : NULL)
+#define STRIP(vecs, part)                                                                                    \
+    product_strip(vecs, by_columns, part, v_first(N - n), c + n, ldc, a, lda, b + n, ldb, M, K, start,       \
+                  scale ? scale + n : NULL)
     for (; n + 2 * VL <= N; n += 2 * VL) STRIP(2, false);
     if (n + VL <= N) { STRIP(1, false); n += VL; }
     if (n < N) STRIP(1, true);
 #undef STRIP
 }
 
-/* c (M,N) = start + a (M,K) b (K,N), every sum in the order of k, so its bits depend on neither M nor N nor the place
- * in the tile. b is read up to N rounded up to VL; c is written only up to N. */
-static __attribute__((noinline)) void product_rows(float *c, long ldc, const float *a, long lda, const float *b,
-                                                   long ldb, long M, long N, long K, Start start) {
+/* c (M,N) = start + a (M,K) b (K,N), every sum in the order of k, so its bits depend on neither M nor N nor
+ * the place in the tile. b is read up to N rounded up to VL; c is written only up to N. */
+static __attribute__((noinline)) void product_rows(float *c, long ldc, const float *a, long lda,
+                                                   const float *b, long ldb, long M, long N, long K,
+                                                   Start start) {
     product(false, c, ldc, a, lda, b, ldb, M, N, K, start, NULL);
 }
 
 /* The same with a given as (K,M). scale (N), used by FROM_SCALED_C: c = c scale + ... */
-static __attribute__((noinline)) void product_columns(float *c, long ldc, const float *a, long lda, const float *b,
-                                                      long ldb, long M, long N, long K, Start start,
-                                                      const float *scale) {
+static __attribute__((noinline)) void product_columns(float *c, long ldc, const float *a, long lda,
+                                                      const float *b, long ldb, long M, long N, long K,
+                                                      Start start, const float *scale) {
     product(true, c, ldc, a, lda, b, ldb, M, N, K, start, scale);
 }
 #endif
