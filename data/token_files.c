@@ -114,7 +114,7 @@ static bool copy_tokens(TokenBuf *out, const unsigned char *p, size_t width, siz
 bool token_file_read(TokenBuf *out, const char *path, FileKind k, const char *vocab_check, int vocab, Arena *a, Err *e)
 {
     FileMap m;
-    size_t at, width, n;
+    size_t at = 0, width = 0, n = 0;
     if (!file_map(&m, path, e)) return false;
     bool ok = layout(&m, path, k, &at, &width, &n, e);
     if (ok && out->n + n > out->cap) {
