@@ -91,14 +91,16 @@ static Format guess_file(const char *path, const FileMap *m, bool *known)
     static const unsigned char h5[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
     static const size_t places[] = {0, 512, 1024, 2048, 4096};   /* where HDF5 may put its signature */
     *known = true;
+    if (m->bytes >= 4 && !memcmp(m->data, "GGUF", 4)) goto unknown;
     if (m->bytes >= 16 && !memcmp(m->data, "pare-checkpoint\n", 16)) return FMT_HDF5;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
         if (m->bytes >= places[i] + 8 && !memcmp(m->data + places[i], h5, 8)) return FMT_HDF5;
     if (ends_in(path, ".h5") || ends_in(path, ".hdf5")) return FMT_HDF5;
     if (ends_in(path, ".safetensors")) return FMT_SAFETENSORS;
-    if (m->bytes && llama2c_is(m->data, m->bytes)) return FMT_LLAMA2C;
+    if (llama2c_is(m->data, m->bytes)) return FMT_LLAMA2C;
     if (m->bytes > 8 && m->data[8] == '{') return FMT_SAFETENSORS;
     if (ends_in(path, ".bin")) return FMT_LLAMA2C;
+unknown:
     *known = false;
     return FMT_SAFETENSORS;
 }
@@ -121,12 +123,7 @@ static bool open_plain(TensorFile *f, const char *path, bool *hdf5, Err *e)
     bool known;
     if (!file_map(&m, path, e)) return false;
     f->format = guess_file(path, &m, &known);
-    if (!known || !m.bytes) {
-        const char *what = stranger(&m);
-        err_set(e, ERR_CORRUPT, "%s: %s; known are %s", path, what, KNOWN);
-    } else if (m.bytes >= 4 && !memcmp(m.data, "GGUF", 4)) {
-        err_set(e, ERR_CORRUPT, "%s: %s; known are %s", path, stranger(&m), KNOWN);
-    }
+    if (!known) err_set(e, ERR_CORRUPT, "%s: %s; known are %s", path, stranger(&m), KNOWN);
     file_unmap(&m);
     if (e->code) return false;
     *hdf5 = f->format == FMT_HDF5;

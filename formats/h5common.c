@@ -14,12 +14,8 @@ const char *pare_version(void)
     return "pare 0.1.0";
 }
 
-void h5_quiet(void)
-{
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-}
-
 typedef struct Reason { char text[400]; } Reason;
+static _Thread_local Reason reason;      /* of the last call that failed: later calls clear HDF5's own stack */
 
 /* Upward: the first entry is where it happened. */
 static herr_t reason_of(unsigned n, const H5E_error2_t *err, void *user)
@@ -38,17 +34,30 @@ static herr_t reason_of(unsigned n, const H5E_error2_t *err, void *user)
     return 0;
 }
 
+static herr_t remember(hid_t stack, void *unused)
+{
+    (void)unused;
+    return H5Ewalk2(stack, H5E_WALK_UPWARD, reason_of, &reason);
+}
+
+void h5_quiet(void)
+{
+    /* Files are closed by hand; at exit the library would try again to write what could not be written. Only the first call,
+     * before anything else of HDF5, has an effect. */
+    H5dont_atexit();
+    H5Eset_auto2(H5E_DEFAULT, remember, NULL);
+}
+
 bool h5_error(Err *e, ErrCode code, const char *fmt, ...)
 {
     char what[1200];
-    Reason r = {.text = "HDF5 gives no reason"};
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, reason_of, &r);
-    H5Eclear2(H5E_DEFAULT);
-    return err_set(e, code, "%s: %s", what, r.text);
+    err_set(e, code, "%s: %s", what, *reason.text ? reason.text : "HDF5 gives no reason");
+    *reason.text = 0;
+    return false;
 }
 
 /* bits, mantissa, exponent, bias of an IEEE-like float; this order of calls is the one HDF5 accepts. */

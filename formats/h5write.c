@@ -3,15 +3,19 @@
  *   tmp file -> groups, texts, tensors -> content hash, `complete` -> H5Fclose -> envelope -> fsync -> rename -> fsync
  *
  * Two writes of the same content are byte-identical: no time stamps, links in creation order, contiguous data. */
+#define _GNU_SOURCE          /* fallocate */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 #include "formats/hdf5_impl.h"
+
+enum { SLACK = 1 << 20 };    /* room for what HDF5 itself writes around one object */
 
 typedef struct Entry { const char *path; char hash[17]; struct Entry *next; } Entry;
 typedef struct Tie { const char *text; struct Tie *next; } Tie;
@@ -20,6 +24,9 @@ struct H5Out {
     Arena *a;
     Err err;
     const char *path, *tmp;
+    int fd;                  /* of the temporary file, to reserve room; -1 where the file system cannot */
+    uint64_t reserved;       /* bytes from the start that cannot run out of disk any more */
+    bool closing;            /* H5Fclose was called: after a failure it must not be called again, it crashes */
     int64_t step, n_entry, n_tie, params, tensors;
     bool params_given;
     Entry *entry;
@@ -34,6 +41,27 @@ static bool dead(const H5Out *h)
 static void lost(H5Out *h, const char *what, const char *object)
 {
     h5_error(&h->err, ERR_FAIL, "%s: cannot write %s `%s`", h->path, what, object);
+}
+
+/* libhdf5 1.10 does not survive a failed write: H5Fclose, or the program's end, can crash. So room for each object is taken
+ * from the file system before HDF5 writes it; the file's length stays HDF5's own business. */
+static bool room_take(H5Out *h, uint64_t bytes)
+{
+    hsize_t now = 0;
+    if (h->fd < 0 || dead(h)) return !dead(h);
+    H5Fget_filesize(h->file, &now);
+    uint64_t want = (uint64_t)now + bytes + SLACK;
+    if (want <= h->reserved) return true;
+    want += SLACK;
+    if (fallocate(h->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)want) == 0) {
+        h->reserved = want;
+    } else if (errno == ENOSPC || errno == EFBIG || errno == EDQUOT || errno == EIO) {
+        err_set(&h->err, ERR_FAIL, "%s: cannot write %.1f MB more: %s", h->path, (double)bytes / 1e6, strerror(errno));
+    } else {
+        close(h->fd);        /* a file system without reservations */
+        h->fd = -1;
+    }
+    return !dead(h);
 }
 
 static hid_t file_create(const char *tmp)
@@ -99,6 +127,7 @@ static bool attr_on(hid_t object, const char *name, hid_t type, int n, const voi
 
 static void attr_put(H5Out *h, const char *object, const char *name, hid_t type, int n, const void *value)
 {
+    if (!room_take(h, 65536)) return;
     if (strcmp(object, "/") && !groups_make(h, object, strlen(object))) return;
     hid_t o = H5Oopen(h->file, object, H5P_DEFAULT);
     if (o < 0 || !attr_on(o, name, type, n, value)) lost(h, "attribute", name);
@@ -144,7 +173,7 @@ static hid_t dataset_create(H5Out *h, const char *path, hid_t type, hid_t space)
 
 void h5_text(H5Out *h, const char *path, const char *utf8)
 {
-    if (dead(h) || !parent_make(h, path)) return;
+    if (dead(h) || !room_take(h, strlen(utf8)) || !parent_make(h, path)) return;
     hid_t type = h5_string_type(), space = H5Screate(H5S_SCALAR), d = dataset_create(h, path, type, space);
     if (d < 0 || H5Dwrite(d, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, &utf8) < 0) lost(h, "text", path);
     if (d >= 0) H5Dclose(d);
@@ -174,7 +203,7 @@ void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64
 {
     hsize_t size[4] = {0};
     size_t bytes = dtype_size(t);
-    if (dead(h) || !parent_make(h, path)) return;
+    if (dead(h) || !room_take(h, 0) || !parent_make(h, path)) return;
     for (int i = 0; i < ndim && i < 4; i++) {
         size[i] = (hsize_t)dim[i];
         if (dim[i] < 0 || __builtin_mul_overflow(bytes, (size_t)dim[i], &bytes)) ndim = -1;
@@ -183,6 +212,7 @@ void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64
         err_set(&h->err, ERR_FAIL, "%s: tensor `%s`: impossible shape or no data", h->path, path);
         return;
     }
+    if (!room_take(h, bytes)) return;
     hid_t type = h5_type(t), space = ndim ? H5Screate_simple(ndim, size, NULL) : H5Screate(H5S_SCALAR);
     hid_t d = dataset_create(h, path, type, space);
     if (d < 0 || (bytes && H5Dwrite(d, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) ||
@@ -209,7 +239,7 @@ static const char *bare(const char *path)
 
 void h5_link(H5Out *h, const char *alias, const char *target)
 {
-    if (dead(h) || !parent_make(h, alias)) return;
+    if (dead(h) || !room_take(h, 0) || !parent_make(h, alias)) return;
     Tie *tie = arena_alloc(h->a, sizeof *tie, &h->err);
     if (tie) tie->text = arena_printf(h->a, &h->err, "%s=%s", bare(alias), bare(target));
     if (dead(h)) return;
@@ -254,7 +284,7 @@ H5Out *h5_create(const char *path, const char *kind, const char *arch, int64_t s
     H5Out *h = arena_alloc(a, sizeof *h, e);
     if (!h) return NULL;
     h5_quiet();
-    *h = (H5Out){.file = H5I_INVALID_HID, .a = a, .step = step, .path = arena_strdup(a, path, e),
+    *h = (H5Out){.file = H5I_INVALID_HID, .fd = -1, .a = a, .step = step, .path = arena_strdup(a, path, e),
                  .tmp = arena_printf(a, e, "%s.tmp.%ld", path, (long)getpid())};
     if (e->code) return NULL;
     h->file = file_create(h->tmp);
@@ -263,6 +293,7 @@ H5Out *h5_create(const char *path, const char *kind, const char *arch, int64_t s
         unlink(h->tmp);
         return NULL;
     }
+    h->fd = open(h->tmp, O_WRONLY | O_CLOEXEC);
     root_attrs(h, kind, arch);
     return h;
 }
@@ -336,19 +367,25 @@ static void envelope_write(H5Out *h)
         if (n > 0) done += (size_t)n;
         else if (errno != EINTR) err_set(&h->err, ERR_FAIL, "%s: cannot write the envelope: %s", h->path, strerror(errno));
     }
+    /* gives back what was reserved behind the end */
+    struct stat st;
+    if (!h->err.code && (fstat(fd, &st) != 0 || ftruncate(fd, st.st_size) != 0))
+        err_set(&h->err, ERR_FAIL, "%s: cannot set its length: %s", h->path, strerror(errno));
     if (!h->err.code && fsync(fd) != 0) err_set(&h->err, ERR_FAIL, "%s: cannot sync: %s", h->path, strerror(errno));
     if (close(fd) != 0) err_set(&h->err, ERR_FAIL, "%s: cannot close: %s", h->path, strerror(errno));
 }
 
-/* A full disk must not keep HDF5 from closing: our own blocks are given back first. */
+/* Frees the temporary file's blocks first, so that a full disk does not keep HDF5 from closing. */
 static void drop(H5Out *h)
 {
-    if (h->file >= 0) {
-        if (truncate(h->tmp, 0) != 0) log_debug("%s: cannot truncate: %s", h->tmp, strerror(errno));
+    if (h->file >= 0 && !h->closing) {
+        if (!h->reserved && truncate(h->tmp, 0) != 0) log_debug("%s: cannot truncate: %s", h->tmp, strerror(errno));
         H5Fclose(h->file);
         H5Eclear2(H5E_DEFAULT);
-        h->file = H5I_INVALID_HID;
     }
+    h->file = H5I_INVALID_HID;
+    if (h->fd >= 0) close(h->fd);
+    h->fd = -1;
     unlink(h->tmp);
 }
 
@@ -364,6 +401,7 @@ bool h5_commit(H5Out *h, Err *e)
     if (!h) return err_set(e, ERR_FAIL, "an HDF5 file that could not be created cannot be finished");
     if (!dead(h)) finish_attrs(h);
     if (!dead(h)) {
+        h->closing = true;
         if (H5Fclose(h->file) < 0) h5_error(&h->err, ERR_FAIL, "%s: cannot finish", h->path);
         else h->file = H5I_INVALID_HID;
     }
@@ -374,5 +412,6 @@ bool h5_commit(H5Out *h, Err *e)
         drop(h);
         return err_set(e, h->err.code, "%s", h->err.msg);
     }
+    if (h->fd >= 0) close(h->fd);
     return folder_sync(h->path, e);
 }

@@ -187,7 +187,7 @@ static const char *bytes_file(const char *name, const void *data, size_t n)
 
 TEST(formats, hostile_lengths)
 {
-    refuse(bytes_file("a.safetensors", "", 0), ERR_CORRUPT, "an empty file");
+    refuse(bytes_file("a.safetensors", "", 0), ERR_CORRUPT, "truncated: 0 bytes");
     refuse(bytes_file("b.safetensors", "\2\0\0\0\0\0\0\0{", 9), ERR_CORRUPT, "truncated: 9 bytes");
     refuse(bytes_file("c.safetensors", "\3\0\0\0\0\0\0\0{}", 10), ERR_CORRUPT, "the header needs 3 bytes, the file has 2");
     refuse(bytes_file("d.safetensors", "\1\341\365\5\0\0\0\0{}", 10), ERR_CORRUPT, "over the format's limit");
@@ -259,6 +259,9 @@ TEST(formats, detection)
     refuse(bytes_file("hello.txt", "hello, this is a text and no model", 34), ERR_CORRUPT,
            "known are a Hugging Face folder");
     refuse(bytes_file("dir.h5", "hello", 5), ERR_CORRUPT, "truncated");
+    refuse(bytes_file("w", "", 0), ERR_CORRUPT, "an empty file");
+    refuse(bytes_file("w.bin", "", 0), ERR_CORRUPT, "shorter than its header");
+    refuse(bytes_file("w.bin", "GGUF\3\0\0\0", 8), ERR_CORRUPT, "GGUF");
     refuse("/dev/null", ERR_FAIL, "neither a file nor a folder");
     ASSERT_STR(format_name(FMT_LLAMA2C), "llama2c");
     ASSERT_STR(format_name(FMT_HDF5), "hdf5");
