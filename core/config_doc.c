@@ -73,9 +73,10 @@ void config_error(ConfigDoc *d, const char *key, const char *fmt, ...)
     const ConfigNode *at = NULL;
     const char *written = key;
     const ConfigNode *value = config_find(d, key, &at, &written);
-    for (int i = 0; value && i < d->n_error; i++) {      /* a value already refused is not judged again */
+    if (value) at = value;
+    for (int i = 0; at && i < (value ? d->n_error : d->n_read_error); i++) {   /* not judged again once refused */
         const ConfigLine *l = &d->error[i];
-        if (l->source == source_of(d, value) && l->line == value->line && l->col == value->col) return;
+        if (l->source == source_of(d, at) && l->line == at->line && l->col == at->col) return;
     }
     va_list ap;
     va_start(ap, fmt);
@@ -255,12 +256,14 @@ bool config_complete(const ConfigDoc *d) { return d->main_read && d->n_missing =
 static void load_text(ConfigDoc *d, const char *path, const char *text, size_t bytes)
 {
     int source = config_add_source(d, path, folder_of(d, path), NULL);
+    int errors = d->n_error;
     ConfigNode *map = config_yaml(d, source, text, bytes, 0, d->source[source].file, "");
-    if (!map && d->n_error) d->n_missing++;
-    else if (source == 0) d->main_read = true;
-    if (!map || config_is_null(map)) return;
-    if (map->kind != NODE_MAP) config_error_node(d, map, "", "expected sections, `name:` each with its keys below");
-    else { load_includes(d, map); add_layer(d, map); }
+    bool empty = map ? config_is_null(map) : d->n_error == errors;
+    bool sections = map && map->kind == NODE_MAP;
+    if (map && !empty && !sections) config_error_node(d, map, "", "expected sections, `name:` each with its keys below");
+    if (!empty && !sections) { d->n_missing++; return; }
+    if (source == 0) d->main_read = true;
+    if (sections) { load_includes(d, map); add_layer(d, map); }
 }
 
 /* at: the include that names the file, NULL for the main one, whose absence is d->e's error. */

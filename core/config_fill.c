@@ -310,6 +310,7 @@ bool config_fill(ConfigDoc *d, const ConfigSection *top, void *out, Err *e)
 {
     memset(out, 0, top->size);
     if (d->main_read && config_merge_all(d, top)) fill_section(d, top, d->root, out, "");
+    d->n_read_error = d->n_error;
     if (d->own.code) return err_set(e, d->own.code, "%s", d->own.msg);
     return d->n_error == 0;
 }

@@ -19,7 +19,7 @@ struct ConfigDoc {
     ConfigNode **layer;  int n_layer;                    /* one map per file, includes first */
     ConfigOverride *over;  int n_over;                   /* environment, command line, final ones */
     ConfigSource *source;  int n_source;
-    ConfigLine *error;  int n_error, n_dropped;
+    ConfigLine *error;  int n_error, n_dropped, n_read_error;   /* those before the rules between keys */
     const char *open_file[CFG_MAX_FILES];  int n_open, n_file;
     bool main_read;  int n_missing;                      /* includes that could not be read */
     int n_node, n_copy, n_expand;
@@ -50,7 +50,8 @@ const char *config_canonical(const ConfigSection *s, const char *name);         
 /* ` (did you mean x?)` or "" for a name that s does not have; other sections are searched too. */
 const char *config_hint(ConfigDoc *d, const ConfigSection *s, const char *name);
 bool config_merge_all(ConfigDoc *d, const ConfigSection *top);
-ConfigNode *config_value_node(ConfigDoc *d, int source, const char *text, int col, const char *origin);
+ConfigNode *config_value_node(ConfigDoc *d, int source, const char *text, int col, const char *origin,
+                              const char *key);
 
 /* config_print.c. A text that grows; p is NUL-terminated once anything was put. */
 typedef struct ConfigText { Arena *a; Err *e; char *p; size_t n, room; } ConfigText;

@@ -59,6 +59,7 @@ static void canonicalise(ConfigDoc *d, ConfigNode *map, const ConfigSection *s, 
             int other = config_index(map, name);
             if (other >= 0 && other != i) {
                 const ConfigNode *o = map->key[other];
+                if (strcmp(o->written, key->text) == 0) continue;   /* the same spelling twice is reported already */
                 bool later = o->line > key->line || (o->line == key->line && o->col > key->col);
                 const char *shown = later ? o->written : key->text;
                 path = arena_printf(d->a, d->e, "%s%s%s", prefix, prefix[0] ? "." : "", shown);
@@ -104,10 +105,10 @@ static void merge(ConfigDoc *d, ConfigNode *to, const ConfigNode *from, const Co
 /* ---- overrides -------------------------------------------------------------------------------------------------------- */
 static bool starts_structure(char c) { return c == '[' || c == '{' || c == '"' || c == '\''; }
 
-ConfigNode *config_value_node(ConfigDoc *d, int source, const char *text, int col, const char *origin)
+ConfigNode *config_value_node(ConfigDoc *d, int source, const char *text, int col, const char *origin, const char *key)
 {
     while (*text == ' ') { text++; col++; }
-    if (starts_structure(*text)) return config_yaml(d, source, text, strlen(text), col - 1, origin, "");
+    if (starts_structure(*text)) return config_yaml(d, source, text, strlen(text), col - 1, origin, key);
     size_t n = strlen(text);
     while (n && text[n - 1] == ' ') n--;
     const char *own = arena_strndup(d->a, text, n, d->e);
@@ -217,7 +218,8 @@ static bool walk(Walk *w)
         }
         if (!(index ? step_index(w, part, col) : step_name(w, part, col))) return false;
         p += len + (index ? 2 : 0);
-        if (*p == '.' && !*++p) return walk_fail(w, col, "expected section.key or list[0]", "");
+        if (*p == '.' && !*++p)
+            return walk_fail(w, w->o->col + (int)(p - w->o->key), "expected section.key or list[0]", "");
     }
     return !first || walk_fail(w, 1, "expected section.key=value", "");
 }
@@ -254,7 +256,7 @@ static void apply(ConfigDoc *d, const ConfigOverride *o)
         memmove(w.in->key + w.at, w.in->key + w.at + 1, (size_t)(w.in->n - w.at) * sizeof *w.in->key);
         return;
     }
-    ConfigNode *v = config_value_node(d, o->source, o->value, o->col + (int)strlen(o->key) + 2, w.origin);
+    ConfigNode *v = config_value_node(d, o->source, o->value, o->col + (int)strlen(o->key) + 2, w.origin, o->key);
     if (!v) return;
     bool sub = w.field && (w.field->type == CFG_T_MAP || w.field->type == CFG_T_LIST);
     if (sub && v->kind == NODE_MAP) canonicalise(d, v, w.field->sub(), o->key);

@@ -110,7 +110,7 @@ static ConfigNode *read_node(Yaml *y, yaml_event_t *ev);
 
 static bool next_event(Yaml *y, yaml_event_t *ev)
 {
-    if (y->failed || y->d->e->code) return false;
+    if (y->failed || y->d->e->code || y->parser.error != YAML_NO_ERROR) return false;
     return yaml_parser_parse(&y->parser, ev) != 0;
 }
 
@@ -293,6 +293,7 @@ ConfigNode *config_yaml(ConfigDoc *d, int source, const char *text, size_t bytes
                         const char *prefix)
 {
     Yaml y = {.d = d, .source = source, .col0 = col0, .origin = origin, .prefix = prefix};
+    if (bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { text += 3; bytes -= 3; }
     if (!check_tabs(&y, text, bytes)) return NULL;
     if (!yaml_parser_initialize(&y.parser)) { err_set(d->e, ERR_MEMORY, "libyaml: out of memory"); return NULL; }
     yaml_parser_set_input_string(&y.parser, (const unsigned char *)text, bytes);
