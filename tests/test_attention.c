@@ -1,4 +1,4 @@
-/* tests/test_attention.c: attention kernels against a plain T x T definition in double, and against themselves. */
+/* tests/test_attention.c: attention kernels against a T x T definition in double, and against themselves. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "tests/test.h"
 
 enum { GUARD = 64, EXTRA = 5 };        /* elements around a buffer; columns of a row that belong to nobody */
-enum { SEG_NONE, SEG_PACKED, SEG_MIXED, SEG_APART };   /* APART: the last third of the queries matches no key */
+enum { SEG_NONE, SEG_PACKED, SEG_MIXED, SEG_APART };  /* APART: some queries match no key */
 
 typedef struct Case {
     const char *name;
