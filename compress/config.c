@@ -19,8 +19,8 @@ static const char *const distill_alias[][2] = {
     {"kd_temperature", "temperature"}, {"kd_alpha", "alpha"}, {"kd_ratio", "alpha"},
     {"kd_ce_alpha", "ce_weight"}, {"kd_beta", "beta"}, {"lmbda", "on_policy"},
 };
-CFG_SECTION_ALIAS(distill_section, "distill", DistillConfig, distill_fields, "what the student learns from the teacher",
-                  distill_alias)
+CFG_SECTION_ALIAS(distill_section, "distill", DistillConfig, distill_fields,
+                  "what the student learns from the teacher", distill_alias)
 
 static const ConfigField lora_fields[] = {
 #define CFG_STRUCT LoraConfig
@@ -61,5 +61,5 @@ static const ConfigField quantize_fields[] = {
 static const char *const quantize_alias[][2] = {
     {"desc_act", "act_order"},
 };
-CFG_SECTION_ALIAS(quantize_section, "quantize", QuantizeConfig, quantize_fields, "quantisation after training",
-                  quantize_alias)
+CFG_SECTION_ALIAS(quantize_section, "quantize", QuantizeConfig, quantize_fields,
+                  "quantisation after training", quantize_alias)

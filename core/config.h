@@ -1,29 +1,26 @@
-/* core/config.h: YAML onto typed structs generated from .def lists; one list gives struct, defaults, checks, help, schema.
+/* core/config.h: YAML onto typed structs generated from .def lists: one list gives struct, defaults, checks,
+ * help.
  *
  * A section is declared once, in its owner's folder (optim/optim.def):
- *   CFG_ENUM (name, "adamw", "adamw|adam|sgd", "", "optimizer")                 // 3rd: accepted, 4th: known, not in this version
- *   CFG_FLOAT(learning_rate, 3e-4, 0, 10, "peak learning rate")                  // default, min, max, help
+ *   CFG_ENUM (name, "adamw", "adamw|adam|sgd", "", "optimizer")    // default, accepted, known but not yet,
+ * help CFG_FLOAT(learning_rate, 3e-4, 0, 10, "peak learning rate")    // default, min, max, help; NAN = unset
+ *   CFG_FLOAT_AUTO(residual_init_scale, 1, 0, 1e6, "...")          // also `auto`, kept as NAN
  *   CFG_INT  (warmup_steps, 0, 0, INT64_MAX, "...")
  *   CFG_BOOL (master_weights, true, "...")
- *   CFG_STR  (path, NULL, "...")                                                // NULL = unset
- *   CFG_STRS (freeze, "", "...")                                                // list of strings; default "a,b"
- *   CFG_FLOATS(betas, "0.9,0.95", "...")
- *   CFG_MAP_OPT: the same, printed as null unless given
- *   CFG_MAP  (early_stopping, EarlyStopping, early_stopping_section, "...")      // nested struct
- *   CFG_LIST (groups, ParamGroupConfig, param_group_section, "...")              // list of structs
- *   CFG_RAW  (init, "...")                                                      // kept as a YAML node
- *   CFG_INTS (seeds, "42", 0, INT64_MAX, "...")                                  // list of integers
- *   CFG_FLOAT_AUTO(residual_init_scale, 1, 0, 1e6, "...")                       // also `auto`, kept as NAN
- *   CFG_BOOL_ONLY(enabled, false, "..."), CFG_INT_ONLY, CFG_FLOAT_ONLY          // only the default is in this version
- *   CFG_LATER(name, "help")                                                     // known by name, refused as `not in this version`
- * Struct:   typedef struct OptimConfig {
- *           #include "core/config_fields.h"      // defines CFG_* as members
- *           #include "optim/optim.def"
- *           #include "core/config_undef.h"
- *           } OptimConfig;
- * Table:    the same with "core/config_table.h" inside `static const ConfigField optim_fields[] = { ... };`
- * C types: bool, int64_t, double, const char *, ConfigStrs, ConfigFloats, Struct, struct{int n; Struct *v;}, const ConfigNode *.
- * Every field f also has a flag in the parsed document: config_was_set(doc, "section.key").
+ *   CFG_BOOL_ONLY(enabled, false, "..."), CFG_INT_ONLY, CFG_FLOAT_ONLY    // only the default is in this
+ * version CFG_STR  (path, NULL, "...")                                   // NULL = unset CFG_STRS (freeze,
+ * "", "...")                                   // list of strings; default "a,b" CFG_INTS (seeds, "42", 0,
+ * INT64_MAX, "...")                    // list of integers CFG_FLOATS(betas, "0.9,0.95", "...") CFG_MAP
+ * (early_stopping, EarlyStopping, early_stopping_section, "...")    // nested struct CFG_MAP_OPT(init, ...)
+ * // the same, printed as null unless given CFG_LIST (groups, ParamGroupConfig, param_group_section, "...")
+ * // list of structs CFG_RAW  (arms, "...")                                         // kept as a YAML node
+ *   CFG_LATER(name, "help")                                        // known by name, refused as `not in this
+ * version` In a choice list # stands for digits and <number> for any number ("val|concat-#"). Struct: typedef
+ * struct OptimConfig { #include "core/config_fields.h"      // defines CFG_* as members #include
+ * "optim/optim.def" #include "core/config_undef.h" } OptimConfig; Table:    the same with CFG_STRUCT and
+ * "core/config_table.h" inside `static const ConfigField f[] = { ... };`, then CFG_SECTION (optim/config.c).
+ * C types: bool, int64_t, double, const char *, ConfigStrs, ConfigInts, ConfigFloats, Struct,
+ * struct{int n; Struct *v;}, const ConfigNode *. Was it written? config_was_set(doc, "section.key").
  */
 #ifndef CONFIG_H
 #define CONFIG_H
@@ -42,22 +39,49 @@ typedef struct ConfigStrs { int n; const char **v; } ConfigStrs;
 typedef struct ConfigFloats { int n; double *v; } ConfigFloats;
 typedef struct ConfigNode ConfigNode;                    /* one YAML node with its place; fields below */
 typedef enum { NODE_SCALAR, NODE_LIST, NODE_MAP } NodeKind;
-struct ConfigNode { NodeKind kind; const char *text; bool quoted; int n; ConfigNode **item; ConfigNode **key;
-                    const char *file; int line, col; const char *origin;  /* "command line", "environment", a file, "default" */
-                    const char *written; };              /* of a key: its name as written, where text is the canonical one */
+struct ConfigNode {
+    NodeKind kind;
+    const char *text;
+    bool quoted;
+    int n;
+    ConfigNode **item, **key;
+    const char *file;
+    int line, col;
+    const char *origin; /* "command line", "environment", "default" or the file */
+    const char *written;                                 /* of a key: as written, where text is canonical */
+};
 
-typedef enum { CFG_T_BOOL, CFG_T_INT, CFG_T_FLOAT, CFG_T_STR, CFG_T_ENUM, CFG_T_STRS, CFG_T_INTS, CFG_T_FLOATS, CFG_T_MAP, CFG_T_LIST,
-               CFG_T_RAW, CFG_T_LATER } ConfigType;
+typedef enum {
+    CFG_T_BOOL,
+    CFG_T_INT,
+    CFG_T_FLOAT,
+    CFG_T_STR,
+    CFG_T_ENUM,
+    CFG_T_STRS,
+    CFG_T_INTS,
+    CFG_T_FLOATS,
+    CFG_T_MAP,
+    CFG_T_LIST,
+    CFG_T_RAW,
+    CFG_T_LATER
+} ConfigType;
 typedef struct ConfigSection ConfigSection;
 typedef struct ConfigField {
     const char *name; ConfigType type; size_t offset, size;
     const char *def; double lo, hi; const char *values, *later, *help;
     const ConfigSection *(*sub)(void);
 } ConfigField;
-struct ConfigSection { const char *name; size_t size; int n; const ConfigField *field; const char *help;
-                       const char *const (*alias)[2]; int n_alias; };   /* alias[i] = {"lr", "learning_rate"} */
+struct ConfigSection {
+    const char *name;
+    size_t size;
+    int n;
+    const ConfigField *field;
+    const char *help;
+    const char *const (*alias)[2];                       /* alias[i] = {"lr", "learning_rate"} */
+    int n_alias;
+};
 
-/* The accessor of a section: CFG_SECTION(optim_section, "optim", OptimConfig, fields, "help") or with its aliases. */
+/* The accessor of a section: CFG_SECTION(optim_section, "optim", OptimConfig, fields, "help"). */
 #define CFG_SECTION(fn, title, Struct, fields, help) \
     const ConfigSection *fn(void) \
     { \
@@ -73,21 +97,25 @@ struct ConfigSection { const char *name; size_t size; int n; const ConfigField *
     }
 
 typedef struct ConfigDoc ConfigDoc;                      /* parsed document: nodes, overrides, errors */
-/* Reads the file and what it includes; layers, overrides (`a.b=v`, `+a.b=v`, `~a.b`, `a.b[0].c=v`) and PARE_A__B of the
- * environment are put together by config_fill. path NULL: overrides alone, version 1. NULL only with e set.
- * Errors are collected, all of them, as lines `file:line:col: section.key: message (did you mean ...)`. */
+/* Reads the file and what it includes; layers, overrides (`a.b=v`, `+a.b=v`, `~a.b`, `a.b[0].c=v`) and
+ * PARE_A__B of the environment are put together by config_fill. path NULL: overrides alone, version 1. NULL
+ * only with e set. Errors are collected, all of them, as lines `file:line:col: section.key: message (did you
+ * mean ...)`. */
 ConfigDoc *config_parse(Arena *a, const char *path, int n_override, char *const *override, Err *e);
-void config_put_default(ConfigDoc *d, const char *key, const char *value);    /* under the files; before config_fill */
-void config_put_final(ConfigDoc *d, const char *override);                    /* over everything; before config_fill */
-/* Lays the map found at key ("arms.small") over the files, under environment and command line; before config_fill. */
+/* Before config_fill: a value under all files; an override over everything; the map found at key
+ * ("arms.small") over the files, under environment and command line. */
+void config_put_default(ConfigDoc *d, const char *key, const char *value);
+void config_put_final(ConfigDoc *d, const char *override);
 void config_select(ConfigDoc *d, const char *key);
-/* Defaults, then the document, into out (a struct of sections described by top). Adds errors to the document; false when
- * it holds any. The lookups below are by canonical names and valid afterwards. Once per document. */
+/* Defaults, then the document, into out (a struct of sections described by top). Adds errors to the document;
+ * false when it holds any. The lookups below are by canonical names and valid afterwards. Once per document.
+ */
 bool config_fill(ConfigDoc *d, const ConfigSection *top, void *out, Err *e);
-bool config_complete(const ConfigDoc *d);                /* every file was read: rules between keys make sense */
+bool config_complete(const ConfigDoc *d); /* every file was read: rules between keys make sense */
 void config_error(ConfigDoc *d, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 bool config_was_set(const ConfigDoc *d, const char *key);
-const ConfigNode *config_node(const ConfigDoc *d, const char *key);      /* "data.train[0].path"; NULL = not given */
+/* key: "data.train[0].path"; NULL = not given. */
+const ConfigNode *config_node(const ConfigDoc *d, const char *key);
 int config_error_count(const ConfigDoc *d);
 const char *config_error_text(const ConfigDoc *d);       /* all lines by place, newline-separated */
 /* Adds the errors of another parse of the same files and overrides (an arm's) that to does not have yet. */
@@ -96,14 +124,17 @@ void config_take_errors(ConfigDoc *to, const ConfigDoc *from);
 char *config_resolved(const ConfigDoc *d, const ConfigSection *top, const void *values, Arena *a, Err *e);
 /* The same with the origin of every value that is not a default as a comment behind it. */
 char *config_show(const ConfigDoc *d, const ConfigSection *top, const void *values, Arena *a, Err *e);
-/* text as a path to open: beside the file that says so (else the main file) when it exists there, else as it is. Globs too. */
+/* text, a file or glob, as a path to open: beside the file that says so (else the main file) when it exists
+ * there, else as it is. */
 const char *config_path(const ConfigDoc *d, const ConfigNode *at, const char *text, Arena *a, Err *e);
 bool config_is_null(const ConfigNode *n);                /* NULL, or a plain null, ~ or nothing */
-bool config_parse_int(const char *text, int64_t *out);   /* 10, -3, 1_000, 1e4, 64k = 64000, 64Ki = 65536, 2M, 2Mi, 1G */
+/* 10, -3, 1_000, 1e4, 64k = 64000, 64Ki = 65536, 2M, 2Mi, 1G */
+bool config_parse_int(const char *text, int64_t *out);
 bool config_parse_float(const char *text, double *out);  /* finite only; false on overflow and underflow */
 /* Text for --help / `pare config schema`. */
 char *config_help(const ConfigSection *top, Arena *a, Err *e);
 int edit_distance(const char *a, const char *b);         /* Damerau-Levenshtein, for "did you mean" */
-const char *nearest_name(const char *name, const char *const *names, int n);   /* NULL when none is within 2 (or 1/3 of its length) */
+/* NULL when none is within 2 edits (or 1/3 of its length). */
+const char *nearest_name(const char *name, const char *const *names, int n);
 bool glob_match(const char *glob, const char *name);     /* '*' any run (dots too), '?' one, whole name */
 #endif

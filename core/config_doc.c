@@ -10,12 +10,12 @@
 
 #include "core/config_impl.h"
 
-/* ---- error lines -------------------------------------------------------------------------------------------------- */
+/* ---- error lines ------------------------------------------------------------------------------------ */
 int config_add_source(ConfigDoc *d, const char *file, const char *dir, const char *suffix)
 {
     size_t n = (size_t)d->n_source;
     ConfigSource *grown = arena_grow(d->a, d->source, n * sizeof *grown, (n + 1) * sizeof *grown, d->e);
-    char *own = arena_strdup(d->a, file, d->e);          /* each source has its own pointer: nodes are found by it */
+    char *own = arena_strdup(d->a, file, d->e); /* each source has its own pointer: nodes are found by it */
     if (!grown || !own) return 0;
     d->source = grown;
     d->source[n] = (ConfigSource){own, dir, suffix};
@@ -33,22 +33,24 @@ static void add_line(ConfigDoc *d, ConfigLine l)
 {
     for (int i = 0; i < d->n_error; i++) {
         const ConfigLine *o = &d->error[i];
-        if (o->source == l.source && o->line == l.line && o->col == l.col && strcmp(o->text, l.text) == 0) return;
+        if (o->source == l.source && o->line == l.line && o->col == l.col && strcmp(o->text, l.text) == 0)
+            return;
     }
     if (d->n_error >= CFG_MAX_ERRORS) { d->n_dropped++; return; }
     if (!d->error) d->error = arena_alloc(d->a, CFG_MAX_ERRORS * sizeof *d->error, d->e);
     if (d->error) d->error[d->n_error++] = l;
 }
 
-static void add_message(ConfigDoc *d, int source, int line, int col, const char *path, const char *fmt, va_list ap)
+static void add_message(ConfigDoc *d, int source, int line, int col, const char *path, const char *fmt,
+                        va_list ap)
 {
     char message[1024];
     vsnprintf(message, sizeof message, fmt, ap);
     for (char *c = message; *c; c++)
         if ((unsigned char)*c < 32) *c = ' ';
     const ConfigSource *s = &d->source[source];
-    char *text = arena_printf(d->a, d->e, "%s:%d:%d: %.300s%s%s%s", s->file, line, col, path, path[0] ? ": " : "", message,
-                              s->suffix ? s->suffix : "");
+    char *text = arena_printf(d->a, d->e, "%s:%d:%d: %.300s%s%s%s", s->file, line, col, path,
+                              path[0] ? ": " : "", message, s->suffix ? s->suffix : "");
     if (text) add_line(d, (ConfigLine){source, line, col, text});
 }
 
@@ -74,7 +76,8 @@ void config_error(ConfigDoc *d, const char *key, const char *fmt, ...)
     const char *written = key;
     const ConfigNode *value = config_find(d, key, &at, &written);
     if (value) at = value;
-    for (int i = 0; at && i < (value ? d->n_error : d->n_read_error); i++) {   /* not judged again once refused */
+    for (int i = 0; at && i < (value ? d->n_error : d->n_read_error);
+         i++) { /* not judged again once refused */
         const ConfigLine *l = &d->error[i];
         if (l->source == source_of(d, at) && l->line == at->line && l->col == at->col) return;
     }
@@ -120,7 +123,7 @@ const char *config_error_text(const ConfigDoc *d)
     return text;
 }
 
-/* ---- lookup --------------------------------------------------------------------------------------------------------- */
+/* ---- lookup ----------------------------------------------------------------------------------------- */
 /* Whole number in front of ']', -1 when there is none. */
 static int index_of(const char *text)
 {
@@ -130,7 +133,8 @@ static int index_of(const char *text)
     return config_parse_int(digits, &v) && v >= 0 && v < INT_MAX ? (int)v : -1;
 }
 
-const ConfigNode *config_find(const ConfigDoc *d, const char *path, const ConfigNode **at, const char **written)
+const ConfigNode *config_find(const ConfigDoc *d, const char *path, const ConfigNode **at,
+                              const char **written)
 {
     const ConfigNode *n = d->root;
     const char *p = path, *shown = "";
@@ -182,7 +186,7 @@ bool config_was_set(const ConfigDoc *d, const char *key)
     return !config_is_null(n) && strcmp(n->origin, "default") != 0;
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------ */
 static const char *folder_of(ConfigDoc *d, const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -222,7 +226,10 @@ static void load_includes(ConfigDoc *d, ConfigNode *map)
     map->key[i] = map->key[map->n - 1];
     map->n--;
     if (config_is_null(list)) return;
-    if (list->kind != NODE_LIST) { config_error_node(d, list, "include", "expected a list of files"); return; }
+    if (list->kind != NODE_LIST) {
+        config_error_node(d, list, "include", "expected a list of files");
+        return;
+    }
     for (int k = 0; k < list->n; k++) {
         const ConfigNode *item = list->item[k];
         if (item->kind != NODE_SCALAR || config_is_null(item))
@@ -260,7 +267,8 @@ static void load_text(ConfigDoc *d, const char *path, const char *text, size_t b
     ConfigNode *map = config_yaml(d, source, text, bytes, 0, d->source[source].file, "");
     bool empty = map ? config_is_null(map) : d->n_error == errors;
     bool sections = map && map->kind == NODE_MAP;
-    if (map && !empty && !sections) config_error_node(d, map, "", "expected sections, `name:` each with its keys below");
+    if (map && !empty && !sections)
+        config_error_node(d, map, "", "expected sections, `name:` each with its keys below");
     if (!empty && !sections) { d->n_missing++; return; }
     if (source == 0) d->main_read = true;
     if (sections) { load_includes(d, map); add_layer(d, map); }
@@ -312,7 +320,8 @@ static void read_override(ConfigDoc *d, const char *arg)
         return;
     }
     size_t len = eq ? (size_t)(eq - key) : strlen(key);
-    const char *name = arena_strndup(d->a, key, len, d->e), *value = arena_strdup(d->a, eq ? eq + 1 : "", d->e);
+    const char *name = arena_strndup(d->a, key, len, d->e),
+               *value = arena_strdup(d->a, eq ? eq + 1 : "", d->e);
     if (name && value) add_override(d, (ConfigOverride){name, value, source, (int)(key - arg), mode});
 }
 
@@ -323,14 +332,16 @@ static int compare_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* PARE_OPTIM__LEARNING_RATE=1e-4: two underscores part section and key; variables without them are not ours. */
+/* PARE_OPTIM__LEARNING_RATE=1e-4: two underscores part section and key; variables without them are not ours.
+ */
 static void read_environment(ConfigDoc *d)
 {
     const char *found[256];
     int n = 0;
     for (char **v = environ; v && *v; v++) {
         const char *eq = strchr(*v, '='), *two = strstr(*v, "__");
-        if (strncmp(*v, "PARE_", 5) == 0 && eq && two && two < eq && two > *v + 5 && n < CFG_COUNT(found)) found[n++] = *v;
+        if (strncmp(*v, "PARE_", 5) == 0 && eq && two && two < eq && two > *v + 5 && n < CFG_COUNT(found))
+            found[n++] = *v;
     }
     qsort(found, (size_t)n, sizeof found[0], compare_text);
     for (int i = 0; i < n; i++) {

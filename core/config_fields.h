@@ -1,4 +1,5 @@
-/* core/config_fields.h: CFG_* as struct members; include a .def after it, then core/config_undef.h (see core/config.h). */
+/* core/config_fields.h: CFG_* as struct members; include a .def after it, then core/config_undef.h (see
+ * core/config.h). */
 #define CFG_ENUM(name, def, values, later, help) const char *name;
 #define CFG_BOOL(name, def, help) bool name;
 #define CFG_INT(name, def, lo, hi, help) int64_t name;

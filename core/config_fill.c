@@ -1,4 +1,5 @@
-/* core/config_fill.c: the merged tree into typed structs: defaults first, then each value read as its field's type. */
+/* core/config_fill.c: the merged tree into typed structs: defaults first, then each value read as its field's
+ * type. */
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -7,9 +8,13 @@
 
 #include "core/config_impl.h"
 
-typedef struct AnyList { int n; void *v; } AnyList;     /* layout of ConfigStrs, ConfigInts, ConfigFloats, list members */
+typedef struct AnyList {
+    int n;
+    void *v;
+} AnyList; /* layout of ConfigStrs, ConfigInts, ConfigFloats, list members */
 
-static bool fill_section(ConfigDoc *d, const ConfigSection *s, const ConfigNode *map, char *out, const char *path);
+static bool fill_section(ConfigDoc *d, const ConfigSection *s, const ConfigNode *map, char *out,
+                         const char *path);
 
 static const char *kind_name(const ConfigNode *n)
 {
@@ -17,16 +22,17 @@ static const char *kind_name(const ConfigNode *n)
     return n->kind == NODE_MAP ? "a map" : "a single value";
 }
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------------ */
+/* ---- numbers ---------------------------------------------------------------------------------------- */
 static const char *range_text(ConfigDoc *d, const ConfigField *f)
 {
     bool open_lo = f->lo == CFG_ABOVE_0, open_hi = f->hi == CFG_BELOW_1;
     bool integer = f->type == CFG_T_INT || f->type == CFG_T_INTS;
     bool no_hi = f->hi >= (integer ? (double)INT64_MAX : CFG_ANY_HI);
     double lo = open_lo ? 0 : f->lo, hi = open_hi ? 1 : f->hi;
-    const char *text = no_hi ? arena_printf(d->a, d->e, open_lo ? "above %.15g" : "at least %.15g", lo)
-                     : lo == hi ? arena_printf(d->a, d->e, "%.15g", lo)
-                     : arena_printf(d->a, d->e, "in %c%.15g, %.15g%c", open_lo ? '(' : '[', lo, hi, open_hi ? ')' : ']');
+    const char *text = no_hi      ? arena_printf(d->a, d->e, open_lo ? "above %.15g" : "at least %.15g", lo)
+                       : lo == hi ? arena_printf(d->a, d->e, "%.15g", lo)
+                                  : arena_printf(d->a, d->e, "in %c%.15g, %.15g%c", open_lo ? '(' : '[', lo,
+                                                 hi, open_hi ? ')' : ']');
     return text ? text : "";
 }
 
@@ -96,7 +102,7 @@ static bool not_yet(ConfigDoc *d, const ConfigNode *v, const char *path)
     return false;
 }
 
-/* ---- enums ---------------------------------------------------------------------------------------------------------------- */
+/* ---- enums ------------------------------------------------------------------------------------------ */
 /* One choice of a list such as "val|concat-#|<number>": # stands for digits, <number> for any number. */
 static bool choice_matches(const char *choice, size_t len, const char *text)
 {
@@ -120,7 +126,8 @@ static bool in_choices(const char *choices, const char *text)
     return false;
 }
 
-static bool read_enum(ConfigDoc *d, const ConfigField *f, const ConfigNode *v, const char *path, const char **out)
+static bool read_enum(ConfigDoc *d, const ConfigField *f, const ConfigNode *v, const char *path,
+                      const char **out)
 {
     if (v->kind != NODE_SCALAR) {
         config_error_node(d, v, path, "expected one of %s, found %s", f->values, kind_name(v));
@@ -136,12 +143,12 @@ static bool read_enum(ConfigDoc *d, const ConfigField *f, const ConfigNode *v, c
         p += len + (p[len] == '|');
     }
     const char *near = nearest_name(v->text, name, n);
-    config_error_node(d, v, path, "\"%.60s\" is not one of %s%s%s%s", v->text, f->values, near ? " (did you mean " : "",
-                      near ? near : "", near ? "?)" : "");
+    config_error_node(d, v, path, "\"%.60s\" is not one of %s%s%s%s", v->text, f->values,
+                      near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
     return false;
 }
 
-/* ---- lists ---------------------------------------------------------------------------------------------------------------- */
+/* ---- lists ------------------------------------------------------------------------------------------ */
 static size_t item_size(ConfigType t)
 {
     return t == CFG_T_STRS ? sizeof(const char *) : t == CFG_T_INTS ? sizeof(int64_t) : sizeof(double);
@@ -178,14 +185,15 @@ static bool read_items(ConfigDoc *d, const ConfigField *f, const ConfigNode *v, 
         if (!at) return false;
         if (!structs) { ok = read_item(d, f, v->item[i], at, slot) && ok; continue; }
         const ConfigNode *item = config_resolve(d, v->item[i], at);
-        if (item && item->kind != NODE_MAP) config_error_node(d, item, at, "expected a map of keys, found %s", kind_name(item));
+        if (item && item->kind != NODE_MAP)
+            config_error_node(d, item, at, "expected a map of keys, found %s", kind_name(item));
         ok = item && item->kind == NODE_MAP && fill_section(d, f->sub(), item, slot, at) && ok;
     }
     memcpy(out, &list, sizeof list);
     return ok;
 }
 
-/* ---- one value ------------------------------------------------------------------------------------------------------------ */
+/* ---- one value -------------------------------------------------------------------------------------- */
 static bool read_scalar(ConfigDoc *d, const ConfigField *f, const ConfigNode *v, const char *path, char *out)
 {
     bool b;
@@ -222,7 +230,8 @@ static bool read_scalar(ConfigDoc *d, const ConfigField *f, const ConfigNode *v,
     return true;
 }
 
-static bool fill_value(ConfigDoc *d, const ConfigField *f, const ConfigNode *node, char *out, const char *path)
+static bool fill_value(ConfigDoc *d, const ConfigField *f, const ConfigNode *node, char *out,
+                       const char *path)
 {
     bool off;
     if (f->type == CFG_T_RAW) {
@@ -242,11 +251,12 @@ static bool fill_value(ConfigDoc *d, const ConfigField *f, const ConfigNode *nod
         config_error_node(d, v, path, "expected a map of keys, found %s", kind_name(v));
         return false;
     }
-    bool list = f->type == CFG_T_LIST || f->type == CFG_T_STRS || f->type == CFG_T_INTS || f->type == CFG_T_FLOATS;
+    bool list =
+        f->type == CFG_T_LIST || f->type == CFG_T_STRS || f->type == CFG_T_INTS || f->type == CFG_T_FLOATS;
     return list ? read_items(d, f, v, path, out) : read_scalar(d, f, v, path, out);
 }
 
-/* ---- defaults ------------------------------------------------------------------------------------------------------------- */
+/* ---- defaults --------------------------------------------------------------------------------------- */
 static bool fill_default_list(ConfigDoc *d, const ConfigField *f, char *out)
 {
     ConfigNode list = {.kind = NODE_LIST, .file = d->source[0].file, .origin = "default"};
@@ -264,14 +274,24 @@ static bool fill_default(ConfigDoc *d, const ConfigField *f, char *out, const ch
 {
     if (f->type == CFG_T_LATER || f->type == CFG_T_RAW || f->type == CFG_T_LIST) return true;
     if (f->type == CFG_T_MAP) return fill_section(d, f->sub(), NULL, out, path);
-    if (f->type == CFG_T_STRS || f->type == CFG_T_INTS || f->type == CFG_T_FLOATS) return fill_default_list(d, f, out);
+    if (f->type == CFG_T_STRS || f->type == CFG_T_INTS || f->type == CFG_T_FLOATS)
+        return fill_default_list(d, f, out);
     if (!f->def) return true;
-    if (f->type == CFG_T_FLOAT && strcmp(f->def, "NAN") == 0) { double nan = NAN; memcpy(out, &nan, sizeof nan); return true; }
-    ConfigNode n = {.kind = NODE_SCALAR, .text = f->def, .quoted = true, .file = d->source[0].file, .line = 1, .col = 1,
+    if (f->type == CFG_T_FLOAT && strcmp(f->def, "NAN") == 0) {
+        double nan = NAN;
+        memcpy(out, &nan, sizeof nan);
+        return true;
+    }
+    ConfigNode n = {.kind = NODE_SCALAR,
+                    .text = f->def,
+                    .quoted = true,
+                    .file = d->source[0].file,
+                    .line = 1,
+                    .col = 1,
                     .origin = "default"};
     int errors = d->n_error;
     const ConfigNode *v = config_resolve(d, &n, path);
-    if (!v) d->n_error = errors;                         /* what a default refers to is reported at its own place */
+    if (!v) d->n_error = errors; /* what a default refers to is reported at its own place */
     return v && read_scalar(d, f, v, path, out);
 }
 
@@ -281,7 +301,8 @@ static bool given(const ConfigNode *map, const char *name)
     return i >= 0 && !config_is_null(map->item[i]);
 }
 
-static bool fill_section(ConfigDoc *d, const ConfigSection *s, const ConfigNode *map, char *out, const char *path)
+static bool fill_section(ConfigDoc *d, const ConfigSection *s, const ConfigNode *map, char *out,
+                         const char *path)
 {
     bool ok = true;
     for (int i = 0; i < s->n; i++) {
@@ -298,9 +319,10 @@ static bool fill_section(ConfigDoc *d, const ConfigSection *s, const ConfigNode 
         const ConfigField *f = config_field(s, key->text);
         bool read = f && fill_value(d, f, map->item[i], out + f->offset, at);
         ok = ok && read;
-        if (f && !read && f->type != CFG_T_MAP) fill_default(d, f, out + f->offset, at);   /* so that rules can go on */
+        if (f && !read && f->type != CFG_T_MAP)
+            fill_default(d, f, out + f->offset, at); /* so that rules can go on */
         if (f) continue;
-        if (config_canonical(s, key->text) == key->text)     /* else a second spelling, reported while merging */
+        if (config_canonical(s, key->text) == key->text) /* else a second spelling, reported while merging */
             config_error_node(d, key, at, "unknown key%s", config_hint(d, s, key->text));
     }
     return ok;

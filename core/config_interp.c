@@ -1,5 +1,5 @@
-/* core/config_interp.c: ${section.key} and ${env:NAME,default} in values. A value that is nothing but one ${section.key}
- * takes that value whole, lists included; inside text the parts are put in. $${ stands for ${.
+/* core/config_interp.c: ${section.key} and ${env:NAME,default} in values. A value that is nothing but one
+ * ${section.key} takes that value whole, lists included; inside text the parts are put in. $${ stands for ${.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -129,7 +129,10 @@ static const ConfigNode *expand(Interp *x, const ConfigNode *n)
     ConfigDoc *d = x->d;
     if (!n || n->kind != NODE_SCALAR || !strstr(n->text, "${")) return n;
     for (int i = 0; i < d->n_busy; i++)
-        if (d->busy[i] == n->text) { fail(x, "values refer to each other in a circle through", "..."); return NULL; }
+        if (d->busy[i] == n->text) {
+            fail(x, "values refer to each other in a circle through", "...");
+            return NULL;
+        }
     if (d->n_busy >= CFG_MAX_DEPTH || ++d->n_expand > CFG_MAX_COPIES) {
         fail(x, "too many references, at", n->text);
         return NULL;

@@ -1,5 +1,6 @@
-/* core/config_merge.c: defaults, files, the selected arm, environment and command line laid over each other into one tree
- * of canonical names. A map is merged key by key, anything else is replaced; what comes later wins.
+/* core/config_merge.c: defaults, files, the selected arm, environment and command line laid over each other
+ * into one tree of canonical names. A map is merged key by key, anything else is replaced; what comes later
+ * wins.
  */
 #include <limits.h>
 #include <stdio.h>
@@ -47,7 +48,7 @@ const char *config_hint(ConfigDoc *d, const ConfigSection *s, const char *name)
     return text ? text : "";
 }
 
-/* ---- canonical names -------------------------------------------------------------------------------------------------- */
+/* ---- canonical names -------------------------------------------------------------------------------- */
 static void canonicalise(ConfigDoc *d, ConfigNode *map, const ConfigSection *s, const char *prefix)
 {
     for (int i = 0; i < map->n; i++) {
@@ -59,12 +60,14 @@ static void canonicalise(ConfigDoc *d, ConfigNode *map, const ConfigSection *s, 
             int other = config_index(map, name);
             if (other >= 0 && other != i) {
                 const ConfigNode *o = map->key[other];
-                if (strcmp(o->written, key->text) == 0) continue;   /* the same spelling twice is reported already */
+                if (strcmp(o->written, key->text) == 0)
+                    continue; /* the same spelling twice is reported already */
                 bool later = o->line > key->line || (o->line == key->line && o->col > key->col);
                 const char *shown = later ? o->written : key->text;
                 path = arena_printf(d->a, d->e, "%s%s%s", prefix, prefix[0] ? "." : "", shown);
-                config_error_node(d, later ? o : key, path ? path : "", "duplicate key, %s at line %d is the same",
-                                  later ? key->text : o->written, later ? key->line : o->line);
+                config_error_node(d, later ? o : key, path ? path : "",
+                                  "duplicate key, %s at line %d is the same", later ? key->text : o->written,
+                                  later ? key->line : o->line);
                 continue;
             }
             ConfigNode *renamed = arena_alloc(d->a, sizeof *renamed, d->e);
@@ -102,10 +105,11 @@ static void merge(ConfigDoc *d, ConfigNode *to, const ConfigNode *from, const Co
     }
 }
 
-/* ---- overrides -------------------------------------------------------------------------------------------------------- */
+/* ---- overrides -------------------------------------------------------------------------------------- */
 static bool starts_structure(char c) { return c == '[' || c == '{' || c == '"' || c == '\''; }
 
-ConfigNode *config_value_node(ConfigDoc *d, int source, const char *text, int col, const char *origin, const char *key)
+ConfigNode *config_value_node(ConfigDoc *d, int source, const char *text, int col, const char *origin,
+                              const char *key)
 {
     while (*text == ' ') { text++; col++; }
     if (starts_structure(*text)) return config_yaml(d, source, text, strlen(text), col - 1, origin, key);
@@ -161,7 +165,8 @@ static ConfigNode *enter(Walk *w, NodeKind kind)
     ConfigNode *v = w->at >= 0 ? w->in->item[w->at] : NULL;
     if (v && v->kind == kind) return v;
     if (v && !config_is_null(v)) {
-        walk_fail(w, w->col, w->written ? w->written : "this", kind == NODE_MAP ? " has no keys below it" : " is not a list");
+        walk_fail(w, w->col, w->written ? w->written : "this",
+                  kind == NODE_MAP ? " has no keys below it" : " is not a list");
         return NULL;
     }
     if (kind == NODE_LIST) { walk_fail(w, w->col, "the list is empty; +key=value appends", ""); return NULL; }
@@ -208,7 +213,8 @@ static bool walk(Walk *w)
         int col = w->o->col + 1 + (int)(p - w->o->key) + index;
         const char *part = arena_strndup(w->d->a, p + index, len, w->d->e);
         if (!part) return false;
-        if (len == 0 || (index && (p[1 + len] != ']' || first))) return walk_fail(w, col, "expected section.key or list[0]", "");
+        if (len == 0 || (index && (p[1 + len] != ']' || first)))
+            return walk_fail(w, col, "expected section.key or list[0]", "");
         if (!index && !first) {
             ConfigNode *map = enter(w, NODE_MAP);
             if (!map) return false;
@@ -247,7 +253,12 @@ static void apply(ConfigDoc *d, const ConfigOverride *o)
 {
     const char *file = d->source[o->source].file;
     bool env = strcmp(file, "<environment>") == 0;
-    Walk w = {.d = d, .o = o, .origin = env ? "environment" : "command line", .section = d->top, .in = d->root, .at = -1};
+    Walk w = {.d = d,
+              .o = o,
+              .origin = env ? "environment" : "command line",
+              .section = d->top,
+              .in = d->root,
+              .at = -1};
     if (!walk(&w)) return;
     if (o->mode == '~') {
         if (w.at < 0) return;
@@ -256,7 +267,8 @@ static void apply(ConfigDoc *d, const ConfigOverride *o)
         memmove(w.in->key + w.at, w.in->key + w.at + 1, (size_t)(w.in->n - w.at) * sizeof *w.in->key);
         return;
     }
-    ConfigNode *v = config_value_node(d, o->source, o->value, o->col + (int)strlen(o->key) + 2, w.origin, o->key);
+    ConfigNode *v =
+        config_value_node(d, o->source, o->value, o->col + (int)strlen(o->key) + 2, w.origin, o->key);
     if (!v) return;
     bool sub = w.field && (w.field->type == CFG_T_MAP || w.field->type == CFG_T_LIST);
     if (sub && v->kind == NODE_MAP) canonicalise(d, v, w.field->sub(), o->key);
@@ -295,7 +307,8 @@ void config_put_default(ConfigDoc *d, const char *key, const char *value)
         in = map;
         key = dot + 1;
     }
-    ConfigNode *name = config_new_node(d, NODE_SCALAR, arena_strdup(d->a, key, d->e), source, 1, 1, "default");
+    ConfigNode *name =
+        config_new_node(d, NODE_SCALAR, arena_strdup(d->a, key, d->e), source, 1, 1, "default");
     ConfigNode *v = config_new_node(d, NODE_SCALAR, arena_strdup(d->a, value, d->e), source, 1, 1, "default");
     if (in && name && v) { v->quoted = true; config_add(d, in, name, v); }
 }

@@ -9,8 +9,8 @@
 
 enum { LONGEST = 64 };
 
-/* Insertions, deletions, replacements and swaps of neighbours (optimal string alignment). Names longer than 64
- * characters are as far apart as the longer one is long. */
+/* Insertions, deletions, replacements and swaps of neighbours (optimal string alignment). Names longer than
+ * 64 characters are as far apart as the longer one is long. */
 int edit_distance(const char *a, const char *b)
 {
     int row[3][LONGEST + 1];
@@ -60,7 +60,8 @@ bool glob_match(const char *glob, const char *name)
     return *glob == 0;
 }
 
-/* Copies digits without the underscores between them. Returns what follows, NULL when there is no digit or one stands wrong. */
+/* Copies digits without the underscores between them. Returns what follows, NULL when there is no digit or
+ * one stands wrong. */
 static const char *take_digits(const char *p, char **out, const char *end)
 {
     const char *start = p;
@@ -74,7 +75,8 @@ static const char *take_digits(const char *p, char **out, const char *end)
     return p;
 }
 
-/* [+-]digits[.digits][e[+-]digits] into buf as strtod reads it; *kind: 0 integer, 1 exponent only, 2 with a point. */
+/* [+-]digits[.digits][e[+-]digits] into buf as strtod reads it; *kind: 0 integer, 1 exponent only, 2 with a
+ * point. */
 static const char *take_number(const char *p, char *buf, size_t room, int *kind)
 {
     char *out = buf, *end = buf + room - 1;

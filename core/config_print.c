@@ -1,4 +1,5 @@
-/* core/config_print.c: typed structs back to YAML (every key, defaults included), and the help text, from the tables. */
+/* core/config_print.c: typed structs back to YAML (every key, defaults included), and the help text, from the
+ * tables. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,8 +74,9 @@ static void print_raw(ConfigText *t, const ConfigNode *n)
 {
     bool map = n->kind == NODE_MAP;
     if (n->kind == NODE_SCALAR) {
-        bool safe = !n->quoted && n->text[0] && strspn(n->text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                                               "0123456789_./+") == strlen(n->text);
+        bool safe = !n->quoted && n->text[0] &&
+                    strspn(n->text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                    "0123456789_./+") == strlen(n->text);
         if (safe) config_put(t, n->text, strlen(n->text));
         else if (config_is_null(n)) config_putf(t, "null");
         else print_quoted(t, n->text, false);
@@ -131,7 +133,8 @@ static void print_origin(Printer *p, const char *path)
     else config_putf(&p->t, "  # %s", n->origin);
 }
 
-static void print_section(Printer *p, const ConfigSection *s, const char *at, int indent, const char *path, bool item);
+static void print_section(Printer *p, const ConfigSection *s, const char *at, int indent, const char *path,
+                          bool item);
 
 static void print_structs(Printer *p, const ConfigField *f, const char *at, int indent, const char *path)
 {
@@ -148,7 +151,8 @@ static void print_structs(Printer *p, const ConfigField *f, const char *at, int 
 }
 
 /* item: the first key follows a dash and is not indented. */
-static void print_section(Printer *p, const ConfigSection *s, const char *at, int indent, const char *path, bool item)
+static void print_section(Printer *p, const ConfigSection *s, const char *at, int indent, const char *path,
+                          bool item)
 {
     for (int i = 0; i < s->n && !p->t.e->code; i++) {
         const ConfigField *f = &s->field[i];
@@ -173,7 +177,8 @@ static void print_section(Printer *p, const ConfigSection *s, const char *at, in
     }
 }
 
-static char *print_all(const ConfigDoc *d, const ConfigSection *top, const void *values, bool origins, Arena *a, Err *e)
+static char *print_all(const ConfigDoc *d, const ConfigSection *top, const void *values, bool origins,
+                       Arena *a, Err *e)
 {
     Printer p = {.t = {.a = a, .e = e}, .d = d, .origins = origins};
     print_section(&p, top, values, 0, "", false);
@@ -190,11 +195,12 @@ char *config_show(const ConfigDoc *d, const ConfigSection *top, const void *valu
     return print_all(d, top, values, true, a, e);
 }
 
-/* ---- help ----------------------------------------------------------------------------------------------------------------- */
+/* ---- help ------------------------------------------------------------------------------------------- */
 static const char *type_name(ConfigType t)
 {
-    static const char *const name[] = {"bool", "int", "float", "text", "choice", "list of texts", "list of ints",
-                                       "list of floats", "map", "list of maps", "value", "later"};
+    static const char *const name[] = {"bool",   "int",           "float",        "text",
+                                       "choice", "list of texts", "list of ints", "list of floats",
+                                       "map",    "list of maps",  "value",        "later"};
     return name[t];
 }
 
@@ -202,7 +208,8 @@ static void help_range(ConfigText *t, const ConfigField *f)
 {
     bool bounded = f->hi < (f->type == CFG_T_INT ? (double)INT64_MAX : CFG_ANY_HI);
     if (f->later && f->type != CFG_T_ENUM) config_putf(t, ", only this in this version");
-    else if (f->lo > CFG_ANY_LO && bounded) config_putf(t, ", %g to %g", f->lo == CFG_ABOVE_0 ? 0 : f->lo, f->hi);
+    else if (f->lo > CFG_ANY_LO && bounded)
+        config_putf(t, ", %g to %g", f->lo == CFG_ABOVE_0 ? 0 : f->lo, f->hi);
     else if (f->lo > CFG_ANY_LO) config_putf(t, ", from %g", f->lo == CFG_ABOVE_0 ? 0 : f->lo);
 }
 

@@ -1,4 +1,5 @@
-/* core/config_table.h: CFG_* as ConfigField initialisers for the struct named by CFG_STRUCT (see core/config.h). */
+/* core/config_table.h: CFG_* as ConfigField initialisers for the struct named by CFG_STRUCT (see
+ * core/config.h). */
 #define CFG_AT(name) offsetof(CFG_STRUCT, name), sizeof(((CFG_STRUCT *)0)->name)
 #define CFG_ENUM(name, def, values, later, help) \
     {#name, CFG_T_ENUM, CFG_AT(name), def, 0, 0, values, later, help, NULL},

@@ -1,7 +1,9 @@
-/* core/config_yaml.c: YAML text to ConfigNodes through libyaml's event interface, which gives every alias, tag and mark.
+/* core/config_yaml.c: YAML text to ConfigNodes through libyaml's event interface, which gives every alias,
+ * tag and mark.
  *
- * Stricter than YAML: no tabs, no tags, no duplicate keys, one document, keys are plain names; nesting <= 32 levels,
- * aliases expand to <= 10,000 values (an alias is a copy, so nothing is shared and nothing can contain itself).
+ * Stricter than YAML: no tabs, no tags, no duplicate keys, one document, keys are plain names; nesting <= 32
+ * levels, aliases expand to <= 10,000 values (an alias is a copy, so nothing is shared and nothing can
+ * contain itself).
  */
 #include <string.h>
 #include <yaml.h>
@@ -100,9 +102,13 @@ static void fail_parser(Yaml *y, const char *text, size_t bytes)
             else if (((unsigned char)text[i] & 0xc0) != 0x80) col++;
         }
     }
+    if (y->prefix[0] && line > 1) {
+        line = 1;
+        col = y->col0 + (int)bytes + 1;
+    } /* behind the end of an override */
     if (!y->failed)
-        config_error_at(y->d, y->source, line, col, y->prefix, "not YAML: %s%s%s", p->problem ? p->problem : "?",
-                        p->context ? ", " : "", p->context ? p->context : "");
+        config_error_at(y->d, y->source, line, col, y->prefix, "not YAML: %s%s%s",
+                        p->problem ? p->problem : "?", p->context ? ", " : "", p->context ? p->context : "");
     y->failed = true;
 }
 
@@ -157,8 +163,14 @@ static ConfigNode *read_alias(Yaml *y, const yaml_event_t *ev)
         if (strcmp(y->anchor[i].name, name) != 0) continue;
         const ConfigNode *from = y->anchor[i].node;
         y->d->n_copy += count_nodes(from, CFG_MAX_COPIES);
-        if (y->d->n_copy > CFG_MAX_COPIES) { fail(y, ev->start_mark, "aliases expand to more than 10000 values"); return NULL; }
-        if (y->depth + height(from) > CFG_MAX_DEPTH) { fail(y, ev->start_mark, "nested deeper than 32 levels"); return NULL; }
+        if (y->d->n_copy > CFG_MAX_COPIES) {
+            fail(y, ev->start_mark, "aliases expand to more than 10000 values");
+            return NULL;
+        }
+        if (y->depth + height(from) > CFG_MAX_DEPTH) {
+            fail(y, ev->start_mark, "nested deeper than 32 levels");
+            return NULL;
+        }
         ConfigNode *n = config_copy(y->d, from);
         if (n) { n->line = line_of(ev->start_mark); n->col = col_of(y, ev->start_mark); }
         return n;
@@ -171,7 +183,10 @@ static ConfigNode *read_scalar(Yaml *y, const yaml_event_t *ev)
 {
     size_t n = ev->data.scalar.length;
     const char *raw = (const char *)ev->data.scalar.value;
-    if (ev->data.scalar.tag) { fail(y, ev->start_mark, "tags are not read: the key gives the type"); return NULL; }
+    if (ev->data.scalar.tag) {
+        fail(y, ev->start_mark, "tags are not read: the key gives the type");
+        return NULL;
+    }
     if (memchr(raw, 0, n)) { fail(y, ev->start_mark, "a zero byte in a value"); return NULL; }
     char *text = arena_strndup(y->d->a, raw, n, y->d->e);
     ConfigNode *node = text ? at_mark(y, NODE_SCALAR, text, ev->start_mark) : NULL;
@@ -283,19 +298,23 @@ static ConfigNode *read_document(Yaml *y)
         if (ev.type == YAML_STREAM_END_EVENT) done = true;
         else if (ev.type == YAML_DOCUMENT_START_EVENT) {
             if (root) fail(y, ev.start_mark, "a second document: one file holds one configuration");
-        } else if (ev.type != YAML_STREAM_START_EVENT && ev.type != YAML_DOCUMENT_END_EVENT) root = read_node(y, &ev);
+        } else if (ev.type != YAML_STREAM_START_EVENT && ev.type != YAML_DOCUMENT_END_EVENT)
+            root = read_node(y, &ev);
         yaml_event_delete(&ev);
     }
     return done && !y->failed ? root : NULL;
 }
 
-ConfigNode *config_yaml(ConfigDoc *d, int source, const char *text, size_t bytes, int col0, const char *origin,
-                        const char *prefix)
+ConfigNode *config_yaml(ConfigDoc *d, int source, const char *text, size_t bytes, int col0,
+                        const char *origin, const char *prefix)
 {
     Yaml y = {.d = d, .source = source, .col0 = col0, .origin = origin, .prefix = prefix};
     if (bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { text += 3; bytes -= 3; }
     if (!check_tabs(&y, text, bytes)) return NULL;
-    if (!yaml_parser_initialize(&y.parser)) { err_set(d->e, ERR_MEMORY, "libyaml: out of memory"); return NULL; }
+    if (!yaml_parser_initialize(&y.parser)) {
+        err_set(d->e, ERR_MEMORY, "libyaml: out of memory");
+        return NULL;
+    }
     yaml_parser_set_input_string(&y.parser, (const unsigned char *)text, bytes);
     yaml_parser_set_encoding(&y.parser, YAML_UTF8_ENCODING);
     ConfigNode *root = read_document(&y);

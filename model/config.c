@@ -7,7 +7,8 @@ static const ConfigField model_init_fields[] = {
 #include "model/init.def"
 #include "core/config_undef.h"
 };
-CFG_SECTION(model_init_section, "init", ModelInitConfig, model_init_fields, "a fresh model, in names of Hugging Face config.json")
+CFG_SECTION(model_init_section, "init", ModelInitConfig, model_init_fields,
+            "a fresh model, in names of Hugging Face config.json")
 
 static const ConfigField model_fields[] = {
 #define CFG_STRUCT ModelConfig

@@ -1,6 +1,7 @@
 /* model/config_impl.h: configuration of the model and of its teacher.
  *
- *   ModelConfig m;  m.path, m.init.hidden_size, m.init.arch ...      // filled by config_load (train/config_impl.h)
+ *   ModelConfig m;  m.path, m.init.hidden_size, m.init.arch ...      // filled by config_load
+ * (train/config_impl.h)
  */
 #ifndef MODEL_CONFIG_IMPL_H
 #define MODEL_CONFIG_IMPL_H

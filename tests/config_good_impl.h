@@ -1,5 +1,4 @@
-/* tests/config_good_impl.h: documents that must be accepted. DOC is the least that trains: three lines. */
-#define DOC "version: 1\nmodel: {path: m}\ndata: {train: [{path: t.txt}]}\n"
+/* tests/config_good_impl.h: documents that must be accepted. */
 #define INIT "hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 128"
 #define FRESH "version: 1\ndata: {train: [{path: t.txt}], seq_len: 64}\n"
 
@@ -23,7 +22,8 @@ static const char *const good[] = {
     DOC "run:\n",
     DOC "device: {backend: cpu, threads: 4, blas: builtin, precision: float64}\n",
     DOC "device: {index: 0, tf32: true, allocator_mb: 0, huge_pages: false}\n",
-    "version: 1\nmodel: {path: m, dtype: float32, attention: flash, activation_checkpointing: block, dropout: 0,\n"
+    "version: 1\nmodel: {path: m, dtype: float32, attention: flash, activation_checkpointing: block, "
+    "dropout: 0,\n"
     "  freeze: [model.layers.0.*, off, no, 12]}\ndata: {train: [{path: t}]}\n",
     FRESH "model: {init: {arch: llama, " INIT "}}\n",
     FRESH "model: {init: {arch: gpt2, hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4}}\n",
@@ -35,9 +35,11 @@ static const char *const good[] = {
     DOC "teacher: {path: t, dtype: float32, device: same, quantize: none, cache: null}\n",
     DOC "tokenizer: {path: k, add_bos: true, must_match_teacher: false}\n",
     DOC "tokenizer: {path: bytes, add_bos: auto}\n",
-    "version: 1\nmodel: {path: m}\ndata: {train: [{path: a, format: bin_llmc, weight: 2}, {path: b, format: text,\n"
+    "version: 1\nmodel: {path: m}\ndata: {train: [{path: a, format: bin_llmc, weight: 2}, {path: b, format: "
+    "text,\n"
     "  split: \"train[:95%]\"}], val: [{path: c, format: bin_nanogpt}], seq_len: 1_024}\n",
-    "version: 1\nmodel: {path: m}\ndata: {train: [{path: a}], cutoff_len: 64, packing: concat, shuffle: false,\n"
+    "version: 1\nmodel: {path: m}\ndata: {train: [{path: a}], cutoff_len: 64, packing: concat, shuffle: "
+    "false,\n"
     "  max_samples: 2M, eot: append, document_separator: \"<|endoftext|>\", window_bos: true, workers: 0,\n"
     "  on_bad_line: skip, vocab_check: clip}\n",
     "version: 1\nmodel: {path: m}\ndata: {train: [{path: a}], block_size: 64Ki}\n",
@@ -59,7 +61,8 @@ static const char *const good[] = {
     DOC "schedule: {name: inverse_sqrt, cycles: 3}\n",
     DOC "distill: {kd_temperature: 4, kd_ratio: 0.9, scale_t2: no, chunk_tokens: 64, top_k: 0}\n",
     DOC "distill: {alpha: 2, kd_ce_alpha: 0, top_k_mode: rest_bucket, balance: static}\n",
-    DOC "distill: {features: [{student: layers.1.out, teacher: layers.3.out, loss: cosine, projector: auto}]}\n",
+    DOC
+    "distill: {features: [{student: layers.1.out, teacher: layers.3.out, loss: cosine, projector: auto}]}\n",
     DOC "distill: {layer_map: uniform, features: [{student: \"layers.{s}.q\", teacher: \"layers.{t}.q\"}]}\n",
     DOC "distill: {layer_map: [[0, 1], [1, 3]], projector_learning_rate: 1e-3}\n",
     DOC "lora: {enabled: false}\nprune: {enabled: false}\nqat: {enabled: off}\nquantize: {}\nstages: null\n",
@@ -68,11 +71,15 @@ static const char *const good[] = {
     DOC "eval: {every_steps: 100, at_start: false, batch_size: 4, max_batches: 10, compare_teacher: true}\n",
     DOC "eval: {eval_steps: 5, perplexity: {protocol: concat-2048}}\n",
     DOC "eval: {perplexity: {enabled: true, protocol: stride, window: 1024, stride: 512}}\n",
-    DOC "eval: {perplexity: {protocol: llamacpp}, generate: {prompts: [\"Once: upon\", 'a ''b'''], top_p: 1}}\n",
-    DOC "checkpoint: {save_steps: 0, every_minutes: 0.5, keep_last: 1, keep_best: {mode: max, n: 2}, async: false}\n",
+    DOC
+    "eval: {perplexity: {protocol: llamacpp}, generate: {prompts: [\"Once: upon\", 'a ''b'''], top_p: 1}}\n",
+    DOC "checkpoint: {save_steps: 0, every_minutes: 0.5, keep_last: 1, keep_best: {mode: max, n: 2}, async: "
+        "false}\n",
     DOC "checkpoint: {compression: none, gzip_level: 1, max_file_gb: 0, verify_on_load: true}\n",
-    DOC "log: {level: debug, logging_steps: 1, console: plain, csv: false, tensorboard: no, profile: {steps: 3}}\n",
-    DOC "export: [{format: hf, path: out, dtype: bfloat16}, {format: llama2c, path: m.bin, merge_lora: true}]\n",
+    DOC "log: {level: debug, logging_steps: 1, console: plain, csv: false, tensorboard: no, profile: {steps: "
+        "3}}\n",
+    DOC
+    "export: [{format: hf, path: out, dtype: bfloat16}, {format: llama2c, path: m.bin, merge_lora: true}]\n",
     DOC "dist: {enabled: auto, world_size: 0, backend: none, strategy: ddp, bucket_mb: 25}\n",
     DOC "run: {name: &n abc, output_dir: *n}\n",
     DOC "run: {name: a, output_dir: \"out/${run.name}/${optim.lr}\"}\noptim: {lr: 1e-3}\n",

@@ -1,4 +1,5 @@
-/* tests/test_config_names.c: nearness of names, globs, numbers as people write them, and the tables themselves. */
+/* tests/test_config_names.c: nearness of names, globs, numbers as people write them, and the tables
+ * themselves. */
 #include <string.h>
 
 #include "tests/test.h"
@@ -16,15 +17,20 @@ TEST(config, names_globs_numbers)
     ASSERT_STR(nearest_name("laerning_rate", names, 4), "learning_rate");
     ASSERT_STR(nearest_name("beta", names, 4), "betas");
     ASSERT(nearest_name("zzz", names, 4) == NULL && nearest_name("x", names, 4) == NULL);
-    ASSERT(glob_match("model.*.weight", "model.layers.0.q.weight") && glob_match("*", "") && glob_match("a?c", "abc"));
-    ASSERT(!glob_match("model.*.weight", "model.layers.0.q.bias") && !glob_match("a", "ab") && !glob_match("?", ""));
-    ASSERT(glob_match("*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaab") && !glob_match("*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaa"));
+    ASSERT(glob_match("model.*.weight", "model.layers.0.q.weight") && glob_match("*", "") &&
+           glob_match("a?c", "abc"));
+    ASSERT(!glob_match("model.*.weight", "model.layers.0.q.bias") && !glob_match("a", "ab") &&
+           !glob_match("?", ""));
+    ASSERT(glob_match("*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaab") &&
+           !glob_match("*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaa"));
     ASSERT(config_parse_int("64Ki", &i) && i == 65536);
     ASSERT(config_parse_int("-1_000", &i) && i == -1000);
     ASSERT(config_parse_int("9223372036854775807", &i) && i == INT64_MAX);
     ASSERT(!config_parse_int("9223372036854775808", &i) && !config_parse_int("9300000000G", &i));
-    ASSERT(!config_parse_int("_1", &i) && !config_parse_int("1_", &i) && !config_parse_int("", &i) && !config_parse_int("k", &i));
-    ASSERT(config_parse_int("1e3", &i) && i == 1000 && !config_parse_int("1e-3", &i) && !config_parse_int("1e30", &i));
+    ASSERT(!config_parse_int("_1", &i) && !config_parse_int("1_", &i) && !config_parse_int("", &i) &&
+           !config_parse_int("k", &i));
+    ASSERT(config_parse_int("1e3", &i) && i == 1000 && !config_parse_int("1e-3", &i) &&
+           !config_parse_int("1e30", &i));
     ASSERT(config_parse_float(".5", &x) && x == 0.5 && config_parse_float("1_0.e-1", &x) && x == 1.0);
     ASSERT(!config_parse_float(".", &x) && !config_parse_float("1e", &x) && !config_parse_float("1 ", &x));
     ASSERT_EQ(config_seconds("1h30m"), 5400.0);

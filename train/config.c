@@ -1,4 +1,5 @@
-/* train/config.c: config_load: the file and its overrides as a Config, with the rules between keys (product page 4). */
+/* train/config.c: config_load: the file and its overrides as a Config, with the rules between keys (product
+ * page 4). */
 #include <glob.h>
 #include <math.h>
 #include <stdio.h>
@@ -9,7 +10,10 @@
 
 double config_seconds(const char *text)
 {
-    static const struct { char unit; double seconds; } units[] = {{'d', 86400}, {'h', 3600}, {'m', 60}, {'s', 1}};
+    static const struct {
+        char unit;
+        double seconds;
+    } units[] = {{'d', 86400}, {'h', 3600}, {'m', 60}, {'s', 1}};
     double total = 0;
     for (const char *p = text; p && *p;) {
         char number[32];
@@ -25,20 +29,24 @@ double config_seconds(const char *text)
     return total;
 }
 
-/* ---- rules, one function per section -------------------------------------------------------------------------------------- */
+/* ---- rules, one function per section ---------------------------------------------------------------- */
 static void check_top(Config *c)
 {
     ConfigDoc *d = c->doc;
-    if (!config_was_set(d, "version")) config_error(d, "version", "required; this program reads `version: 1`");
+    if (!config_was_set(d, "version"))
+        config_error(d, "version", "required; this program reads `version: 1`");
     if (c->run.time_limit && config_seconds(c->run.time_limit) <= 0)
-        config_error(d, "run.time_limit", "\"%.40s\" is not a duration such as 90m, 4h or 1h30m", c->run.time_limit);
-    if (c->run.resume && !c->run.resume[0]) config_error(d, "run.resume", "expected auto, never or a checkpoint");
+        config_error(d, "run.time_limit", "\"%.40s\" is not a duration such as 90m, 4h or 1h30m",
+                     c->run.time_limit);
+    if (c->run.resume && !c->run.resume[0])
+        config_error(d, "run.resume", "expected auto, never or a checkpoint");
     if (c->run.output_dir && !c->run.output_dir[0]) config_error(d, "run.output_dir", "a folder is required");
     bool distill = c->run.recipe && strcmp(c->run.recipe, "distill") == 0;
     if (distill && !c->teacher.path) config_error(d, "teacher.path", "required for run.recipe: distill");
     for (int i = 0; i < c->seeds.n; i++)
         for (int k = 0; k < i; k++)
-            if (c->seeds.v[i] == c->seeds.v[k]) config_error(d, "seeds", "%lld is listed twice", (long long)c->seeds.v[i]);
+            if (c->seeds.v[i] == c->seeds.v[k])
+                config_error(d, "seeds", "%lld is listed twice", (long long)c->seeds.v[i]);
 }
 
 static void check_init_heads(Config *c, const ModelInitConfig *m, bool gpt2)
@@ -47,12 +55,15 @@ static void check_init_heads(Config *c, const ModelInitConfig *m, bool gpt2)
     int64_t heads = m->num_attention_heads, kv = m->num_key_value_heads;
     bool written_dim = config_was_set(d, "model.init.head_dim") && m->head_dim > 0;
     if (heads > 0 && m->hidden_size > 0 && !written_dim && m->hidden_size % heads)
-        config_error(d, "model.init.num_attention_heads", "%lld heads do not divide hidden_size %lld; give head_dim",
-                     (long long)heads, (long long)m->hidden_size);
+        config_error(d, "model.init.num_attention_heads",
+                     "%lld heads do not divide hidden_size %lld; give head_dim", (long long)heads,
+                     (long long)m->hidden_size);
     if (heads > 0 && kv > 0 && heads % kv)
-        config_error(d, "model.init.num_key_value_heads", "must divide num_attention_heads %lld", (long long)heads);
+        config_error(d, "model.init.num_key_value_heads", "must divide num_attention_heads %lld",
+                     (long long)heads);
     if (gpt2 && heads > 0 && kv > 0 && kv != heads)
-        config_error(d, "model.init.num_key_value_heads", "gpt2 has one per query head (%lld)", (long long)heads);
+        config_error(d, "model.init.num_key_value_heads", "gpt2 has one per query head (%lld)",
+                     (long long)heads);
     if (gpt2 && heads > 0 && written_dim && m->head_dim * heads != m->hidden_size)
         config_error(d, "model.init.head_dim", "gpt2 has hidden_size / num_attention_heads");
     if (!gpt2 && m->head_dim % 2)
@@ -76,17 +87,21 @@ static void check_init(Config *c)
     ConfigDoc *d = c->doc;
     bool gpt2 = m->arch && strcmp(m->arch, "gpt2") == 0;
     if (m->hidden_size == 0) config_error(d, "model.init.hidden_size", "required for a fresh model");
-    if (m->num_hidden_layers == 0) config_error(d, "model.init.num_hidden_layers", "required for a fresh model");
-    if (m->num_attention_heads == 0) config_error(d, "model.init.num_attention_heads", "required for a fresh model");
+    if (m->num_hidden_layers == 0)
+        config_error(d, "model.init.num_hidden_layers", "required for a fresh model");
+    if (m->num_attention_heads == 0)
+        config_error(d, "model.init.num_attention_heads", "required for a fresh model");
     if (m->intermediate_size == 0 && !gpt2)
-        config_error(d, "model.init.intermediate_size", "required for a fresh %s model", m->arch ? m->arch : "");
+        config_error(d, "model.init.intermediate_size", "required for a fresh %s model",
+                     m->arch ? m->arch : "");
     derive_init(c, m, gpt2);
     check_init_heads(c, m, gpt2);
     if (c->data.seq_len <= m->max_position_embeddings) return;
-    const char *key = config_was_set(d, "data.seq_len") ? "data.seq_len" : "model.init.max_position_embeddings";
+    const char *key =
+        config_was_set(d, "data.seq_len") ? "data.seq_len" : "model.init.max_position_embeddings";
     if (gpt2)
-        config_error(d, key, "sequences of %lld tokens in a model of %lld positions", (long long)c->data.seq_len,
-                     (long long)m->max_position_embeddings);
+        config_error(d, key, "sequences of %lld tokens in a model of %lld positions",
+                     (long long)c->data.seq_len, (long long)m->max_position_embeddings);
     else
         log_warn("%s: %lld tokens, beyond the model's %lld positions", key, (long long)c->data.seq_len,
                  (long long)m->max_position_embeddings);
@@ -125,17 +140,19 @@ static void check_train(Config *c)
     TrainConfig *t = &c->train;
     ConfigDoc *d = c->doc;
     int64_t micro = t->batch_size * c->data.seq_len;
-    if (t->max_steps == 0 && t->epochs == 0) config_error(d, "train.max_steps", "0 steps: give epochs or max_steps");
+    if (t->max_steps == 0 && t->epochs == 0)
+        config_error(d, "train.max_steps", "0 steps: give epochs or max_steps");
     if (t->tokens_per_step == 0) return;
     if (micro <= 0 || t->tokens_per_step % micro) {
-        config_error(d, "train.tokens_per_step", "%lld is not a multiple of batch_size %lld times data.seq_len %lld",
+        config_error(d, "train.tokens_per_step",
+                     "%lld is not a multiple of batch_size %lld times data.seq_len %lld",
                      (long long)t->tokens_per_step, (long long)t->batch_size, (long long)c->data.seq_len);
         return;
     }
     int64_t steps = t->tokens_per_step / micro;
     if (config_was_set(d, "train.gradient_accumulation_steps") && t->gradient_accumulation_steps != steps)
-        config_error(d, "train.gradient_accumulation_steps", "exclusive with train.tokens_per_step, which makes it %lld",
-                     (long long)steps);
+        config_error(d, "train.gradient_accumulation_steps",
+                     "exclusive with train.tokens_per_step, which makes it %lld", (long long)steps);
     t->gradient_accumulation_steps = steps;
 }
 
@@ -155,8 +172,8 @@ static void check_optim(Config *c)
     if (s->warmup_steps > 0 && s->warmup_ratio > 0)
         config_error(d, "schedule.warmup_ratio", "exclusive with schedule.warmup_steps");
     if (c->train.max_steps > 0 && s->warmup_steps >= c->train.max_steps)
-        config_error(d, "schedule.warmup_steps", "%lld is not less than train.max_steps %lld", (long long)s->warmup_steps,
-                     (long long)c->train.max_steps);
+        config_error(d, "schedule.warmup_steps", "%lld is not less than train.max_steps %lld",
+                     (long long)s->warmup_steps, (long long)c->train.max_steps);
     bool wsd = s->name && strcmp(s->name, "wsd") == 0;
     if (wsd && s->warmup_ratio + s->decay_ratio > 1)
         config_error(d, "schedule.decay_ratio", "warmup_ratio and decay_ratio together exceed 1");
@@ -192,9 +209,13 @@ static void check_feature(Config *c, int i)
         snprintf(at, sizeof at, "distill.features[%d].%s", i, side ? "teacher" : "student");
         if (!text[side]) config_error(c->doc, at, "required: a hook point such as layers.3.out");
         else if (!is_hook(text[side], side ? "{t}" : "{s}", &is_template[side]))
-            config_error(c->doc, at, "\"%.60s\" is not a hook point (embed, layers.N.{attn_in,q,k,v,attn_scores,attn_probs,"
-                         "attn_out,mlp_in,mlp_out,out}, final_norm, logits)", text[side]);
-        else if (is_template[side] && !c->distill.layer_map) config_error(c->doc, at, "a template needs distill.layer_map");
+            config_error(
+                c->doc, at,
+                "\"%.60s\" is not a hook point (embed, layers.N.{attn_in,q,k,v,attn_scores,attn_probs,"
+                "attn_out,mlp_in,mlp_out,out}, final_norm, logits)",
+                text[side]);
+        else if (is_template[side] && !c->distill.layer_map)
+            config_error(c->doc, at, "a template needs distill.layer_map");
     }
 }
 
@@ -207,15 +228,19 @@ static bool is_layer_number(const ConfigNode *n)
 static void check_layer_map(Config *c)
 {
     const ConfigNode *m = c->distill.layer_map;
-    bool ok = !m || (m->kind == NODE_SCALAR && (strcmp(m->text, "uniform") == 0 || strcmp(m->text, "last") == 0));
+    bool ok =
+        !m || (m->kind == NODE_SCALAR && (strcmp(m->text, "uniform") == 0 || strcmp(m->text, "last") == 0));
     if (m && m->kind == NODE_LIST) {
         ok = m->n > 0;
         for (int i = 0; i < m->n; i++) {
             const ConfigNode *p = m->item[i];
-            ok = ok && p->kind == NODE_LIST && p->n == 2 && is_layer_number(p->item[0]) && is_layer_number(p->item[1]);
+            ok = ok && p->kind == NODE_LIST && p->n == 2 && is_layer_number(p->item[0]) &&
+                 is_layer_number(p->item[1]);
         }
     }
-    if (!ok) config_error(c->doc, "distill.layer_map", "expected uniform, last, or pairs [[student, teacher], ...]");
+    if (!ok)
+        config_error(c->doc, "distill.layer_map",
+                     "expected uniform, last, or pairs [[student, teacher], ...]");
 }
 
 static void check_distill(Config *c)
@@ -224,8 +249,10 @@ static void check_distill(Config *c)
     if (isnan(k->ce_weight)) k->ce_weight = k->alpha < 1 ? 1 - k->alpha : 0;
     check_layer_map(c);
     for (int i = 0; i < k->features.n; i++) check_feature(c, i);
-    if (c->run.recipe && strcmp(c->run.recipe, "distill") == 0 && k->alpha == 0 && k->ce_weight == 0 && k->features.n == 0)
-        config_error(c->doc, "distill.alpha", "alpha and ce_weight are 0 and there are no features: nothing to learn from");
+    if (c->run.recipe && strcmp(c->run.recipe, "distill") == 0 && k->alpha == 0 && k->ce_weight == 0 &&
+        k->features.n == 0)
+        config_error(c->doc, "distill.alpha",
+                     "alpha and ce_weight are 0 and there are no features: nothing to learn from");
 }
 
 static void check_rest(Config *c)
@@ -245,7 +272,7 @@ static void check_rest(Config *c)
     }
 }
 
-/* ---- paths, arms, loading --------------------------------------------------------------------------------------------------- */
+/* ---- paths, arms, loading --------------------------------------------------------------------------- */
 static void place_path(Config *c, const char *key, const char **path, Arena *a, Err *e)
 {
     if (*path) *path = config_path(c->doc, config_node(c->doc, key), *path, a, e);
@@ -269,14 +296,18 @@ static void place_paths(Config *c, Arena *a, Err *e)
 static bool is_arm_name(const char *s)
 {
     size_t n = strlen(s);
-    return n > 0 && n <= 64 && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
+    return n > 0 && n <= 64 &&
+           strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
 }
 
 static void list_arms(Config *c, Arena *a, Err *e)
 {
     const ConfigNode *arms = c->arms;
     if (!arms) return;
-    if (arms->kind != NODE_MAP) { config_error(c->doc, "arms", "expected a map of names, each with sections below"); return; }
+    if (arms->kind != NODE_MAP) {
+        config_error(c->doc, "arms", "expected a map of names, each with sections below");
+        return;
+    }
     c->arm = arena_alloc(a, (size_t)arms->n * sizeof *c->arm, e);
     for (int i = 0; c->arm && i < arms->n; i++) {
         char key[96];
@@ -307,7 +338,8 @@ bool config_check_files(Config *c)
     int before = config_error_count(c->doc);
     for (int i = 0; i < CFG_COUNT(key); i++) {
         bool built_in = i == 2 && path[i] && strcmp(path[i], "bytes") == 0;
-        if (path[i] && !built_in && !file_exists(path[i])) config_error(c->doc, key[i], "no such file or folder: %s", path[i]);
+        if (path[i] && !built_in && !file_exists(path[i]))
+            config_error(c->doc, key[i], "no such file or folder: %s", path[i]);
     }
     for (int set = 0; set < 2; set++)
         for (int i = 0; i < (set ? c->data.val.n : c->data.train.n); i++) {
@@ -321,7 +353,8 @@ bool config_check_files(Config *c)
     return config_error_count(c->doc) == before;
 }
 
-static Config *load(Arena *a, const char *path, int n, char *const *override, const char *arm, int64_t seed, Err *e)
+static Config *load(Arena *a, const char *path, int n, char *const *override, const char *arm, int64_t seed,
+                    Err *e)
 {
     ConfigDoc *d = config_parse(a, path, n, override, e);
     Config *c = arena_alloc(a, sizeof *c, e);
@@ -367,7 +400,8 @@ static Config *finish(Config *c, ConfigDoc **doc, Err *e)
     return NULL;
 }
 
-Config *config_load(Arena *a, const char *path, int n_override, char *const *override, ConfigDoc **doc, Err *e)
+Config *config_load(Arena *a, const char *path, int n_override, char *const *override, ConfigDoc **doc,
+                    Err *e)
 {
     Config *c = load(a, path, n_override, override, NULL, -1, e);
     for (int i = 0; c && i < c->n_arm; i++) {
@@ -377,8 +411,8 @@ Config *config_load(Arena *a, const char *path, int n_override, char *const *ove
     return finish(c, doc, e);
 }
 
-Config *config_load_arm(Arena *a, const char *path, int n_override, char *const *override, const char *arm, int64_t seed,
-                        ConfigDoc **doc, Err *e)
+Config *config_load_arm(Arena *a, const char *path, int n_override, char *const *override, const char *arm,
+                        int64_t seed, ConfigDoc **doc, Err *e)
 {
     return finish(load(a, path, n_override, override, arm, seed, e), doc, e);
 }

@@ -1,8 +1,8 @@
 /* train/config_impl.h: the whole configuration as one struct: every section of a run, as typed values.
  *
  *   ConfigDoc *doc = NULL;
- *   Config *c = config_load(&run, "configs/demo.yaml", argc, argv, &doc, &e);    // argv: "optim.lr=1e-4", "~model.freeze"
- *   if (!c) { log_plain("%s", doc ? config_error_text(doc) : e.msg); return e.code; }
+ *   Config *c = config_load(&run, "configs/demo.yaml", argc, argv, &doc, &e);    // argv: "optim.lr=1e-4",
+ * "~model.freeze" if (!c) { log_plain("%s", doc ? config_error_text(doc) : e.msg); return e.code; }
  *
  * Paths in it are ready to be opened (config_path of core/config.h has been applied).
  */
@@ -86,7 +86,7 @@ typedef struct Config {
     int n_arm;                                           /* names under arms, in the order written */
     const char **arm;
     const char *path;                                    /* the file as given; NULL = command line only */
-    ConfigDoc *doc;                                      /* for config_was_set, config_show and config_resolved */
+    ConfigDoc *doc; /* for config_was_set, config_show and config_resolved */
 } Config;
 const ConfigSection *config_section(void);
 const ConfigSection *early_stopping_section(void);
@@ -103,14 +103,17 @@ const ConfigSection *log_section(void);
 const ConfigSection *export_section(void);
 const ConfigSection *dist_section(void);
 
-/* Reads path (NULL: overrides alone), checks every key and the rules between keys. NULL on any error: ERR_USAGE, with as
- * many lines of config_error_text as fit in e, and *doc (may be NULL itself) holding all of them. */
-Config *config_load(Arena *a, const char *path, int n_override, char *const *override, ConfigDoc **doc, Err *e);
-/* The same with the overrides of arms.<arm> laid over the file (NULL: none) and run.seed = seed (< 0: as written); the
- * environment and the command line still win over the arm, the seed over everything. */
+/* Reads path (NULL: overrides alone), checks every key and the rules between keys. NULL on any error:
+ * ERR_USAGE, with as many lines of config_error_text as fit in e, and *doc (may be NULL itself) holding all
+ * of them. */
+Config *config_load(Arena *a, const char *path, int n_override, char *const *override, ConfigDoc **doc,
+                    Err *e);
+/* The same with the overrides of arms.<arm> laid over the file (NULL: none) and run.seed = seed (< 0: as
+ * written); the environment and the command line still win over the arm, the seed over everything. */
 Config *config_load_arm(Arena *a, const char *path, int n_override, char *const *override, const char *arm,
                         int64_t seed, ConfigDoc **doc, Err *e);
-/* What model, teacher, tokenizer and data sources name must exist (`pare validate`); adds errors to c->doc. */
+/* What model, teacher, tokenizer and data sources name must exist (`pare validate`); adds errors to c->doc.
+ */
 bool config_check_files(Config *c);
 /* run.time_limit "90m", "4h", "1h30m", "45s" or "2d" in seconds; -1 when it does not read so; 0 for NULL. */
 double config_seconds(const char *text);

@@ -1,4 +1,5 @@
-/* train/config_sections.c: field tables of the sections that train owns, and of the whole file (core/config.h). */
+/* train/config_sections.c: field tables of the sections that train owns, and of the whole file
+ * (core/config.h). */
 #include "train/config_impl.h"
 
 static const ConfigField early_stopping_fields[] = {
@@ -7,7 +8,8 @@ static const ConfigField early_stopping_fields[] = {
 #include "train/early_stopping.def"
 #include "core/config_undef.h"
 };
-CFG_SECTION(early_stopping_section, "early_stopping", EarlyStoppingConfig, early_stopping_fields, "stop when a metric no longer improves")
+CFG_SECTION(early_stopping_section, "early_stopping", EarlyStoppingConfig, early_stopping_fields,
+            "stop when a metric no longer improves")
 
 static const ConfigField run_fields[] = {
 #define CFG_STRUCT RunConfig
@@ -78,7 +80,8 @@ static const ConfigField keep_best_fields[] = {
 #include "train/keep_best.def"
 #include "core/config_undef.h"
 };
-CFG_SECTION(keep_best_section, "keep_best", KeepBestConfig, keep_best_fields, "the checkpoints kept for their metric")
+CFG_SECTION(keep_best_section, "keep_best", KeepBestConfig, keep_best_fields,
+            "the checkpoints kept for their metric")
 
 static const ConfigField checkpoint_fields[] = {
 #define CFG_STRUCT CheckpointConfig
@@ -89,8 +92,8 @@ static const ConfigField checkpoint_fields[] = {
 static const char *const checkpoint_alias[][2] = {
     {"save_steps", "every_steps"},
 };
-CFG_SECTION_ALIAS(checkpoint_section, "checkpoint", CheckpointConfig, checkpoint_fields, "when to save and what to keep",
-                  checkpoint_alias)
+CFG_SECTION_ALIAS(checkpoint_section, "checkpoint", CheckpointConfig, checkpoint_fields,
+                  "when to save and what to keep", checkpoint_alias)
 
 static const ConfigField profile_fields[] = {
 #define CFG_STRUCT ProfileConfig
