@@ -75,9 +75,10 @@ static int parts(const Node *n, LossPart *out, int cap) {
     return m;
 }
 
-static const LmLossAttr ce = {{.ce_weight = 1, .temperature = 1}, 3}, smooth = {{.ce_weight = 1, .temperature = 1,
-    .label_smoothing = 0.1, .z_loss = 0.01}, 0}, kd = {{.ce_weight = 0.3, .kd_weight = 0.7 * 4, .temperature = 2}, 4},
-    kd1 = {{.ce_weight = 0.1, .kd_weight = 0.9, .temperature = 1}, 0};
+static const LmLossAttr ce = {.a = {.ce_weight = 1, .temperature = 1}, .chunk = 3},
+    smooth = {.a = {.ce_weight = 1, .temperature = 1, .label_smoothing = 0.1, .z_loss = 0.01}},
+    kd = {.a = {.ce_weight = 0.3, .kd_weight = 0.7 * 4, .temperature = 2}, .chunk = 4},
+    kd1 = {.a = {.ce_weight = 0.1, .kd_weight = 0.9, .temperature = 1}};
 static const OpCase cases[] = {
     {"ce", &ce, {{'r', 2, {7, 5}, 0}, {'r', 2, {11, 5}, 0}, {'t', 1, {7}, 11}}},
     {"smooth_z", &smooth, {{'r', 2, {4, 3}, 0}, {'r', 2, {6, 3}, 0}, {'t', 1, {4}, 6}}},

@@ -10,7 +10,7 @@
 #define TRAIN_CONFIG_IMPL_H
 #include "compress/compress.h"
 #include "data/data.h"
-#include "model/config_impl.h"
+#include "model/model.h"
 #include "optim/optim.h"
 
 typedef struct EarlyStoppingConfig {
