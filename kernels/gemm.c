@@ -4,8 +4,9 @@
  *   gemm_nn   y (M,N) (+)= x (M,K) w (K,N)
  *   gemm_tn   y (M,N) (+)= x (K,M)^T w (K,N)
  *
- * Sums run over K in blocks of 256 whose totals are added in order: the error grows with sqrt(256) + sqrt(K/256)
- * instead of sqrt(K) (3e-7 of the Frobenius norm at K = 4096 in float). The order of every sum depends on K alone.
+ * Sums run over K in blocks of 256 whose totals are added in order: the error grows with sqrt(256) +
+ * sqrt(K/256) instead of sqrt(K) (3e-7 of the Frobenius norm at K = 4096 in float). The order of every sum
+ * depends on K alone.
  */
 #include "kernels/ref_impl.h"
 
@@ -21,25 +22,28 @@ static REAL dot(const REAL *restrict x, const REAL *restrict w, long k)
     for (; i + LANES <= k; i += LANES)
         for (int l = 0; l < LANES; l++) part[l] += x[i + l] * w[i + l];
     for (; i < k; i++) rest += x[i] * w[i];
-    return (((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]))) + rest;
+    return (((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]))) +
+           rest;
 }
 
 void K(gemm_nt)(void *y_, const void *x_, const void *w_, long M, long N, long K, Mode mode)
 {
     REAL *y = y_;
     const REAL *x = x_, *w = w_;
-    #pragma omp parallel for collapse(2) schedule(static) if ((double)M * (double)N * (double)K > 5e5)
+#pragma omp parallel for collapse(2) schedule(static) if ((double)M * (double)N * (double)K > 5e5)
     for (long i = 0; i < M; i++)
         for (long j = 0; j < N; j++) {
             REAL sum = 0;
-            for (long k = 0; k < K; k += K_BLOCK) sum += dot(x + i * K + k, w + j * K + k, min_long(K_BLOCK, K - k));
+            for (long k = 0; k < K; k += K_BLOCK)
+                sum += dot(x + i * K + k, w + j * K + k, min_long(K_BLOCK, K - k));
             y[i * N + j] = mode == ADD ? y[i * N + j] + sum : sum;
         }
 }
 
-/* Columns [0, n) of `m` rows of y (ld N), n <= COLS: y (m,n) (+)= A w, element (i,k) of A at x[i*row + k*step], w (K, ld N). */
-static void columns(REAL *restrict y, const REAL *restrict x, const REAL *restrict w, long m, long n, long N, long K,
-                    long row, long step, Mode mode)
+/* Columns [0, n) of `m` rows of y (ld N), n <= COLS: y (m,n) (+)= A w, element (i,k) of A at x[i*row +
+ * k*step], w (K, ld N). */
+static void columns(REAL *restrict y, const REAL *restrict x, const REAL *restrict w, long m, long n,
+                    long N, long K, long row, long step, Mode mode)
 {
     for (long i = 0; i < m; i++) {
         REAL sum[COLS] = {0};
@@ -58,13 +62,14 @@ static void columns(REAL *restrict y, const REAL *restrict x, const REAL *restri
     }
 }
 
-static void rows_by_columns(REAL *y, const REAL *x, const REAL *w, long M, long N, long K, long row, long step, Mode mode)
+static void rows_by_columns(REAL *y, const REAL *x, const REAL *w, long M, long N, long K, long row,
+                            long step, Mode mode)
 {
-    #pragma omp parallel for collapse(2) schedule(static) if ((double)M * (double)N * (double)K > 5e5)
+#pragma omp parallel for collapse(2) schedule(static) if ((double)M * (double)N * (double)K > 5e5)
     for (long i = 0; i < M; i += ROWS)
         for (long j = 0; j < N; j += COLS)
-            columns(y + i * N + j, x + i * row, w + j, min_long(ROWS, M - i), min_long(COLS, N - j), N, K, row, step,
-                    mode);
+            columns(y + i * N + j, x + i * row, w + j, min_long(ROWS, M - i), min_long(COLS, N - j), N, K,
+                    row, step, mode);
 }
 
 void K(gemm_nn)(void *y, const void *x, const void *w, long M, long N, long K, Mode mode)

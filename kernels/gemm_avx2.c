@@ -1,4 +1,5 @@
-/* kernels/gemm_avx2.c: tiles of 6 x 16 and small-M kernels of the builtin float GEMM, AVX2 + FMA (Haswell, Zen and later).
+/* kernels/gemm_avx2.c: tiles of 6 x 16 and small-M kernels of the builtin float GEMM, AVX2 + FMA (Haswell,
+ * Zen and later).
  *
  * 12 of the 16 registers hold the tile, two a row of the packed weights, one the broadcast input.
  */
@@ -33,16 +34,18 @@ static inline float v_sum(__m256 v)
 INLINE void transpose(__m256 r[8])
 {
     __m256 t[8];
-    UNROLL for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 4; i++)
+    {
         t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
-    UNROLL for (int i = 0; i < 2; i++)
-        UNROLL for (int h = 0; h < 2; h++) {
-            r[4 * i + 2 * h] = _mm256_shuffle_ps(t[4 * i + h], t[4 * i + 2 + h], 0x44);
-            r[4 * i + 2 * h + 1] = _mm256_shuffle_ps(t[4 * i + h], t[4 * i + 2 + h], 0xee);
-        }
-    UNROLL for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 2; i++) UNROLL for (int h = 0; h < 2; h++)
+    {
+        r[4 * i + 2 * h] = _mm256_shuffle_ps(t[4 * i + h], t[4 * i + 2 + h], 0x44);
+        r[4 * i + 2 * h + 1] = _mm256_shuffle_ps(t[4 * i + h], t[4 * i + 2 + h], 0xee);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
         t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
         t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
     }
@@ -53,22 +56,28 @@ INLINE void transpose(__m256 r[8])
 #define EACH_HEIGHT(F, v) F(1, v) F(2, v) F(3, v) F(4, v) F(5, v) F(6, v)
 EACH_HEIGHT(TILE, 1)
 EACH_HEIGHT(TILE, 2)
-DOTS(1, 4) DOTS(2, 4) DOTS(3, 3) DOTS(4, 2) DOTS(5, 2) DOTS(6, 2) DOTS(7, 1)
+DOTS(1, 4)
+DOTS(2, 4) DOTS(3, 3) DOTS(4, 2) DOTS(5, 2) DOTS(6, 2) DOTS(7, 1)
 
 #define NAMED(m, v) tile_##m##_##v,
-static const GemmTiles tiles = {
-    .rows = ROWS, .lanes = LANES, .cols = COLS, .pack_columns = pack_columns, .pack_transposed = pack_transposed,
-    .tile = {{NULL, EACH_HEIGHT(NAMED, 1)}, {NULL, EACH_HEIGHT(NAMED, 2)}},
-    .dots = {NULL, dots_1, dots_2, dots_3, dots_4, dots_5, dots_6, dots_7}, .axpys = axpys};
+    static const GemmTiles tiles = {
+        .rows = ROWS,
+        .lanes = LANES,
+        .cols = COLS,
+        .pack_columns = pack_columns,
+        .pack_transposed = pack_transposed,
+        .tile = {{NULL, EACH_HEIGHT(NAMED, 1)}, {NULL, EACH_HEIGHT(NAMED, 2)}},
+                 .dots = {NULL, dots_1, dots_2, dots_3, dots_4, dots_5, dots_6, dots_7},
+                 .axpys = axpys};
 
-void gemm_piece_avx2(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w, long ldw, long m,
-                     long n, long k, Mode mode)
+void gemm_piece_avx2(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w, long ldw,
+                     long m, long n, long k, Mode mode)
 {
     gemm_blocked(&tiles, form, y, ldy, x, ldx, w, ldw, m, n, k, mode);
 }
 
-void gemm_small_avx2(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w, long ldw, long m,
-                     long n, long k, Mode mode)
+void gemm_small_avx2(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w, long ldw,
+                     long m, long n, long k, Mode mode)
 {
     gemm_few_rows(&tiles, form, y, ldy, x, ldx, w, ldw, m, n, k, mode);
 }

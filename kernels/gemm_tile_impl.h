@@ -1,11 +1,12 @@
-/* kernels/gemm_tile_impl.h: the innermost loops of the builtin float GEMM, written once for any vector width.
+/* kernels/gemm_tile_impl.h: the innermost loops of the builtin float GEMM, written once for any vector
+ * width.
  *
- * The including file defines: VEC (vector type), LANES, ROWS (most rows of a tile), COLS (vectors across a tile),
- * ISA(name), v_zero() v_set1(f) v_load(p) v_store(p,v) v_fma(a,b,c) = a*b+c, v_add(a,b), MASK, v_mask(n) (the first n lanes),
- * v_load_mask(p,m), v_store_mask(p,v,m), v_sum(v) and pack_transposed (LANES x LANES blocks).
+ * The including file defines: VEC (vector type), LANES, ROWS (most rows of a tile), COLS (vectors across a
+ * tile), v_zero() v_set1(f) v_load(p) v_store(p,v) v_fma(a,b,c) = a*b+c, v_add(a,b), MASK,
+ * v_mask(n) (the first n lanes), v_load_mask(p,m), v_store_mask(p,v,m), v_sum(v).
  *
- * Every element of a product is summed over k in order by fused multiply-adds, whatever tile it falls into: bits depend
- * on K and its blocking alone.
+ * Every element of a product is summed over k in order by fused multiply-adds, whatever tile it falls into:
+ * bits depend on K and its blocking alone.
  */
 #include "kernels/gemm_impl.h"
 
@@ -18,11 +19,12 @@
 
 /* One tile: c (m, v vectors, the last one masked; row stride ldc) (+)= sum over k of a b.
  * a: element (i,k) at a[i*row + k*step]. b: (k, v*LANES), row stride ldb. m, v are compile-time constants. */
-INLINE void tile(const int m, const int v, const float *a, long row, long step, const float *b, long ldb, float *c,
-                 long ldc, long k, MASK last, Mode mode)
+INLINE void tile(const int m, const int v, const float *a, long row, long step, const float *b, long ldb,
+                 float *c, long ldc, long k, MASK last, Mode mode)
 {
     VEC sum[ROWS][COLS];
-    UNROLL for (int i = 0; i < m; i++) {
+    UNROLL for (int i = 0; i < m; i++)
+    {
         __builtin_prefetch(c + i * ldc, 1);
         __builtin_prefetch(c + i * ldc + v * LANES - 1, 1);
         UNROLL for (int j = 0; j < v; j++) sum[i][j] = v_zero();
@@ -32,7 +34,8 @@ INLINE void tile(const int m, const int v, const float *a, long row, long step, 
     for (long p = 0; p < k; p++) {
         VEC bv[COLS];
         UNROLL for (int j = 0; j < v; j++) bv[j] = v_load(b + j * LANES);
-        UNROLL for (int i = 0; i < m; i++) {
+        UNROLL for (int i = 0; i < m; i++)
+        {
             const float *base = i < 4 ? a0 : i < 8 ? a4 : i < 12 ? a8 : a12;
             const VEC av = v_set1(base[i % 4 == 0 ? 0 : i % 4 == 1 ? row : i % 4 == 2 ? row2 : row3]);
             UNROLL for (int j = 0; j < v; j++) sum[i][j] = v_fma(av, bv[j], sum[i][j]);
@@ -43,7 +46,8 @@ INLINE void tile(const int m, const int v, const float *a, long row, long step, 
         if (m > 8) a8 += step;
         if (m > 12) a12 += step;
     }
-    UNROLL for (int i = 0; i < m; i++) {
+    UNROLL for (int i = 0; i < m; i++)
+    {
         float *ci = c + i * ldc;
         UNROLL for (int j = 0; j < v - 1; j++)
             v_store(ci + j * LANES, mode == ADD ? v_add(v_load(ci + j * LANES), sum[i][j]) : sum[i][j]);
@@ -53,14 +57,15 @@ INLINE void tile(const int m, const int v, const float *a, long row, long step, 
 }
 
 /* The tile of each height and width as a function of its own. */
-#define TILE(m, v)                                                                                            \
-    static void tile_##m##_##v(const float *a, long row, long step, const float *b, long ldb, float *c,       \
-                               long ldc, long k, int lanes, Mode mode)                                        \
-    {                                                                                                         \
-        tile(m, v, a, row, step, b, ldb, c, ldc, k, v_mask(lanes), mode);                                      \
+#define TILE(m, v)                                                                                         \
+    static void tile_##m##_##v(const float *a, long row, long step, const float *b, long ldb, float *c,    \
+                               long ldc, long k, int lanes, Mode mode)                                     \
+    {                                                                                                      \
+        tile(m, v, a, row, step, b, ldb, c, ldc, k, v_mask(lanes), mode);                                  \
     }
 
-/* Columns [0, n) of w, n <= width, to out (k, width) padded with zeros: w (k, ldw) or, transposed, (n, ldw). */
+/* Columns [0, n) of w, n <= width, to out (k, width) padded with zeros: w (k, ldw) or, transposed, (n,
+ * ldw). */
 static void pack_columns(float *out, const float *w, long ldw, long n, long k, long width)
 {
     for (long j = 0; j < width; j += LANES) {
@@ -75,47 +80,48 @@ static void pack_columns(float *out, const float *w, long ldw, long n, long k, l
     }
 }
 
-/* y (m, n) (+)= x w^T for few rows: every row of w is read once, r rows of it side by side. m, r are constants. */
-INLINE void dots(const int m, const int r, float *y, long ldy, const float *x, long ldx, const float *w, long ldw, long k,
-                 Mode mode)
+/* y (m, n) (+)= x w^T for few rows: every row of w is read once, r rows of it side by side. m, r are
+ * constants. */
+INLINE void dots(const int m, const int r, float *y, long ldy, const float *x, long ldx, const float *w,
+                 long ldw, long k, Mode mode)
 {
     VEC sum[8][4];
-    UNROLL for (int i = 0; i < m; i++)
-        UNROLL for (int j = 0; j < r; j++) sum[i][j] = v_zero();
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < r; j++) sum[i][j] = v_zero();
     long p = 0;
     for (; p + LANES <= k; p += LANES) {
         VEC wv[4];
         UNROLL for (int j = 0; j < r; j++) wv[j] = v_load(w + j * ldw + p);
-        UNROLL for (int i = 0; i < m; i++) {
+        UNROLL for (int i = 0; i < m; i++)
+        {
             const VEC xv = v_load(x + i * ldx + p);
             UNROLL for (int j = 0; j < r; j++) sum[i][j] = v_fma(xv, wv[j], sum[i][j]);
         }
     }
     if (p < k) {
         const MASK rest = v_mask((int)(k - p));
-        UNROLL for (int i = 0; i < m; i++)
-            UNROLL for (int j = 0; j < r; j++)
-                sum[i][j] = v_fma(v_load_mask(x + i * ldx + p, rest), v_load_mask(w + j * ldw + p, rest), sum[i][j]);
+        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < r; j++) sum[i][j] =
+            v_fma(v_load_mask(x + i * ldx + p, rest), v_load_mask(w + j * ldw + p, rest), sum[i][j]);
     }
-    UNROLL for (int i = 0; i < m; i++)
-        UNROLL for (int j = 0; j < r; j++) {
-            const float s = v_sum(sum[i][j]);
-            y[i * ldy + j] = mode == ADD ? y[i * ldy + j] + s : s;
-        }
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < r; j++)
+    {
+        const float s = v_sum(sum[i][j]);
+        y[i * ldy + j] = mode == ADD ? y[i * ldy + j] + s : s;
+    }
 }
 
-#define DOTS(m, r)                                                                                            \
-    static void dots_##m(float *y, long ldy, const float *x, long ldx, const float *w, long ldw, long n, long k, \
-                         Mode mode)                                                                           \
-    {                                                                                                         \
-        long j = 0;                                                                                           \
-        for (; j + r <= n; j += r) dots(m, r, y + j, ldy, x, ldx, w + j * ldw, ldw, k, mode);                 \
-        for (; j < n; j++) dots(m, 1, y + j, ldy, x, ldx, w + j * ldw, ldw, k, mode);                         \
+#define DOTS(m, r)                                                                                         \
+    static void dots_##m(float *y, long ldy, const float *x, long ldx, const float *w, long ldw, long n,   \
+                         long k, Mode mode)                                                                \
+    {                                                                                                      \
+        long j = 0;                                                                                        \
+        for (; j + r <= n; j += r) dots(m, r, y + j, ldy, x, ldx, w + j * ldw, ldw, k, mode);              \
+        for (; j < n; j++) dots(m, 1, y + j, ldy, x, ldx, w + j * ldw, ldw, k, mode);                      \
     }
 
-/* y (m, n) += sum over `group` rows of w (group, n) weighted by x: element (i,p) of x at x[i*row + p*step]. */
-INLINE void add_group(const int group, float *y, long ldy, const float *x, long row, long step, const float *w, long ldw,
-                      long m, long n, bool set)
+/* y (m, n) += sum over `group` rows of w (group, n) weighted by x: element (i,p) of x at x[i*row + p*step].
+ */
+INLINE void add_group(const int group, float *y, long ldy, const float *x, long row, long step,
+                      const float *w, long ldw, long m, long n, bool set)
 {
     for (long j = 0; j < n; j += LANES) {
         const MASK mask = v_mask(n - j < LANES ? (int)(n - j) : LANES);
@@ -131,8 +137,8 @@ INLINE void add_group(const int group, float *y, long ldy, const float *x, long 
 }
 
 /* y (m, n) (+)= A w (k, n) for few rows: eight rows of w are read side by side, each once. */
-static void axpys(float *y, long ldy, const float *x, long row, long step, const float *w, long ldw, long m, long n,
-                  long k, Mode mode)
+static void axpys(float *y, long ldy, const float *x, long row, long step, const float *w, long ldw, long m,
+                  long n, long k, Mode mode)
 {
     long p = 0;
     for (; p + 8 <= k; p += 8)

@@ -1,5 +1,6 @@
-/* tests/test_gemm.c: matrix products of every back end against the double reference: values, edges, guard bytes, and
- * equal bits for every number of threads. Rounding bound: quality.md C.2 (rel-Frobenius 1e-6 up to K = 4096). */
+/* tests/test_gemm.c: matrix products of every back end against the double reference: values, edges, guard
+ * bytes, and equal bits for every number of threads. Rounding bound: quality.md C.2 (rel-Frobenius 1e-6 up
+ * to K = 4096). */
 #include "core/core.h"
 #include "kernels/gemm_impl.h"
 #include "kernels/ref_impl.h"
@@ -11,7 +12,9 @@
 #include <string.h>
 
 typedef void Call(void *y, const void *x, const void *w, long M, long N, long K, Mode mode);
-typedef struct Shape { long M, N, K; } Shape;
+typedef struct Shape {
+    long M, N, K;
+} Shape;
 enum { GUARD = 32, FORMS = 3 };
 static const unsigned char GUARD_BYTE = 0x5a;
 
@@ -23,9 +26,12 @@ static Call *call_of(const Kernels *k, int form)
 /* Back ends this machine offers, by number; false behind the last, NULL name when not available here. */
 static bool backend(int i, Kernels *k, const char **name)
 {
-    static const struct { Isa isa; const char *blas; } all[] = {
-        {ISA_PORTABLE, "builtin"}, {ISA_AVX2, "builtin"}, {ISA_AVX512, "builtin"}, {ISA_PORTABLE, "dnnl"},
-        {ISA_AVX2, "dnnl"}, {ISA_AVX512, "dnnl"}, {ISA_PORTABLE, "openblas"}, {ISA_AVX512, "openblas"}};
+    static const struct {
+        Isa isa;
+        const char *blas;
+    } all[] = {{ISA_PORTABLE, "builtin"},  {ISA_AVX2, "builtin"},   {ISA_AVX512, "builtin"},
+               {ISA_PORTABLE, "dnnl"},     {ISA_AVX2, "dnnl"},      {ISA_AVX512, "dnnl"},
+               {ISA_PORTABLE, "openblas"}, {ISA_AVX512, "openblas"}};
     if (i >= (int)(sizeof all / sizeof *all)) return false;
     *name = NULL;
     if (all[i].isa > cpu_isa()) return true;
@@ -69,12 +75,13 @@ static void check_values(const Kernels *k, const char *name, int form, Shape s, 
     call_of(k, form)(y, x, w, s.M, s.N, s.K, mode);
     for (size_t i = 0; i < GUARD; i++)
         if (room[i] != GUARD_BYTE || room[GUARD + ny * sizeof *y + i] != GUARD_BYTE)
-            test_fail(__FILE__, __LINE__, "%s form %d M %ld N %ld K %ld: wrote outside y", name, form, s.M, s.N, s.K);
+            test_fail(__FILE__, __LINE__, "%s form %d M %ld N %ld K %ld: wrote outside y", name, form, s.M,
+                      s.N, s.K);
     double far = 0, norm = 0;
     for (size_t i = 0; i < ny; i++) far += (y[i] - want[i]) * (y[i] - want[i]), norm += want[i] * want[i];
     if (!(sqrt(far) <= 1e-6 * sqrt(norm)))
-        test_fail(__FILE__, __LINE__, "%s form %d M %ld N %ld K %ld mode %d: relative distance %g", name, form, s.M, s.N,
-                  s.K, (int)mode, sqrt(far / norm));
+        test_fail(__FILE__, __LINE__, "%s form %d M %ld N %ld K %ld mode %d: relative distance %g", name,
+                  form, s.M, s.N, s.K, (int)mode, sqrt(far / norm));
     arena_free(&a);
 }
 
@@ -92,15 +99,17 @@ static void check_all_forms(const Shape *shapes, size_t n_shapes)
 
 TEST(gemm, values_at_odd_sizes)
 {
-    static const Shape shapes[] = {{1, 1, 1}, {1, 5, 3}, {2, 17, 9}, {3, 33, 31}, {4, 65, 16}, {5, 3, 100}, {6, 40, 7},
-                                   {7, 129, 65}, {8, 1, 13}, {9, 31, 1}, {13, 16, 17}, {14, 32, 64}, {15, 33, 65},
-                                   {29, 47, 33}, {64, 172, 64}, {97, 101, 103}, {1, 1000, 777}, {170, 450, 390}};
+    static const Shape shapes[] = {
+        {1, 1, 1},    {1, 5, 3},    {2, 17, 9},    {3, 33, 31},    {4, 65, 16},    {5, 3, 100},
+        {6, 40, 7},   {7, 129, 65}, {8, 1, 13},    {9, 31, 1},     {13, 16, 17},   {14, 32, 64},
+        {15, 33, 65}, {29, 47, 33}, {64, 172, 64}, {97, 101, 103}, {1, 1000, 777}, {170, 450, 390}};
     check_all_forms(shapes, sizeof shapes / sizeof *shapes);
 }
 
 TEST(gemm, values_at_long_sums)
 {
-    static const Shape shapes[] = {{33, 50, 4096}, {5, 70, 4096}, {1, 40, 4096}, {200, 30, 1025}, {1024, 48, 64}};
+    static const Shape shapes[] = {
+        {33, 50, 4096}, {5, 70, 4096}, {1, 40, 4096}, {200, 30, 1025}, {1024, 48, 64}};
     check_all_forms(shapes, sizeof shapes / sizeof *shapes);
 }
 
@@ -123,8 +132,8 @@ TEST(gemm, empty_sizes)
 
 TEST(gemm, bits_do_not_depend_on_threads)
 {
-    static const Shape shapes[] = {{1024, 64, 64}, {1024, 172, 64}, {512, 768, 768}, {48, 40, 3000}, {1, 3000, 768},
-                                   {5, 3000, 768}, {384, 384, 2048}, {1030, 100, 385}};
+    static const Shape shapes[] = {{1024, 64, 64}, {1024, 172, 64}, {512, 768, 768},  {48, 40, 3000},
+                                   {1, 3000, 768}, {5, 3000, 768},  {384, 384, 2048}, {1030, 100, 385}};
     static const int threads[] = {1, 2, 3, 8};
     Kernels k;
     const char *name;
@@ -133,7 +142,8 @@ TEST(gemm, bits_do_not_depend_on_threads)
         Err e = {0};
         const Shape z = shapes[s];
         const size_t ny = (size_t)(z.M * z.N);
-        const float *x = numbers(&a, (size_t)(z.M * z.K), 1, &e), *w = numbers(&a, (size_t)(z.N * z.K), 2, &e);
+        const float *x = numbers(&a, (size_t)(z.M * z.K), 1, &e),
+                    *w = numbers(&a, (size_t)(z.N * z.K), 2, &e);
         float *y = arena_alloc(&a, ny * sizeof *y, &e), *want = arena_alloc(&a, ny * sizeof *want, &e);
         ASSERT(y && want);
         for (int b = 0; backend(b, &k, &name); b++)
@@ -142,22 +152,25 @@ TEST(gemm, bits_do_not_depend_on_threads)
                     omp_set_num_threads(threads[t]);
                     call_of(&k, form)(t ? y : want, x, w, z.M, z.N, z.K, SET);
                     if (t && memcmp(y, want, ny * sizeof *y))
-                        test_fail(__FILE__, __LINE__, "%s form %d M %ld N %ld K %ld: other bits with %d threads", name,
-                                  form, z.M, z.N, z.K, threads[t]);
+                        test_fail(__FILE__, __LINE__,
+                                  "%s form %d M %ld N %ld K %ld: other bits with %d threads", name, form,
+                                  z.M, z.N, z.K, threads[t]);
                     ASSERT_EQ(omp_get_max_threads(), threads[t]);
                 }
         arena_free(&a);
     }
 }
 
-/* Sums of the builtin GEMM run in an order fixed by K: a row comes out the same alone among 8 or among 100. */
+/* Sums of the builtin GEMM run in an order fixed by K: a row comes out the same alone among 8 or among 100.
+ */
 TEST(gemm, builtin_rows_do_not_depend_on_their_neighbours)
 {
     enum { M = 100, N = 90, K = 900 };
     Arena a = {.name = "test"};
     Err e = {0};
     const float *x = numbers(&a, M * K, 1, &e), *w = numbers(&a, N * K, 2, &e);
-    float *all = arena_alloc(&a, M * N * sizeof *all, &e), *some = arena_alloc(&a, M * N * sizeof *some, &e);
+    float *all = arena_alloc(&a, M * N * sizeof *all, &e),
+          *some = arena_alloc(&a, M * N * sizeof *some, &e);
     ASSERT(all && some);
     for (int isa = ISA_PORTABLE; isa <= (int)cpu_isa(); isa++) {
         Kernels k;
