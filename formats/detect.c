@@ -1,7 +1,9 @@
-/* formats/detect.c: formats_open tells a file by its content, never by its name alone; finding and reading tensors.
+/* formats/detect.c: formats_open tells a file by its content, not by its name; finding and reading tensors.
  *
- *   folder -> Hugging Face    "pare-checkpoint" or the HDF5 signature -> HDF5    u64 length and '{' -> safetensors
- *   7 sizes that add up to the file's length -> llama2.c
+ *   folder                                      Hugging Face
+ *   "pare-checkpoint" or the HDF5 signature     HDF5
+ *   u64 length and '{'                          safetensors
+ *   7 sizes that add up to the file's length    llama2.c
  * A suffix decides only which reader gets to explain what is wrong with a damaged file. */
 #include <errno.h>
 #include <stdlib.h>
@@ -9,7 +11,9 @@
 #include <sys/stat.h>
 #include "formats/formats_impl.h"
 
-#define KNOWN "a Hugging Face folder (config.json with model.safetensors), .safetensors, pare's own .h5, llama2.c .bin"
+/* what the errors offer instead */
+#define KNOWN                                                                                                \
+    "a Hugging Face folder (config.json with model.safetensors), .safetensors, pare's own .h5, llama2.c .bin"
 
 const char *format_name(Format f)
 {
@@ -64,8 +68,8 @@ bool names_index(TensorFile *f, Err *e)
     for (int i = 1; i < f->n; i++) {
         char shown[168];
         if (!strcmp(im->by_name[i]->name, im->by_name[i - 1]->name))
-            return err_set(e, ERR_CORRUPT, "%s: tensor `%s` is there twice (stored as `%s` and `%s`)", f->path,
-                           name_shown(shown, im->by_name[i]->name), im->by_name[i - 1]->stored_name,
+            return err_set(e, ERR_CORRUPT, "%s: tensor `%s` is there twice (stored as `%s` and `%s`)",
+                           f->path, name_shown(shown, im->by_name[i]->name), im->by_name[i - 1]->stored_name,
                            im->by_name[i]->stored_name);
     }
     return true;
@@ -206,7 +210,8 @@ static bool read_transposed(const FileTensor *t, float *dst)
         for (size_t o0 = 0; o0 < out; o0 += 64) {
             size_t ni = in - i0 < 16 ? in - i0 : 16, no = out - o0 < 64 ? out - o0 : 64;
             for (size_t i = 0; i < ni; i++)
-                if (!dtype_to_f32(tile[i], t->data + ((i0 + i) * out + o0) * size, t->dtype, no)) return false;
+                if (!dtype_to_f32(tile[i], t->data + ((i0 + i) * out + o0) * size, t->dtype, no))
+                    return false;
             for (size_t o = 0; o < no; o++)
                 for (size_t i = 0; i < ni; i++) dst[(o0 + o) * in + i0 + i] = tile[i][o];
         }

@@ -1,14 +1,15 @@
-/* formats/formats.h: floor 3. Files: safetensors, Hugging Face folders, llama2.c .bin, our HDF5. Knows names, shapes and
- * bytes; nothing of graphs.
+/* formats/formats.h: floor 3. Files: safetensors, Hugging Face folders, llama2.c .bin, our HDF5. Knows names,
+ * shapes and bytes; nothing of graphs.
  *
- *   TensorFile f;  formats_open(&f, "model_dir_or_file", &arena, &e);       // any known format, told by content
+ *   TensorFile f;  formats_open(&f, "model_dir_or_file", &arena, &e);    // any known format, told by content
  *   const FileTensor *t = formats_find(&f, "model.norm.weight");
  *   formats_read_f32(&f, t, dst, &e);                                       // [out,in], q/k rows half-split
  *   formats_close(&f);
  *
- * Names are Hugging Face names, verbatim, whatever the file calls them (Meta and llama2.c names are mapped, their q/k rows
- * un-permuted from interleaved to half-split on reading). GPT-2 Conv1D weights are transposed to [out,in] on reading and
- * back on writing. Strict: every size, offset and count is checked before it is used; the message names file and tensor.
+ * Names are Hugging Face names, verbatim, whatever the file calls them (Meta and llama2.c names are mapped,
+ * their q/k rows un-permuted from interleaved to half-split on reading). GPT-2 Conv1D weights are transposed
+ * to [out,in] on reading and back on writing. Strict: every size, offset and count is checked before it is
+ * used; the message names file and tensor.
  */
 #ifndef FORMATS_H
 #define FORMATS_H
@@ -28,7 +29,7 @@ typedef struct FileTensor {
 typedef struct TensorFile {
     Format format; const char *path, *dir;
     const char *arch;                  /* "llama", "gpt2", ... or NULL (a bag of tensors) */
-    const char *config_json;           /* HF config.json text (made up for llama2.c and Meta files); NULL if none */
+    const char *config_json;           /* HF config.json text (made for llama2.c and Meta files), or NULL */
     const char *generation_json, *tokenizer_path;   /* tokenizer found beside the model, or NULL */
     const char *metadata_json;         /* safetensors __metadata__ */
     const char *kind;                  /* HDF5: model, train_state, ...; else "model" */
@@ -40,55 +41,70 @@ typedef struct TensorFile {
 const char *pare_version(void);        /* "pare 0.1.0": HDF5 attribute `producer` */
 const char *format_name(Format f);     /* "safetensors", "hf", "llama2c", "hdf5" */
 bool formats_open(TensorFile *f, const char *path, Arena *a, Err *e);
-bool formats_open_foreign(TensorFile *f, const char *path, Arena *a, Err *e);   /* --trust-foreign: HDF5 without our envelope */
+/* --trust-foreign: also HDF5 without our envelope. */
+bool formats_open_foreign(TensorFile *f, const char *path, Arena *a, Err *e);
 void formats_close(TensorFile *f);
 const FileTensor *formats_find(const TensorFile *f, const char *name);
 /* dims as the memory layout has them ([out,in] for Conv1D). dst: product of dims floats. */
 void formats_dims(const FileTensor *t, int64_t dim[4]);
 bool formats_read_f32(const TensorFile *f, const FileTensor *t, float *dst, Err *e);
 
-/* Writing. One list of tensors; src is float in memory layout, converted to dtype with RNE; in_out transposes back. */
+/* Writing. One list of tensors; src is float in memory layout, converted to dtype by RNE; in_out transposes
+ * back. */
 typedef struct OutTensor {
     const char *name; int ndim; int64_t dim[4]; const float *src; DType dtype; bool in_out;
     const char *tied_to;               /* stored once: alias of that tensor; src is not read */
-    const void *raw;                   /* instead of src: the stored bytes themselves (codes); never with in_out */
+    const void *raw;                   /* instead of src: the stored bytes (codes); not with in_out */
 } OutTensor;
 typedef struct OutModel {
-    int n; const OutTensor *t; const char *arch, *config_json, *generation_json, *tokenizer_path, *run_yaml; int64_t step;
-    const char *metadata_json;         /* safetensors: further {string: string} beside "format": "pt"; or NULL */
+    int n; const OutTensor *t;
+    const char *arch, *config_json, *generation_json, *tokenizer_path, *run_yaml;
+    int64_t step;
+    const char *metadata_json;         /* safetensors: more {string: string} beside "format": "pt"; or NULL */
 } OutModel;
-bool formats_write_safetensors(const char *path, const OutModel *m, Err *e);     /* metadata {"format":"pt"} */
-bool formats_write_hf(const char *dir, const OutModel *m, int64_t shard_bytes, Err *e);   /* config.json, model.safetensors, tokenizer copied */
-bool formats_write_llama2c(const char *path, const OutModel *m, Err *e);         /* f32 only; refuses what it cannot hold */
-bool formats_write_h5(const char *path, const OutModel *m, Err *e);              /* kind model, product.md 6 */
+bool formats_write_safetensors(const char *path, const OutModel *m, Err *e);    /* metadata {"format":"pt"} */
+/* config.json, model.safetensors (shards with an index above shard_bytes; 0 = 5 GB), generation_config.json,
+ * the tokenizer copied. A folder that holds the other layout (single or shards) is refused. */
+bool formats_write_hf(const char *dir, const OutModel *m, int64_t shard_bytes, Err *e);
+/* f32 only; refuses what the format cannot hold. */
+bool formats_write_llama2c(const char *path, const OutModel *m, Err *e);
+bool formats_write_h5(const char *path, const OutModel *m, Err *e);             /* kind model, product.md 6 */
 
 /* HDF5 containers (hdf5.c), generic: what checkpoints are made of. All calls from one thread. */
 typedef struct H5Out H5Out;
-H5Out *h5_create(const char *path, const char *kind, const char *arch, int64_t step, Arena *a, Err *e);   /* writes path.tmp.PID */
-void h5_reserve(H5Out *h, uint64_t bytes);                                       /* statvfs: 1.1 x bytes must be free */
-void h5_text(H5Out *h, const char *path, const char *utf8);                      /* "/config/model_json": scalar vlen string */
-void h5_tensor(H5Out *h, const char *path, DType t, int ndim, const int64_t *dim, const void *data);   /* contiguous; attrs dtype, xxh3_64, layout out_in */
-void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64_t *dim, const void *data, bool in_out);
-void h5_link(H5Out *h, const char *alias, const char *target);                   /* soft link + root attr tied */
-void h5_attr_i64(H5Out *h, const char *object, const char *name, int64_t v);     /* object "/" = root; groups are made */
+/* Writes path.tmp.PID. After this always h5_commit or h5_abandon. */
+H5Out *h5_create(const char *path, const char *kind, const char *arch, int64_t step, Arena *a, Err *e);
+void h5_reserve(H5Out *h, uint64_t bytes);                           /* statvfs: 1.1 x bytes must be free */
+void h5_text(H5Out *h, const char *path, const char *utf8);     /* "/config/model_json": scalar vlen string */
+/* Contiguous; attributes dtype, xxh3_64, layout. data: stored bytes, product(dim) x size. Layout: out_in. */
+void h5_tensor(H5Out *h, const char *path, DType t, int ndim, const int64_t *dim, const void *data);
+void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64_t *dim, const void *data,
+                      bool in_out);
+void h5_link(H5Out *h, const char *alias, const char *target);       /* soft link + root attr tied */
+/* object "/" = root; groups are made; a second value replaces the first. */
+void h5_attr_i64(H5Out *h, const char *object, const char *name, int64_t v);
 void h5_attr_f64(H5Out *h, const char *object, const char *name, double v);
 void h5_attr_str(H5Out *h, const char *object, const char *name, const char *v);
 void h5_attr_u64s(H5Out *h, const char *object, const char *name, const uint64_t *v, int n);
-/* content hash, complete=TRUE, close, user block, fsync, rename, fsync of the folder. Sticky errors come out here. */
+/* Content hash, complete=TRUE, close, user block, fsync, rename, fsync of the folder. Sticky errors come out
+ * here; then the temporary file is gone and path is as it was. */
 bool h5_commit(H5Out *h, Err *e);
-void h5_abandon(H5Out *h);                                                       /* instead of h5_commit: nothing is left */
+void h5_abandon(H5Out *h);                                         /* instead of h5_commit: nothing is left */
 typedef struct H5In H5In;
-/* Envelope first (magic, length, XXH3-128), only then HDF5. ERR_CORRUPT names the file and tells truncation, damage and
- * half-written apart. trust_foreign: no envelope demanded. */
+/* Envelope first (magic, length, XXH3-128), only then HDF5. ERR_CORRUPT names the file and tells truncation,
+ * damage and half-written apart. trust_foreign: no envelope demanded. */
 H5In *h5_open(const char *path, bool trust_foreign, Arena *a, Err *e);
-bool h5_check_envelope(const char *path, int64_t *step, Err *e);                 /* the cheap half, no HDF5 call */
+/* All hashes of the envelope, no HDF5 call. */
+bool h5_check_envelope(const char *path, int64_t *step, Err *e);
 void h5_close(H5In *h);
 bool h5_has(H5In *h, const char *path);
-char *h5_read_text(H5In *h, const char *path, Err *e);                           /* NULL and error when absent */
+char *h5_read_text(H5In *h, const char *path, Err *e);               /* NULL and error when absent */
 bool h5_tensor_info(H5In *h, const char *path, DType *t, int *ndim, int64_t dim[4], Err *e);
-bool h5_read_tensor(H5In *h, const char *path, DType t, void *dst, size_t bytes, Err *e);   /* verifies xxh3_64, type and size */
+/* Verifies xxh3_64, type and size. */
+bool h5_read_tensor(H5In *h, const char *path, DType t, void *dst, size_t bytes, Err *e);
 bool h5_get_i64(H5In *h, const char *object, const char *name, int64_t *v, Err *e);
 bool h5_get_f64(H5In *h, const char *object, const char *name, double *v, Err *e);
 char *h5_get_str(H5In *h, const char *object, const char *name, Err *e);
-int h5_list(H5In *h, const char *group, const char **names, int cap);            /* in creation order; -1 = no such group */
+/* In creation order; -1 = no such group. */
+int h5_list(H5In *h, const char *group, const char **names, int cap);
 #endif

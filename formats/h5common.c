@@ -1,7 +1,7 @@
-/* formats/h5common.c: HDF5 element types, error text, and the envelope that is checked before HDF5 sees a byte.
+/* formats/h5common.c: HDF5 element types, error text, the envelope that is checked before HDF5 sees a byte.
  *
- * The envelope tells apart: half-written (the block is still zero: it is written last), truncated (shorter than the
- * length it carries), damaged (a hash differs) and foreign (no block at all). */
+ * The envelope tells apart: half-written (the block is still zero: it is written last), truncated (shorter
+ * than the length it carries), damaged (a hash differs) and foreign (no block at all). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@ const char *pare_version(void)
 }
 
 typedef struct Reason { char text[400]; } Reason;
-static _Thread_local Reason reason;      /* of the last call that failed: later calls clear HDF5's own stack */
+static _Thread_local Reason reason; /* of the last call that failed: later calls clear HDF5's own stack */
 
 /* Upward: the first entry is where it happened. */
 static herr_t reason_of(unsigned n, const H5E_error2_t *err, void *user)
@@ -42,8 +42,8 @@ static herr_t remember(hid_t stack, void *unused)
 
 void h5_quiet(void)
 {
-    /* Files are closed by hand; at exit the library would try again to write what could not be written. Only the first call,
-     * before anything else of HDF5, has an effect. */
+    /* Files are closed by hand; at exit the library would try again to write what could not be written. Only
+     * the first call, before anything else of HDF5, has an effect. */
     H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, remember, NULL);
 }
@@ -127,7 +127,7 @@ hid_t h5_string_type(void)
     return t;
 }
 
-/* ---- envelope ------------------------------------------------------------------------------------------------------ */
+/* ---- envelope ------------------------------------------------------------------------------------------ */
 
 static void put64(unsigned char *p, uint64_t v)
 {
@@ -141,7 +141,7 @@ static uint64_t get64(const unsigned char *p)
     return v;
 }
 
-void envelope_build(unsigned char block[ENVELOPE], const unsigned char *payload, uint64_t bytes, int64_t step)
+void envelope_build(unsigned char *block, const unsigned char *payload, uint64_t bytes, int64_t step)
 {
     XXH128_canonical_t h128;
     XXH64_canonical_t h64;
@@ -169,20 +169,31 @@ static bool block_check(const FileMap *m, const char *path, Err *e)
     const unsigned char *p = m->data;
     XXH64_canonical_t check;
     if (m->bytes >= 8 && !memcmp(p, signature, 8))
-        return err_set(e, ERR_CORRUPT, "%s: HDF5 without pare's envelope, so not written by pare; if you trust where it comes "
-                       "from, give --trust-foreign", path);
+        return err_set(
+            e, ERR_CORRUPT,
+            "%s: HDF5 without pare's envelope, so not written by pare; if you trust where it comes "
+            "from, give --trust-foreign",
+            path);
     if (m->bytes < ENVELOPE)
-        return err_set(e, ERR_CORRUPT, "%s: truncated: %zu bytes, the envelope alone has %d", path, m->bytes, ENVELOPE);
+        return err_set(e, ERR_CORRUPT, "%s: truncated: %zu bytes, the envelope alone has %d", path, m->bytes,
+                       ENVELOPE);
     if (all_zero(p, ENVELOPE))
-        return err_set(e, ERR_CORRUPT, "%s: half-written: the envelope, which is written last, is empty (the writer was "
-                       "interrupted); use an earlier checkpoint", path);
+        return err_set(e, ERR_CORRUPT,
+                       "%s: half-written: the envelope, which is written last, is empty (the writer was "
+                       "interrupted); use an earlier checkpoint",
+                       path);
     XXH64_canonicalFromHash(&check, XXH3_64bits(p, AT_CHECK));
-    if (memcmp(p + AT_CHECK, &check, sizeof check) || !all_zero(p + 512, ENVELOPE - 512) || memcmp(p, ENVELOPE_MAGIC, 16))
-        return err_set(e, ERR_CORRUPT, "%s: damaged: the first %d bytes (pare's envelope) do not match their check sum; use an "
-                       "earlier checkpoint", path, ENVELOPE);
+    if (memcmp(p + AT_CHECK, &check, sizeof check) || !all_zero(p + 512, ENVELOPE - 512) ||
+        memcmp(p, ENVELOPE_MAGIC, 16))
+        return err_set(
+            e, ERR_CORRUPT,
+            "%s: damaged: the first %d bytes (pare's envelope) do not match their check sum; use an "
+            "earlier checkpoint",
+            path, ENVELOPE);
     uint32_t version = (uint32_t)get64(p + AT_VERSION), zero = (uint32_t)(get64(p + AT_VERSION) >> 32);
     if (version != 1 || zero)
-        return err_set(e, ERR_CORRUPT, "%s: envelope version %u; this program reads version 1", path, version);
+        return err_set(e, ERR_CORRUPT, "%s: envelope version %u; this program reads version 1", path,
+                       version);
     return true;
 }
 
@@ -193,13 +204,16 @@ bool envelope_check(const FileMap *m, const char *path, int64_t *step, Err *e)
     if (!block_check(m, path, e)) return false;
     uint64_t length = get64(m->data + AT_LENGTH), have = m->bytes - ENVELOPE;
     if (length != have)
-        return err_set(e, ERR_CORRUPT, "%s: %s: %llu bytes behind the envelope, %llu were written; use an earlier checkpoint",
-                       path, have < length ? "truncated" : "damaged, bytes were appended", (unsigned long long)have,
-                       (unsigned long long)length);
+        return err_set(e, ERR_CORRUPT,
+                       "%s: %s: %llu bytes behind the envelope, %llu were written; use an earlier checkpoint",
+                       path, have < length ? "truncated" : "damaged, bytes were appended",
+                       (unsigned long long)have, (unsigned long long)length);
     XXH128_canonicalFromHash(&want, XXH3_128bits(m->data + ENVELOPE, have));
     if (memcmp(m->data + AT_HASH, &want, sizeof want))
-        return err_set(e, ERR_CORRUPT, "%s: damaged: the content (bytes %d to %zu) does not match its hash; use an earlier "
-                       "checkpoint", path, ENVELOPE, m->bytes - 1);
+        return err_set(e, ERR_CORRUPT,
+                       "%s: damaged: the content (bytes %d to %zu) does not match its hash; use an earlier "
+                       "checkpoint",
+                       path, ENVELOPE, m->bytes - 1);
     if (step) *step = (int64_t)get64(m->data + AT_STEP);
     return true;
 }

@@ -2,8 +2,8 @@
  *
  *   /config/model_json  /config/generation_json  /config/run_yaml  /config/tokenizer_json      texts
  *   /tensors/<HF name>            plain tensor, or a soft link (tied weights)
- *   /tensors/<HF name>/<member>   encoded tensor: listed as `<HF name>.<member>`, its group's attributes as one JSON text
- *                                 per name in metadata_json, exactly as a safetensors file would carry them */
+ *   /tensors/<HF name>/<member>   encoded tensor: listed as `<HF name>.<member>`; its group's attributes are
+ *                                 one JSON text per name in metadata_json, as a safetensors file has them */
 #include <stdlib.h>
 #include <string.h>
 #include "formats/hdf5_impl.h"
@@ -98,11 +98,12 @@ bool h5model_read(TensorFile *f, const char *path, bool trust_foreign, Err *e)
         const char *text = h5_read_text(h, "/config/model_json", e);
         if (!text || !config_take(f, text, path, e)) return false;
     }
-    if (h5_has(h, "/config/generation_json")) f->generation_json = h5_read_text(h, "/config/generation_json", e);
+    if (h5_has(h, "/config/generation_json"))
+        f->generation_json = h5_read_text(h, "/config/generation_json", e);
     return !e->code && list_all(f, h, e);
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------- */
 
 static void text_of_file(H5Out *h, const char *at, const char *dir, const char *name, Arena *a, Err *e)
 {

@@ -1,6 +1,8 @@
-/* formats/h5read.c: reading an HDF5 container. The envelope is verified over the mapped file before any HDF5 call; then
- * every object is looked at once: groups, datasets and soft links, contiguous, compact or plain chunked, nothing else
- * (external links and files, virtual datasets and filters are refused). Contiguous data is read out of the mapping. */
+/* formats/h5read.c: reading an HDF5 container.
+ *
+ * The envelope is verified over the mapped file before any HDF5 call. Then every object is looked at once:
+ * groups, soft links and datasets, contiguous, compact or plain chunked, nothing else (external links and
+ * files, virtual datasets and filters are refused). Contiguous data is read out of the mapping. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +18,7 @@ static bool corrupt(const H5In *h, Err *e, const char *what, const char *object)
     return err_set(e, ERR_CORRUPT, "%s: `%s` %s", h->path, name_shown(shown, object), what);
 }
 
-/* ---- the look at every object --------------------------------------------------------------------------------------- */
+/* ---- the look at every object -------------------------------------------------------------------------- */
 
 static bool dataset_allowed(H5In *h, hid_t d, const char *name, Err *e)
 {
@@ -24,11 +26,13 @@ static bool dataset_allowed(H5In *h, hid_t d, const char *name, Err *e)
     H5D_layout_t layout = H5Pget_layout(plist);
     int filters = H5Pget_nfilters(plist), files = layout == H5D_CONTIGUOUS ? H5Pget_external_count(plist) : 0;
     H5Pclose(plist);
-    if (layout == H5D_VIRTUAL) return corrupt(h, e, "is a virtual dataset, which reads other files: refused", name);
+    if (layout == H5D_VIRTUAL)
+        return corrupt(h, e, "is a virtual dataset, which reads other files: refused", name);
     if (layout != H5D_CONTIGUOUS && layout != H5D_COMPACT && layout != H5D_CHUNKED)
         return corrupt(h, e, "has an unknown layout: refused", name);
     if (files != 0) return corrupt(h, e, "keeps its data in other files: refused", name);
-    if (filters != 0) return corrupt(h, e, "is compressed or filtered, which this version does not read", name);
+    if (filters != 0)
+        return corrupt(h, e, "is compressed or filtered, which this version does not read", name);
     return true;
 }
 
@@ -50,11 +54,13 @@ static bool group_allowed(H5In *h, hid_t group, int depth, Err *e)
 {
     H5G_info_t info;
     char name[1024];
-    if (depth > DEPTH_MAX) return err_set(e, ERR_CORRUPT, "%s: groups are nested too deep, or in a circle", h->path);
+    if (depth > DEPTH_MAX)
+        return err_set(e, ERR_CORRUPT, "%s: groups are nested too deep, or in a circle", h->path);
     if (H5Gget_info(group, &info) < 0) return h5_error(e, ERR_CORRUPT, "%s: cannot list a group", h->path);
     for (hsize_t i = 0; i < info.nlinks; i++) {
         H5L_info_t link;
-        ssize_t n = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_NATIVE, i, name, sizeof name, H5P_DEFAULT);
+        ssize_t n =
+            H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_NATIVE, i, name, sizeof name, H5P_DEFAULT);
         if (++h->objects > OBJECTS_MAX) return err_set(e, ERR_CORRUPT, "%s: too many objects", h->path);
         if (n <= 0 || n >= (ssize_t)sizeof name || H5Lget_info(group, name, &link, H5P_DEFAULT) < 0)
             return h5_error(e, ERR_CORRUPT, "%s: cannot read a link", h->path);
@@ -65,7 +71,7 @@ static bool group_allowed(H5In *h, hid_t group, int depth, Err *e)
     return true;
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------------------------- */
 
 static bool root_ok(H5In *h, Err *e)
 {
@@ -78,13 +84,16 @@ static bool root_ok(H5In *h, Err *e)
     if (!ok || h->foreign) return ok;
     if (!h5_get_i64(h, "/", "format_version", &version, e)) return false;
     if (version > 1)
-        return err_set(e, ERR_CORRUPT, "%s: format_version %lld; this program reads version 1", h->path, (long long)version);
-    hid_t attr = H5Aexists(h->file, "complete") > 0 ? H5Aopen(h->file, "complete", H5P_DEFAULT) : H5I_INVALID_HID;
+        return err_set(e, ERR_CORRUPT, "%s: format_version %lld; this program reads version 1", h->path,
+                       (long long)version);
+    hid_t attr =
+        H5Aexists(h->file, "complete") > 0 ? H5Aopen(h->file, "complete", H5P_DEFAULT) : H5I_INVALID_HID;
     hid_t type = h5_type(DT_BOOL);
     ok = attr >= 0 && H5Aread(attr, type, &yes) >= 0 && yes == 1;
     H5Tclose(type);
     if (attr >= 0) H5Aclose(attr);
-    return ok || err_set(e, ERR_CORRUPT, "%s: half-written: it has no `complete` mark; use an earlier checkpoint", h->path);
+    return ok || err_set(e, ERR_CORRUPT,
+                         "%s: half-written: it has no `complete` mark; use an earlier checkpoint", h->path);
 }
 
 H5In *h5_open(const char *path, bool trust_foreign, Arena *a, Err *e)
@@ -123,7 +132,7 @@ void h5_close(H5In *h)
     file_unmap(&h->map);
 }
 
-/* ---- looking around ------------------------------------------------------------------------------------------------- */
+/* ---- looking around ------------------------------------------------------------------------------------ */
 
 /* H5Lexists wants every group on the way to exist. */
 bool h5_has(H5In *h, const char *path)
@@ -186,7 +195,8 @@ int h5_list(H5In *h, const char *group, const char **names, int cap)
     H5_index_t by = order & H5P_CRT_ORDER_INDEXED ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME;
     int got = 0;
     for (; got < n && got < cap; got++) {
-        if (H5Lget_name_by_idx(g, ".", by, H5_ITER_INC, (hsize_t)got, name, sizeof name, H5P_DEFAULT) <= 0) break;
+        if (H5Lget_name_by_idx(g, ".", by, H5_ITER_INC, (hsize_t)got, name, sizeof name, H5P_DEFAULT) <= 0)
+            break;
         if (!(names[got] = arena_strdup(h->a, name, &e))) break;
     }
     H5Pclose(plist);
@@ -194,7 +204,7 @@ int h5_list(H5In *h, const char *group, const char **names, int cap)
     return got;
 }
 
-/* ---- attributes ----------------------------------------------------------------------------------------------------- */
+/* ---- attributes ---------------------------------------------------------------------------------------- */
 
 static hid_t attr_open(H5In *h, const char *object, const char *name, Err *e)
 {
@@ -206,7 +216,8 @@ static hid_t attr_open(H5In *h, const char *object, const char *name, Err *e)
     return a;
 }
 
-static bool attr_number(H5In *h, const char *object, const char *name, hid_t memory, H5T_class_t want, void *v, Err *e)
+static bool attr_number(H5In *h, const char *object, const char *name, hid_t memory, H5T_class_t want,
+                        void *v, Err *e)
 {
     hid_t a = attr_open(h, object, name, e);
     if (a < 0) return false;
@@ -233,15 +244,18 @@ bool h5_get_f64(H5In *h, const char *object, const char *name, double *v, Err *e
 /* A scalar string, of either kind, out of an attribute (is_attr) or a dataset. */
 static char *string_of(H5In *h, hid_t id, bool is_attr, const char *what, Err *e)
 {
-    hid_t type = is_attr ? H5Aget_type(id) : H5Dget_type(id), space = is_attr ? H5Aget_space(id) : H5Dget_space(id);
+    hid_t type = is_attr ? H5Aget_type(id) : H5Dget_type(id),
+          space = is_attr ? H5Aget_space(id) : H5Dget_space(id);
     char *copy = NULL, *text = NULL;
     size_t size = H5Tget_size(type);
     if (H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1 || size > TEXT_MAX) {
         corrupt(h, e, "is not one string", what);
     } else if (H5Tis_variable_str(type) > 0) {
         hid_t memory = H5Tcopy(type);
-        herr_t r = is_attr ? H5Aread(id, memory, &text) : H5Dread(id, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, &text);
-        if (r < 0 || (text && strlen(text) > TEXT_MAX)) h5_error(e, ERR_CORRUPT, "%s: cannot read `%s`", h->path, what);
+        herr_t r =
+            is_attr ? H5Aread(id, memory, &text) : H5Dread(id, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, &text);
+        if (r < 0 || (text && strlen(text) > TEXT_MAX))
+            h5_error(e, ERR_CORRUPT, "%s: cannot read `%s`", h->path, what);
         else copy = arena_strdup(h->a, text ? text : "", e);
         if (text) H5free_memory(text);
         H5Tclose(memory);
@@ -311,7 +325,7 @@ char *h5_attrs_json(H5In *h, const char *path, Err *e)
     return copy;
 }
 
-/* ---- datasets ------------------------------------------------------------------------------------------------------- */
+/* ---- datasets ------------------------------------------------------------------------------------------ */
 
 static hid_t dataset_open(H5In *h, const char *path, Err *e)
 {
@@ -368,7 +382,8 @@ bool h5_tensor_info(H5In *h, const char *path, DType *t, int *ndim, int64_t dim[
     bytes = dtype_size(*t);
     for (int i = 0; i < 4; i++) {
         dim[i] = i < n ? (int64_t)size[i] : 0;
-        if (i < n && (size[i] > INT64_MAX || __builtin_mul_overflow(bytes, size[i], &bytes) || bytes > SIZE_MAX / 2))
+        if (i < n &&
+            (size[i] > INT64_MAX || __builtin_mul_overflow(bytes, size[i], &bytes) || bytes > SIZE_MAX / 2))
             return corrupt(h, e, "has an impossible shape", path);
     }
     return true;
@@ -427,8 +442,8 @@ bool h5_read_tensor(H5In *h, const char *path, DType t, void *dst, size_t bytes,
     size_t need = dtype_size(have);
     for (int i = 0; i < ndim; i++) need *= (size_t)dim[i];
     if (have != t || need != bytes)
-        return err_set(e, ERR_CORRUPT, "%s: `%s` holds %zu bytes of %s, %zu bytes of %s were expected", h->path, path, need,
-                       dtype_name(have), bytes, dtype_name(t));
+        return err_set(e, ERR_CORRUPT, "%s: `%s` holds %zu bytes of %s, %zu bytes of %s were expected",
+                       h->path, path, need, dtype_name(have), bytes, dtype_name(t));
     ArenaMark mark = arena_mark(h->a);
     const unsigned char *data = h5_view(h, path, bytes, e);
     bool ok = data && h5_verify(h, path, data, bytes, e);

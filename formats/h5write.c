@@ -1,8 +1,8 @@
 /* formats/h5write.c: writing an HDF5 container (product.md 6). Errors are sticky and come out of h5_commit.
  *
- *   tmp file -> groups, texts, tensors -> content hash, `complete` -> H5Fclose -> envelope -> fsync -> rename -> fsync
+ *   tmp file: groups, texts, tensors, content hash, `complete`; H5Fclose; envelope; fsync; rename; fsync
  *
- * Two writes of the same content are byte-identical: no time stamps, links in creation order, contiguous data. */
+ * Two writes of the same content give the same bytes: no time stamps, links in creation order, contiguous. */
 #define _GNU_SOURCE          /* fallocate */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +26,7 @@ struct H5Out {
     const char *path, *tmp;
     int fd;                  /* of the temporary file, to reserve room; -1 where the file system cannot */
     uint64_t reserved;       /* bytes from the start that cannot run out of disk any more */
-    bool closing;            /* H5Fclose was called: after a failure it must not be called again, it crashes */
+    bool closing; /* H5Fclose was called: after a failure it must not be called again, it crashes */
     int64_t step, n_entry, n_tie, params, tensors;
     bool params_given;
     Entry *entry;
@@ -43,8 +43,8 @@ static void lost(H5Out *h, const char *what, const char *object)
     h5_error(&h->err, ERR_FAIL, "%s: cannot write %s `%s`", h->path, what, object);
 }
 
-/* libhdf5 1.10 does not survive a failed write: H5Fclose, or the program's end, can crash. So room for each object is taken
- * from the file system before HDF5 writes it; the file's length stays HDF5's own business. */
+/* libhdf5 1.10 does not survive a failed write: H5Fclose, or the program's end, can crash. So room for each
+ * object is taken from the file system before HDF5 writes it; the file's length stays HDF5's own business. */
 static bool room_take(H5Out *h, uint64_t bytes)
 {
     hsize_t now = 0;
@@ -56,7 +56,8 @@ static bool room_take(H5Out *h, uint64_t bytes)
     if (fallocate(h->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)want) == 0) {
         h->reserved = want;
     } else if (errno == ENOSPC || errno == EFBIG || errno == EDQUOT || errno == EIO) {
-        err_set(&h->err, ERR_FAIL, "%s: cannot write %.1f MB more: %s", h->path, (double)bytes / 1e6, strerror(errno));
+        err_set(&h->err, ERR_FAIL, "%s: cannot write %.1f MB more: %s", h->path, (double)bytes / 1e6,
+                strerror(errno));
     } else {
         close(h->fd);        /* a file system without reservations */
         h->fd = -1;
@@ -81,13 +82,14 @@ static hid_t file_create(const char *tmp)
     return file;
 }
 
-/* ---- groups and attributes ------------------------------------------------------------------------------------------ */
+/* ---- groups and attributes ----------------------------------------------------------------------------- */
 
 /* Makes every group of path[0, n) that is not there. */
 static bool groups_make(H5Out *h, const char *path, size_t n)
 {
     char part[1024];
-    if (n >= sizeof part) return err_set(&h->err, ERR_FAIL, "%s: the name `%.80s...` is too long", h->path, path);
+    if (n >= sizeof part)
+        return err_set(&h->err, ERR_FAIL, "%s: the name `%.80s...` is too long", h->path, path);
     for (size_t i = 1; i <= n; i++) {
         if (i < n && path[i] != '/') continue;
         memcpy(part, path, i);
@@ -159,7 +161,7 @@ void h5_attr_str(H5Out *h, const char *object, const char *name, const char *v)
     H5Tclose(type);
 }
 
-/* ---- datasets ------------------------------------------------------------------------------------------------------- */
+/* ---- datasets ------------------------------------------------------------------------------------------ */
 
 static hid_t dataset_create(H5Out *h, const char *path, hid_t type, hid_t space)
 {
@@ -182,7 +184,8 @@ void h5_text(H5Out *h, const char *path, const char *utf8)
 }
 
 /* The tensor's entry in the content hash and its three attributes. */
-static bool describe(H5Out *h, hid_t d, const char *path, DType t, const void *data, size_t bytes, bool in_out)
+static bool describe(H5Out *h, hid_t d, const char *path, DType t, const void *data, size_t bytes,
+                     bool in_out)
 {
     Entry *en = arena_alloc(h->a, sizeof *en, &h->err);
     const char *name = en ? arena_strdup(h->a, path, &h->err) : NULL;
@@ -199,7 +202,8 @@ static bool describe(H5Out *h, hid_t d, const char *path, DType t, const void *d
     return ok;
 }
 
-void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64_t *dim, const void *data, bool in_out)
+void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64_t *dim, const void *data,
+                      bool in_out)
 {
     hsize_t size[4] = {0};
     size_t bytes = dtype_size(t);
@@ -257,7 +261,7 @@ void h5_reserve(H5Out *h, uint64_t bytes)
     if (!dead(h)) space_check(h->path, bytes, &h->err);
 }
 
-/* ---- opening and finishing ------------------------------------------------------------------------------------------ */
+/* ---- opening and finishing ----------------------------------------------------------------------------- */
 
 /* created_utc: only from SOURCE_DATE_EPOCH, so that the same content gives the same bytes. */
 static void root_attrs(H5Out *h, const char *kind, const char *arch)
@@ -365,13 +369,15 @@ static void envelope_write(H5Out *h)
     for (size_t done = 0; done < ENVELOPE && !h->err.code;) {
         ssize_t n = pwrite(fd, block + done, ENVELOPE - done, (off_t)done);
         if (n > 0) done += (size_t)n;
-        else if (errno != EINTR) err_set(&h->err, ERR_FAIL, "%s: cannot write the envelope: %s", h->path, strerror(errno));
+        else if (errno != EINTR)
+            err_set(&h->err, ERR_FAIL, "%s: cannot write the envelope: %s", h->path, strerror(errno));
     }
     /* gives back what was reserved behind the end */
     struct stat st;
     if (!h->err.code && (fstat(fd, &st) != 0 || ftruncate(fd, st.st_size) != 0))
         err_set(&h->err, ERR_FAIL, "%s: cannot set its length: %s", h->path, strerror(errno));
-    if (!h->err.code && fsync(fd) != 0) err_set(&h->err, ERR_FAIL, "%s: cannot sync: %s", h->path, strerror(errno));
+    if (!h->err.code && fsync(fd) != 0)
+        err_set(&h->err, ERR_FAIL, "%s: cannot sync: %s", h->path, strerror(errno));
     if (close(fd) != 0) err_set(&h->err, ERR_FAIL, "%s: cannot close: %s", h->path, strerror(errno));
 }
 
@@ -379,7 +385,8 @@ static void envelope_write(H5Out *h)
 static void drop(H5Out *h)
 {
     if (h->file >= 0 && !h->closing) {
-        if (!h->reserved && truncate(h->tmp, 0) != 0) log_debug("%s: cannot truncate: %s", h->tmp, strerror(errno));
+        if (!h->reserved && truncate(h->tmp, 0) != 0)
+            log_debug("%s: cannot truncate: %s", h->tmp, strerror(errno));
         H5Fclose(h->file);
         H5Eclear2(H5E_DEFAULT);
     }
@@ -407,7 +414,8 @@ bool h5_commit(H5Out *h, Err *e)
     }
     if (!dead(h)) envelope_write(h);
     if (!dead(h) && rename(h->tmp, h->path) != 0)
-        err_set(&h->err, ERR_FAIL, "%s: cannot rename the finished file into place: %s", h->path, strerror(errno));
+        err_set(&h->err, ERR_FAIL, "%s: cannot rename the finished file into place: %s", h->path,
+                strerror(errno));
     if (dead(h)) {
         drop(h);
         return err_set(e, h->err.code, "%s", h->err.msg);

@@ -1,11 +1,12 @@
-/* formats/hdf5_impl.h: what h5write.c, h5read.c and h5model.c share; the only header that includes HDF5's own. */
+/* formats/hdf5_impl.h: what the h5*.c files share; the only header that includes HDF5's own. */
 #ifndef HDF5_IMPL_H
 #define HDF5_IMPL_H
 #include <hdf5.h>
 #include "formats/formats_impl.h"
 
-/* The user block (product.md 6.0): text at 0, u32 version at 16, u32 zero, u64 payload bytes at 24, XXH3-128 of the payload
- * at 32 and u64 step at 48; XXH3-64 of the first 504 bytes at 504; zeros elsewhere. Little-endian, hashes canonical. */
+/* The user block (product.md 6.0): text at 0, u32 version at 16, u32 zero, u64 payload bytes at 24, XXH3-128
+ * of the payload at 32, u64 step at 48, XXH3-64 of the first 504 bytes at 504, zeros elsewhere.
+ * Little-endian; hashes canonical. */
 enum { ENVELOPE = 4096, AT_VERSION = 16, AT_LENGTH = 24, AT_HASH = 32, AT_STEP = 48, AT_CHECK = 504 };
 #define ENVELOPE_MAGIC "pare-checkpoint\n"
 
@@ -16,6 +17,7 @@ hid_t h5_type(DType t);                                         /* file type; H5
 bool h5_type_parse(hid_t type, DType *t);
 hid_t h5_string_type(void);                                     /* vlen UTF-8; H5Tclose it */
 
-void envelope_build(unsigned char block[ENVELOPE], const unsigned char *payload, uint64_t bytes, int64_t step);
+/* block: ENVELOPE bytes */
+void envelope_build(unsigned char *block, const unsigned char *payload, uint64_t bytes, int64_t step);
 bool envelope_check(const FileMap *m, const char *path, int64_t *step, Err *e);
 #endif

@@ -1,5 +1,6 @@
-/* formats/hf.c: a Hugging Face folder: config.json, model.safetensors or shards with an index, generation_config.json, a
- * tokenizer. One spelling of names for all: GPT-2 with `transformer.`, Llama with `model.`, whatever the file left out. */
+/* formats/hf.c: a Hugging Face folder: config.json, model.safetensors or shards with an index,
+ * generation_config.json, a tokenizer. And one spelling of names for all: GPT-2 with `transformer.`, Llama
+ * with `model.`, whatever the file left out. */
 #include <stdlib.h>
 #include <string.h>
 #include "formats/formats_impl.h"
@@ -48,7 +49,7 @@ bool hf_beside(TensorFile *f, const char *dir, Err *e)
     return !e->code;
 }
 
-/* ---- names -------------------------------------------------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------------------------------------- */
 
 static bool tail_is(const char *s, const char *tail)
 {
@@ -72,7 +73,8 @@ static bool is_buffer(const char *name, bool gpt2)
 
 static bool is_conv1d(const char *name)
 {
-    return tail_is(name, ".c_attn.weight") || tail_is(name, ".c_proj.weight") || tail_is(name, ".c_fc.weight");
+    return tail_is(name, ".c_attn.weight") || tail_is(name, ".c_proj.weight") ||
+           tail_is(name, ".c_fc.weight");
 }
 
 bool names_canonical(TensorFile *f, Err *e)
@@ -93,7 +95,7 @@ bool names_canonical(TensorFile *f, Err *e)
     return !e->code;
 }
 
-/* ---- shards ------------------------------------------------------------------------------------------------------- */
+/* ---- shards -------------------------------------------------------------------------------------------- */
 
 /* A shard's name stays inside the folder. */
 static bool plain_name(const char *s)
@@ -101,7 +103,8 @@ static bool plain_name(const char *s)
     return *s && *s != '.' && !strchr(s, '/') && strlen(s) < 256;
 }
 
-static bool read_shard(TensorFile *f, const char *dir, const char *index, const char *file, const json_t *map, Err *e)
+static bool read_shard(TensorFile *f, const char *dir, const char *index, const char *file, const json_t *map,
+                       Err *e)
 {
     int first = f->n;
     const char *path = path_join(f->arena, dir, file, e);
@@ -128,18 +131,21 @@ static bool read_shards(TensorFile *f, const char *dir, const char *index, const
     json_object_foreach((json_t *)(uintptr_t)map, name, v) {
         const char *file = json_string_value(v);
         if (!file || !plain_name(file)) {
-            err_set(e, ERR_CORRUPT, "%s: tensor `%s`: its shard is not a plain file name", index, name_shown(shown, name));
+            err_set(e, ERR_CORRUPT, "%s: tensor `%s`: its shard is not a plain file name", index,
+                    name_shown(shown, name));
             break;
         }
         if (json_object_get(seen, file)) continue;
-        if (json_object_set_new(seen, file, json_true()) != 0) err_set(e, ERR_MEMORY, "%s: out of memory", index);
+        if (json_object_set_new(seen, file, json_true()) != 0)
+            err_set(e, ERR_MEMORY, "%s: out of memory", index);
         if (!read_shard(f, dir, index, file, map, e)) break;
     }
     json_decref(seen);
     if (e->code) return false;
     /* every tensor of every shard is in the map, so fewer of them means that one named is in none */
     if ((size_t)f->n != json_object_size(map))
-        return err_set(e, ERR_CORRUPT, "%s: lists %zu tensors, the shards hold %d", index, json_object_size(map), f->n);
+        return err_set(e, ERR_CORRUPT, "%s: lists %zu tensors, the shards hold %d", index,
+                       json_object_size(map), f->n);
     return true;
 }
 
@@ -155,9 +161,12 @@ bool hf_read(TensorFile *f, const char *dir, Err *e)
     if (e->code) return false;
     if (!text) {
         const char *pickle = path_join(f->arena, dir, "pytorch_model.bin", e);
-        return err_set(e, ERR_FAIL, "%s: neither model.safetensors nor model.safetensors.index.json in this folder%s", dir,
-                       pickle && file_exists(pickle) ? " (pytorch_model.bin is a pickle and is never read: save it with "
-                                                       "safetensors)" : "");
+        return err_set(e, ERR_FAIL,
+                       "%s: neither model.safetensors nor model.safetensors.index.json in this folder%s", dir,
+                       pickle && file_exists(pickle)
+                           ? " (pytorch_model.bin is a pickle and is never read: save it with "
+                             "safetensors)"
+                           : "");
     }
     json_t *j = json_object_of(text, strlen(text), index, e);
     if (!j) return false;

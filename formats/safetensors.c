@@ -2,9 +2,9 @@
  *
  *   u64 N | N bytes of JSON {"name": {"dtype": D, "shape": [..], "data_offsets": [begin, end]}, ...} | data
  *
- * Sorted by offset the tensors must tile the data without hole or overlap, from 0 to the file's end; end - begin is
- * product(shape) x size. Nothing is allocated before the sizes that ask for it have been compared with the file.
- * Source: the format's README and reference reader (huggingface/safetensors). */
+ * Sorted by offset the tensors must tile the data without hole or overlap, from 0 to the file's end; end -
+ * begin is product(shape) x size. Nothing is allocated before what asks for it has been compared with the
+ * file. Source: the format's README and reference reader (huggingface/safetensors). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +30,8 @@ json_t *json_object_of(const char *text, size_t bytes, const char *where, Err *e
     json_t *j = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &je);
     if (!j) {
         char shown[168];
-        err_set(e, ERR_CORRUPT, "%s:%d:%d: invalid JSON: %s", where, je.line, je.column, name_shown(shown, je.text));
+        err_set(e, ERR_CORRUPT, "%s:%d:%d: invalid JSON: %s", where, je.line, je.column,
+                name_shown(shown, je.text));
         return NULL;
     }
     if (!json_is_object(j)) {
@@ -44,7 +45,8 @@ json_t *json_object_of(const char *text, size_t bytes, const char *where, Err *e
 typedef struct Place { const char *path; const unsigned char *data; uint64_t bytes; int shard; } Place;
 #define BAD(...) return bad(at, key, e, __VA_ARGS__)
 
-static bool bad(const Place *at, const char *key, Err *e, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+static bool bad(const Place *at, const char *key, Err *e, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 static bool bad(const Place *at, const char *key, Err *e, const char *fmt, ...)
 {
     char what[512], shown[168];
@@ -58,7 +60,8 @@ static bool bad(const Place *at, const char *key, Err *e, const char *fmt, ...)
 /* Known to the format, but nothing here computes with them. */
 static bool dtype_foreign(const char *s)
 {
-    static const char *const names[] = {"F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"};
+    static const char *const names[] = {"F4",          "F6_E2M3",     "F6_E3M2", "F8_E8M0",
+                                        "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(s, names[i])) return true;
     return false;
@@ -105,9 +108,11 @@ static bool entry_of(FileTensor *t, const Place *at, const char *key, const json
     const json_t *b = json_array_get(off, 0), *end = json_array_get(off, 1);
     if (!json_is_integer(b) || !json_is_integer(end)) BAD("`data_offsets` must be two whole numbers");
     json_int_t lo = json_integer_value(b), hi = json_integer_value(end);
-    if (lo < 0 || hi < lo) BAD("data_offsets [%lld, %lld] are reversed or negative", (long long)lo, (long long)hi);
+    if (lo < 0 || hi < lo)
+        BAD("data_offsets [%lld, %lld] are reversed or negative", (long long)lo, (long long)hi);
     if ((uint64_t)hi > at->bytes)
-        BAD("ends at %lld, behind the %llu bytes of data (truncated file?)", (long long)hi, (unsigned long long)at->bytes);
+        BAD("ends at %lld, behind the %llu bytes of data (truncated file?)", (long long)hi,
+            (unsigned long long)at->bytes);
     if ((uint64_t)(hi - lo) != t->bytes)
         BAD("%lld bytes are stored, its shape and dtype %s need %zu", (long long)(hi - lo), dtype, t->bytes);
     t->data = at->data + lo;
@@ -119,7 +124,7 @@ static int by_place(const void *a, const void *b)
 {
     const FileTensor *x = a, *y = b;
     if (x->data != y->data) return x->data < y->data ? -1 : 1;
-    if (!x->bytes != !y->bytes) return x->bytes ? 1 : -1;     /* empty tensors in front of what starts there */
+    if (!x->bytes != !y->bytes) return x->bytes ? 1 : -1; /* empty tensors in front of what starts there */
     return strcmp(x->name, y->name);
 }
 
@@ -130,13 +135,14 @@ static bool tiled(const FileTensor *t, int n, const Place *at, Err *e)
         uint64_t lo = (uint64_t)(t[i].data - at->data);
         const char *key = t[i].name;
         if (lo < pos) BAD("begins at %llu, inside the one before it (overlap)", (unsigned long long)lo);
-        if (lo > pos) BAD("begins at %llu, %llu bytes behind the one before it (hole)", (unsigned long long)lo,
-                          (unsigned long long)(lo - pos));
+        if (lo > pos)
+            BAD("begins at %llu, %llu bytes behind the one before it (hole)", (unsigned long long)lo,
+                (unsigned long long)(lo - pos));
         pos = lo + t[i].bytes;
     }
     if (pos != at->bytes)
-        return err_set(e, ERR_CORRUPT, "%s: %llu bytes behind the last tensor belong to none (trailing data)", at->path,
-                       (unsigned long long)(at->bytes - pos));
+        return err_set(e, ERR_CORRUPT, "%s: %llu bytes behind the last tensor belong to none (trailing data)",
+                       at->path, (unsigned long long)(at->bytes - pos));
     return true;
 }
 
@@ -148,7 +154,8 @@ static bool metadata_of(TensorFile *f, const char *path, const json_t *meta, Err
     json_object_foreach((json_t *)(uintptr_t)meta, k, v) {
         char shown[168];
         if (!json_is_string(v))
-            return err_set(e, ERR_CORRUPT, "%s: `__metadata__` entry `%s` is not a string", path, name_shown(shown, k));
+            return err_set(e, ERR_CORRUPT, "%s: `__metadata__` entry `%s` is not a string", path,
+                           name_shown(shown, k));
     }
     if (f->metadata_json) return true;
     char *text = json_dumps(meta, JSON_COMPACT);
@@ -183,16 +190,19 @@ bool safetensors_read(TensorFile *f, const char *path, Err *e)
     const FileMap *m = maps_add(f, path, e);
     if (!m) return false;
     if (m->bytes < 10)
-        return err_set(e, ERR_CORRUPT, "%s: truncated: %zu bytes, too short for a safetensors header", path, m->bytes);
+        return err_set(e, ERR_CORRUPT, "%s: truncated: %zu bytes, too short for a safetensors header", path,
+                       m->bytes);
     for (int i = 0; i < 8; i++) n |= (uint64_t)m->data[i] << (8 * i);
     if (n > HEADER_MAX)
         return err_set(e, ERR_CORRUPT, "%s: header length %llu is over the format's limit of %llu", path,
                        (unsigned long long)n, HEADER_MAX);
     if (n > m->bytes - 8)
-        return err_set(e, ERR_CORRUPT, "%s: truncated: the header needs %llu bytes, the file has %zu behind its length",
-                       path, (unsigned long long)n, m->bytes - 8);
+        return err_set(e, ERR_CORRUPT,
+                       "%s: truncated: the header needs %llu bytes, the file has %zu behind its length", path,
+                       (unsigned long long)n, m->bytes - 8);
     if (n < 2 || m->data[8] != '{')
-        return err_set(e, ERR_CORRUPT, "%s: the header does not start with '{': not a safetensors file", path);
+        return err_set(e, ERR_CORRUPT, "%s: the header does not start with '{': not a safetensors file",
+                       path);
     char *where = arena_printf(f->arena, e, "%s: header", path);
     json_t *header = json_object_of((const char *)m->data + 8, (size_t)n, where ? where : path, e);
     if (!header) return false;

@@ -1,7 +1,8 @@
 /* formats/safetensors_write.c: the writer, and the Hugging Face folder around it.
  *
- * Order as the reference writer: element type descending, then name, which aligns every tensor to its element size; the
- * header is padded with spaces to 8 bytes; `__metadata__` always says "format": "pt" (transformers asks for it). */
+ * Order as the reference writer: element type descending, then name, which aligns every tensor to its element
+ * size; spaces pad the header to 8 bytes; `__metadata__` always says "format": "pt" (transformers asks for
+ * it). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +11,8 @@
 /* The format's own order of element types, in increasing order. */
 static int dtype_rank(DType t)
 {
-    static const DType order[] = {DT_BOOL, DT_U8, DT_I8, DT_F8_E5M2, DT_F8_E4M3, DT_I16, DT_U16, DT_F16, DT_BF16,
-                                  DT_I32, DT_U32, DT_F32, DT_F64, DT_I64, DT_U64};
+    static const DType order[] = {DT_BOOL, DT_U8,  DT_I8,  DT_F8_E5M2, DT_F8_E4M3, DT_I16, DT_U16, DT_F16,
+                                  DT_BF16, DT_I32, DT_U32, DT_F32,     DT_F64,     DT_I64, DT_U64};
     for (int i = 0; i < (int)(sizeof order / sizeof *order); i++)
         if (order[i] == t) return i;
     return -1;
@@ -40,7 +41,8 @@ static bool metadata_add(json_t *header, const char *metadata_json, const char *
     return !e->code;
 }
 
-static char *header_text(const OutTensor *const *t, int n, const char *metadata_json, const char *path, Err *e)
+static char *header_text(const OutTensor *const *t, int n, const char *metadata_json, const char *path,
+                         Err *e)
 {
     json_t *header = json_object();
     uint64_t at = 0;
@@ -54,7 +56,8 @@ static char *header_text(const OutTensor *const *t, int n, const char *metadata_
         json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_name(t[i]->dtype), "shape", shape,
                                   "data_offsets", (json_int_t)at, (json_int_t)end);
         if (!entry || json_object_set_new(header, t[i]->name, entry) != 0)
-            err_set(e, ERR_FAIL, "%s: tensor `%s`: its name is not UTF-8, or memory is out", path, t[i]->name);
+            err_set(e, ERR_FAIL, "%s: tensor `%s`: its name is not UTF-8, or memory is out", path,
+                    t[i]->name);
         at = end;
     }
     char *text = e->code ? NULL : json_dumps(header, JSON_COMPACT);
@@ -63,7 +66,8 @@ static char *header_text(const OutTensor *const *t, int n, const char *metadata_
     return text;
 }
 
-bool safetensors_store(const char *path, const OutTensor *const *list, int n, const char *metadata_json, Err *e)
+bool safetensors_store(const char *path, const OutTensor *const *list, int n, const char *metadata_json,
+                       Err *e)
 {
     Arena a = {.name = "formats"};
     Sink s = {.fd = -1};
@@ -103,7 +107,7 @@ bool formats_write_safetensors(const char *path, const OutModel *m, Err *e)
     return ok;
 }
 
-/* ---- Hugging Face folder ------------------------------------------------------------------------------------------ */
+/* ---- Hugging Face folder ------------------------------------------------------------------------------- */
 
 static bool write_text(const char *dir, const char *name, const char *text, Arena *a, Err *e)
 {
@@ -114,8 +118,9 @@ static bool write_text(const char *dir, const char *name, const char *text, Aren
 /* The tokenizer and the files that always lie beside it. */
 static bool copy_tokenizer(const char *dir, const char *from, Arena *a, Err *e)
 {
-    static const char *const also[] = {"tokenizer.model", "tokenizer.json", "tokenizer_config.json",
-                                       "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja"};
+    static const char *const also[] = {"tokenizer.model",         "tokenizer.json", "tokenizer_config.json",
+                                       "special_tokens_map.json", "vocab.json",     "merges.txt",
+                                       "chat_template.jinja"};
     const char *source = from ? path_dir(a, from, e) : NULL, *base = from ? strrchr(from, '/') : NULL;
     base = base ? base + 1 : from;
     if (!from || !source) return !e->code;
@@ -125,9 +130,12 @@ static bool copy_tokenizer(const char *dir, const char *from, Arena *a, Err *e)
         const char *in = i < 0 ? from : path_join(a, source, name, e), *out = path_join(a, dir, name, e);
         /* SentencePiece files of another name become tokenizer.model, the one readers look for */
         size_t len = strlen(name);
-        if (i < 0 && len > 6 && !strcmp(name + len - 6, ".model")) out = path_join(a, dir, "tokenizer.model", e);
+        if (i < 0 && len > 6 && !strcmp(name + len - 6, ".model"))
+            out = path_join(a, dir, "tokenizer.model", e);
         if (!in || !out || (i >= 0 && (!file_exists(in) || !strcmp(name, base)))) continue;
-        if (i >= 0 && !strcmp(name, "tokenizer.model") && len > 6 && strcmp(base, name) && strstr(base, ".model")) continue;
+        if (i >= 0 && !strcmp(name, "tokenizer.model") && len > 6 && strcmp(base, name) &&
+            strstr(base, ".model"))
+            continue;
         const char *data = file_read(a, in, &bytes, e);
         if (data && strcmp(in, out)) file_write_atomic(out, data, bytes, e);
     }
@@ -171,8 +179,8 @@ static bool write_shards(const char *dir, const OutTensor *const *t, int n, cons
             }
         if (path && !e->code) safetensors_store(path, part, m, metadata_json, e);
     }
-    json_t *index = json_pack("{s:{s:I, s:I}, s:o}", "metadata", "total_parameters", (json_int_t)elements, "total_size",
-                              (json_int_t)total, "weight_map", map);
+    json_t *index = json_pack("{s:{s:I, s:I}, s:o}", "metadata", "total_parameters", (json_int_t)elements,
+                              "total_size", (json_int_t)total, "weight_map", map);
     char *text = index ? json_dumps(index, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
     if (!text) err_set(e, ERR_MEMORY, "%s: out of memory for the index", dir);
     char *line = text && !e->code ? arena_printf(a, e, "%s\n", text) : NULL;
@@ -187,8 +195,11 @@ static bool layout_free(const char *dir, bool sharded, Arena *a, Err *e)
     const char *name = sharded ? "model.safetensors" : "model.safetensors.index.json";
     const char *other = path_join(a, dir, name, e);
     if (other && file_exists(other))
-        err_set(e, ERR_FAIL, "%s: the folder already holds %s, which would clash with this model's %s file; choose another "
-                "folder or remove it", dir, name, sharded ? "index" : "single");
+        err_set(
+            e, ERR_FAIL,
+            "%s: the folder already holds %s, which would clash with this model's %s file; choose another "
+            "folder or remove it",
+            dir, name, sharded ? "index" : "single");
     return !e->code;
 }
 
@@ -197,7 +208,8 @@ bool formats_write_hf(const char *dir, const OutModel *m, int64_t shard_bytes, E
     Arena a = {.name = "formats"};
     int n = 0;
     if (e->code || !out_check(m, dir, e)) return false;
-    if (!m->config_json) return err_set(e, ERR_FAIL, "%s: a Hugging Face folder needs a config.json; none is known", dir);
+    if (!m->config_json)
+        return err_set(e, ERR_FAIL, "%s: a Hugging Face folder needs a config.json; none is known", dir);
     const OutTensor **t = arena_alloc(&a, (size_t)m->n * sizeof *t, e);
     int *shard = arena_alloc(&a, (size_t)m->n * sizeof *shard, e);
     if (shard && dir_make(dir, e)) {

@@ -1,5 +1,5 @@
-/* formats/sink.c: how files are written: temporary file in the target folder, fsync, rename, fsync of the folder; and
- * the conversion of an OutTensor to its stored bytes (element type by round to nearest even, [out,in] -> [in,out]). */
+/* formats/sink.c: how files are written: temporary file in the target folder, fsync, rename, fsync of the
+ * folder; and an OutTensor's stored bytes: element type by round to nearest even, [out,in] -> [in,out]. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,7 +19,8 @@ bool space_check(const char *path, uint64_t bytes, Err *e)
     if (dir && statvfs(dir, &vfs) == 0) {
         double free_bytes = (double)vfs.f_bavail * (double)vfs.f_frsize, need = 1.1 * (double)bytes;
         if (free_bytes < need)
-            err_set(e, ERR_FAIL, "%s: not enough space: %.1f MB are needed, %.1f MB are free; nothing was written", path,
+            err_set(e, ERR_FAIL,
+                    "%s: not enough space: %.1f MB are needed, %.1f MB are free; nothing was written", path,
                     need / 1e6, free_bytes / 1e6);
     }
     arena_free(&a);
@@ -66,7 +67,6 @@ void sink_put(Sink *s, const void *p, size_t n)
         size_t room = SINK_BYTES - s->used, now = n < room ? n : room;
         memcpy(s->buf + s->used, from, now);
         s->used += now;
-        s->total += now;
         from += now;
         n -= now;
         if (s->used == SINK_BYTES) sink_flush(s);
@@ -89,7 +89,7 @@ bool sink_commit(Sink *s)
     return folder_sync(s->path, e);
 }
 
-/* ---- OutTensor ---------------------------------------------------------------------------------------------------- */
+/* ---- OutTensor ----------------------------------------------------------------------------------------- */
 
 void out_dims(const OutTensor *t, int64_t dim[4])
 {
@@ -127,7 +127,8 @@ static bool out_sane(const OutTensor *t, const char *path, Err *e)
         if (t->dim[i] < 0 || __builtin_mul_overflow(n, (uint64_t)t->dim[i], &n))
             return err_set(e, ERR_FAIL, "%s: tensor `%s`: impossible shape", path, t->name);
     if (t->in_out && (t->ndim != 2 || t->raw))
-        return err_set(e, ERR_FAIL, "%s: tensor `%s`: only a 2-D float matrix can be stored [in,out]", path, t->name);
+        return err_set(e, ERR_FAIL, "%s: tensor `%s`: only a 2-D float matrix can be stored [in,out]", path,
+                       t->name);
     if (!t->tied_to && !t->src && !t->raw && n)
         return err_set(e, ERR_FAIL, "%s: tensor `%s`: no data given", path, t->name);
     return true;
@@ -147,9 +148,11 @@ bool out_check(const OutModel *m, const char *path, Err *e)
     if (!e->code) qsort(name, (size_t)m->n, sizeof *name, names_compare);
     for (int i = 0; i < m->n && !e->code; i++) {
         const char *to = m->t[i].tied_to;
-        if (i && !strcmp(name[i], name[i - 1])) err_set(e, ERR_FAIL, "%s: tensor `%s` is given twice", path, name[i]);
+        if (i && !strcmp(name[i], name[i - 1]))
+            err_set(e, ERR_FAIL, "%s: tensor `%s` is given twice", path, name[i]);
         if (to && !bsearch(&to, name, (size_t)m->n, sizeof *name, names_compare))
-            err_set(e, ERR_FAIL, "%s: tensor `%s` is tied to `%s`, which is not there", path, m->t[i].name, to);
+            err_set(e, ERR_FAIL, "%s: tensor `%s` is tied to `%s`, which is not there", path, m->t[i].name,
+                    to);
     }
     arena_free(&a);
     return !e->code;

@@ -80,7 +80,8 @@ static OutModel model_of(const TensorFile *f)
     for (int i = 0; i < f->n; i++) {
         size_t n;
         const FileTensor *s = &f->t[i];
-        t[i] = (OutTensor){.name = s->name, .ndim = s->ndim, .dtype = s->dtype, .in_out = s->in_out, .tied_to = s->tied_to};
+        t[i] = (OutTensor){
+            .name = s->name, .ndim = s->ndim, .dtype = s->dtype, .in_out = s->in_out, .tied_to = s->tied_to};
         formats_dims(s, t[i].dim);
         t[i].src = values(f, s, &n);
     }
@@ -113,10 +114,11 @@ static void same_bytes(const char *a, const char *b)
     ASSERT_BYTES(x, y, na);
 }
 
-/* ---- hostile safetensors ---------------------------------------------------------------------------------------- */
+/* ---- hostile safetensors ------------------------------------------------------------------------------- */
 
 #define T(shape, lo, hi) "{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[" #lo "," #hi "]}"
-static const struct Hostile { const char *header; size_t data; const char *part; } hostile[] = {
+static const struct Hostile { const char *header; size_t data; const char *part;
+} hostile[] = {
     {"[1]", 0, "does not start with '{'"},
     {" {}", 0, "does not start with '{'"},
     {"{", 0, "header is too short or invalid|header"},
@@ -124,7 +126,8 @@ static const struct Hostile { const char *header; size_t data; const char *part;
     {"{}x", 0, "invalid JSON"},
     {"{\"a\":" T("1", 0, 4) ",}", 4, "invalid JSON"},
     {"{\"a\":" T("1", 0, 4) ",\"a\":" T("1", 0, 4) "}", 4, "duplicate object key"},
-    {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "duplicate object key"},
+    {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+     "duplicate object key"},
     {"{\"a\xff\":" T("1", 0, 4) "}", 4, "invalid JSON"},
     {"{\"a\\u0000b\":" T("1", 0, 4) "}", 4, "invalid JSON"},
     {"{\"a\\ud800\":" T("1", 0, 4) "}", 4, "invalid JSON"},
@@ -174,7 +177,8 @@ TEST(formats, hostile_safetensors)
     ASSERT(n >= 40);
     for (int i = 0; i < n; i++) {
         const char *part = strchr(hostile[i].part, '|');
-        refuse(safetensors(hostile[i].header, hostile[i].data), ERR_CORRUPT, part ? part + 1 : hostile[i].part);
+        refuse(safetensors(hostile[i].header, hostile[i].data), ERR_CORRUPT,
+               part ? part + 1 : hostile[i].part);
     }
 }
 
@@ -189,19 +193,23 @@ TEST(formats, hostile_lengths)
 {
     refuse(bytes_file("a.safetensors", "", 0), ERR_CORRUPT, "truncated: 0 bytes");
     refuse(bytes_file("b.safetensors", "\2\0\0\0\0\0\0\0{", 9), ERR_CORRUPT, "truncated: 9 bytes");
-    refuse(bytes_file("c.safetensors", "\3\0\0\0\0\0\0\0{}", 10), ERR_CORRUPT, "the header needs 3 bytes, the file has 2");
+    refuse(bytes_file("c.safetensors", "\3\0\0\0\0\0\0\0{}", 10), ERR_CORRUPT,
+           "the header needs 3 bytes, the file has 2");
     refuse(bytes_file("d.safetensors", "\1\341\365\5\0\0\0\0{}", 10), ERR_CORRUPT, "over the format's limit");
-    refuse(bytes_file("e.safetensors", "\377\377\377\377\377\377\377\377{}", 10), ERR_CORRUPT, "over the format's limit");
-    refuse(bytes_file("f.safetensors", "\370\377\377\377\377\377\377\377{}", 10), ERR_CORRUPT, "over the format's limit");
+    refuse(bytes_file("e.safetensors", "\377\377\377\377\377\377\377\377{}", 10), ERR_CORRUPT,
+           "over the format's limit");
+    refuse(bytes_file("f.safetensors", "\370\377\377\377\377\377\377\377{}", 10), ERR_CORRUPT,
+           "over the format's limit");
     refuse(bytes_file("g.safetensors", "\0\0\0\0\0\0\0\0{}", 10), ERR_CORRUPT, "does not start with '{'");
 }
 
-/* Legal, if unusual: unsorted, empty tensors, rank 0, no tensor at all, padding, a shape of zeros that would overflow. */
+/* Legal, if unusual: unsorted, empty tensors, rank 0, no tensor at all, padding. */
 TEST(formats, legal_oddities)
 {
     TensorFile f;
-    open_ok(&f, safetensors("{\"b\":" T("1", 4, 8) ",\"a\":" T("", 0, 4) ",\"z\":" T("0,3", 4, 4) ",\"y\":" T("0", 8, 8)
-                            "}     ", 8));
+    open_ok(&f, safetensors("{\"b\":" T("1", 4, 8) ",\"a\":" T("", 0, 4) ",\"z\":" T("0,3", 4, 4) ",\"y\":" T(
+                                "0", 8, 8) "}     ",
+                            8));
     ASSERT_EQ(f.n, 4);
     ASSERT_STR(f.t[0].name, "a");
     ASSERT_EQ(f.t[0].ndim, 0);
@@ -225,8 +233,9 @@ TEST(formats, many_entries)
     ASSERT_OK(e);
     *p++ = '{';
     for (int i = 0; i < N; i++)
-        p += snprintf(p, 70, "%s\"t%d\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}", i ? "," : "", i, i, i + 1);
-    strncpy(p, "}", 2);
+        p += snprintf(p, 70, "%s\"t%d\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}",
+                      i ? "," : "", i, i, i + 1);
+    *p++ = '}';
     TensorFile f;
     open_ok(&f, safetensors(text, N));
     ASSERT_EQ(f.n, (int)N);
@@ -267,7 +276,7 @@ TEST(formats, detection)
     ASSERT_STR(format_name(FMT_HDF5), "hdf5");
 }
 
-/* ---- the same model in Meta names, as .bin, as a folder ---------------------------------------------------------- */
+/* ---- the same model in Meta names, as .bin, as a folder ------------------------------------------------ */
 
 TEST(formats, meta_and_llama2c_agree)
 {
@@ -302,7 +311,8 @@ TEST(formats, q_rows_become_halves)
         for (int h = 0; h < each[w]->unpermute_heads; h++)
             for (int j = 0; j < 4; j++)
                 for (int p = 0; p < 2; p++)
-                    ASSERT_BYTES(v + (h * 8 + p * 4 + j) * 64, stored + (h * 8 + 2 * j + p) * 64, 64 * sizeof(float));
+                    ASSERT_BYTES(v + (h * 8 + p * 4 + j) * 64, stored + (h * 8 + 2 * j + p) * 64,
+                                 64 * sizeof(float));
     }
     formats_close(&f);
 }
@@ -316,11 +326,13 @@ TEST(formats, llama2c_round_trip)
     formats_write_llama2c(at("again.bin"), &m, &e);
     ASSERT_OK(e);
     size_t n, k;
-    char *want = file_read(&arena, STORIES ".bin", &n, &e), *have = file_read(&arena, at("again.bin"), &k, &e);
+    char *want = file_read(&arena, STORIES ".bin", &n, &e),
+         *have = file_read(&arena, at("again.bin"), &k, &e);
     ASSERT_EQ(n, k);
     size_t tables = 512 * 8 * 4;                     /* seq x head width x float: cos and sin, at the end */
     ASSERT_BYTES(want, have, n - tables);
-    /* PyTorch's vector cosine made the published tables; the C library's differs in the last bit here and there */
+    /* PyTorch's vector cosine made the published tables; the C library's differs in a last bit here and there
+     * */
     float *a = arena_alloc(&arena, tables, &e), *b = arena_alloc(&arena, tables, &e);
     memcpy(a, want + n - tables, tables);
     memcpy(b, have + n - tables, tables);
@@ -365,9 +377,20 @@ TEST(formats, llama2c_lies)
     size_t n;
     Err e = {0};
     char *data = file_read(&arena, STORIES ".bin", &n, &e);
-    static const int32_t lie[][2] = {{0, 0}, {0, -64}, {0, 63}, {0, 65}, {0, 128}, {0, 0x7FFFFFFF}, {1, 171}, {1, 0},
-        {1, 0x7FFFFFFF}, {2, 4}, {2, 6}, {2, 0x7FFFFFFF}, {3, 7}, {3, 0}, {3, 64}, {3, 16}, {4, 3}, {4, 8}, {4, 16},
-        {5, 513}, {5, -512}, {5, (-0x7FFFFFFF) - 1}, {5, 0}, {6, 511}, {6, 0}, {6, -1}, {6, 0x7FFFFFFF}};
+    static const int32_t lie[][2] = {{0, 0},          {0, -64},
+                                     {0, 63},         {0, 65},
+                                     {0, 128},        {0, 0x7FFFFFFF},
+                                     {1, 171},        {1, 0},
+                                     {1, 0x7FFFFFFF}, {2, 4},
+                                     {2, 6},          {2, 0x7FFFFFFF},
+                                     {3, 7},          {3, 0},
+                                     {3, 64},         {3, 16},
+                                     {4, 3},          {4, 8},
+                                     {4, 16},         {5, 513},
+                                     {5, -512},       {5, (-0x7FFFFFFF) - 1},
+                                     {5, 0},          {6, 511},
+                                     {6, 0},          {6, -1},
+                                     {6, 0x7FFFFFFF}};
     for (size_t i = 0; i < sizeof lie / sizeof *lie; i++) {
         int32_t keep;
         memcpy(&keep, data + 4 * lie[i][0], 4);
@@ -392,8 +415,8 @@ TEST(formats, llama2c_lies)
 TEST(formats, llama2c_refuses_what_it_cannot_hold)
 {
     static const char *const folders[] = {"mistral", "qwen2", "qwen3", "gpt2", "llama-bf16"};
-    static const char *const why[] = {"sliding window", "Llama models only", "Llama models only", "Llama models only",
-                                      "float32 only"};
+    static const char *const why[] = {"sliding window", "Llama models only", "Llama models only",
+                                      "Llama models only", "float32 only"};
     for (int i = 0; i < 5; i++) {
         TensorFile f;
         Err e = {0}, none = {0};
@@ -427,7 +450,9 @@ TEST(formats, meta_to_folder)
     open_ok(&s, at("sharded"));
     ASSERT(s.n_map > 5);
     same(&f, &s);
-    ASSERT_EQ(unlink(arena_printf(&arena, &e, "%s/sharded/model-00002-of-%05d.safetensors", test_dir(), s.n_map)), 0);
+    ASSERT_EQ(
+        unlink(arena_printf(&arena, &e, "%s/sharded/model-00002-of-%05d.safetensors", test_dir(), s.n_map)),
+        0);
     formats_close(&s);
     refuse(at("sharded"), ERR_CORRUPT, "missing shard");
     /* the single file of the folder, opened by itself, finds the config.json beside it */
@@ -439,11 +464,15 @@ TEST(formats, meta_to_folder)
 TEST(formats, bad_index)
 {
     static const char *const index[][2] = {
-        {"{\"weight_map\":{\"a\":\"../x.safetensors\"}}", "plain file name"}, {"{\"weight_map\":{\"a\":3}}", "plain file name"},
-        {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "plain file name"}, {"{\"weight_map\":[]}", "no `weight_map`"},
+        {"{\"weight_map\":{\"a\":\"../x.safetensors\"}}", "plain file name"},
+        {"{\"weight_map\":{\"a\":3}}", "plain file name"},
+        {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "plain file name"},
+        {"{\"weight_map\":[]}", "no `weight_map`"},
         {"{\"weight_map\":{\"a\":\"s.safetensors\",\"a\":\"s.safetensors\"}}", "duplicate object key"},
-        {"{\"weight_map\":{\"b\":\"s.safetensors\"}}", "not listed for this shard"}, {"[]", "JSON object"},
-        {"{\"weight_map\":{\"a\":\"s.safetensors\",\"b\":\"s.safetensors\"}}", "lists 2 tensors, the shards hold 1"}};
+        {"{\"weight_map\":{\"b\":\"s.safetensors\"}}", "not listed for this shard"},
+        {"[]", "JSON object"},
+        {"{\"weight_map\":{\"a\":\"s.safetensors\",\"b\":\"s.safetensors\"}}",
+         "lists 2 tensors, the shards hold 1"}};
     Err e = {0};
     dir_make(at("idx"), &e);
     put(at("idx/config.json"), "{\"model_type\":\"llama\"}", 22);
@@ -459,7 +488,8 @@ TEST(formats, bad_index)
 
 TEST(formats, tiny_folders_round_trip)
 {
-    static const char *const name[] = {"gpt2", "gpt2-f16", "llama", "llama-bf16", "mistral", "qwen2", "qwen3"};
+    static const char *const name[] = {"gpt2",    "gpt2-f16", "llama", "llama-bf16",
+                                       "mistral", "qwen2",    "qwen3"};
     for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
         TensorFile f, g;
         Err e = {0};
@@ -477,7 +507,8 @@ TEST(formats, tiny_folders_round_trip)
         /* the reference writer's bytes, header included */
         same_bytes(arena_printf(&arena, &e, "%s/model.safetensors", path),
                    arena_printf(&arena, &e, "%s/model.safetensors", out));
-        same_bytes(arena_printf(&arena, &e, "%s/config.json", path), arena_printf(&arena, &e, "%s/config.json", out));
+        same_bytes(arena_printf(&arena, &e, "%s/config.json", path),
+                   arena_printf(&arena, &e, "%s/config.json", out));
     }
 }
 
@@ -514,17 +545,19 @@ TEST(formats, gpt2_one_spelling)
     ASSERT_STR(formats_find(&g, "transformer.wte.weight")->stored_name, "wte.weight");
 }
 
-/* ---- writing ----------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------- */
 
 TEST(formats, element_types)
 {
-    static const DType type[] = {DT_F32, DT_F64, DT_F16, DT_BF16, DT_F8_E4M3, DT_F8_E5M2, DT_I8, DT_U8, DT_I64};
+    static const DType type[] = {DT_F32,     DT_F64, DT_F16, DT_BF16, DT_F8_E4M3,
+                                 DT_F8_E5M2, DT_I8,  DT_U8,  DT_I64};
     static const char *const name[] = {"f32", "f64", "f16", "bf16", "e4m3", "e5m2", "i8", "u8", "i64"};
     const float v[6] = {0, 1, 2, 3, 4, 96};
     OutTensor t[9];
     Err e = {0};
     TensorFile f;
-    for (int i = 0; i < 9; i++) t[i] = (OutTensor){.name = name[i], .ndim = 2, .dim = {2, 3}, .src = v, .dtype = type[i]};
+    for (int i = 0; i < 9; i++)
+        t[i] = (OutTensor){.name = name[i], .ndim = 2, .dim = {2, 3}, .src = v, .dtype = type[i]};
     OutModel m = {.n = 9, .t = t, .metadata_json = "{\"what\":\"test\"}"};
     formats_write_safetensors(at("types.safetensors"), &m, &e);
     ASSERT_OK(e);
@@ -544,11 +577,14 @@ TEST(formats, element_types)
 TEST(formats, writer_refuses)
 {
     const float v[4] = {0};
-    struct { OutTensor t[2]; int n; const char *part; } bad[] = {
+    struct { OutTensor t[2]; int n; const char *part;
+    } bad[] = {
         {{{.name = "a", .ndim = 1, .dim = {4}}}, 1, "no data given"},
         {{{.name = "", .ndim = 1, .dim = {4}, .src = v}}, 1, "no usable name"},
         {{{.name = "__metadata__", .ndim = 1, .dim = {4}, .src = v}}, 1, "no usable name"},
-        {{{.name = "a", .ndim = 1, .dim = {4}, .src = v}, {.name = "a", .ndim = 1, .dim = {4}, .src = v}}, 2, "twice"},
+        {{{.name = "a", .ndim = 1, .dim = {4}, .src = v}, {.name = "a", .ndim = 1, .dim = {4}, .src = v}},
+         2,
+         "twice"},
         {{{.name = "a", .ndim = 5, .dim = {4}, .src = v}}, 1, "rank 5"},
         {{{.name = "a", .ndim = 1, .dim = {-4}, .src = v}}, 1, "impossible shape"},
         {{{.name = "a", .ndim = 2, .dim = {INT64_MAX, INT64_MAX}, .src = v}}, 1, "impossible shape"},

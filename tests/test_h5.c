@@ -1,4 +1,4 @@
-/* tests/test_h5.c: HDF5 containers: contents, byte identity, the envelope against damage, full disks, refusals. */
+/* tests/test_h5.c: HDF5 containers: contents, byte identity, damage, full disks, refusals. */
 #include <fcntl.h>
 #include <hdf5.h>
 #include <signal.h>
@@ -38,8 +38,8 @@ static char *bytes_of(const char *path, size_t *n)
 /* A small file with everything in it: texts, all element types, a tied weight, nested groups, attributes. */
 static void write_small(const char *path)
 {
-    static const DType type[] = {DT_F32, DT_F64, DT_F16, DT_BF16, DT_F8_E4M3, DT_F8_E5M2, DT_I8, DT_U8, DT_I16, DT_U16,
-                                 DT_I32, DT_U32, DT_I64, DT_U64, DT_BOOL};
+    static const DType type[] = {DT_F32, DT_F64, DT_F16, DT_BF16, DT_F8_E4M3, DT_F8_E5M2, DT_I8,  DT_U8,
+                                 DT_I16, DT_U16, DT_I32, DT_U32,  DT_I64,     DT_U64,     DT_BOOL};
     unsigned char data[6 * 8];
     const float v[6] = {0, 1, 1, 0, 1, 1};
     const int64_t dim[2] = {2, 3}, big[1] = {70000};
@@ -91,7 +91,8 @@ TEST(h5, contents)
     ASSERT(h5_get_f64(h, "/optimizer", "eps", &eps, &e));
     ASSERT_EQ(eps, 1e-8);
     ASSERT_STR(h5_read_text(h, "/config/model_json", &e), "{\"model_type\": \"llama\", \"é\": 1}");
-    ASSERT(h5_has(h, "/optimizer/m/z.F32") && !h5_has(h, "/optimizer/v/z.F32") && h5_has(h, "/") && !h5_has(h, "x"));
+    ASSERT(h5_has(h, "/optimizer/m/z.F32") && !h5_has(h, "/optimizer/v/z.F32") && h5_has(h, "/") &&
+           !h5_has(h, "x"));
     ASSERT_EQ(h5_list(h, "/tensors", name, 64), DT_COUNT + 5);
     ASSERT_STR(name[0], "z.F32");                       /* creation order, not the alphabet */
     ASSERT_STR(name[DT_COUNT], "a.big");
@@ -156,7 +157,7 @@ TEST(h5, same_content_same_bytes)
     ASSERT_BYTES(a, b, n);
 }
 
-/* ---- models ------------------------------------------------------------------------------------------------------ */
+/* ---- models -------------------------------------------------------------------------------------------- */
 
 static OutModel model_of(const TensorFile *f)
 {
@@ -164,7 +165,8 @@ static OutModel model_of(const TensorFile *f)
     OutTensor *t = arena_alloc(&arena, ((size_t)f->n + 1) * sizeof *t, &e);
     for (int i = 0; i < f->n; i++) {
         const FileTensor *s = &f->t[i];
-        t[i] = (OutTensor){.name = s->name, .ndim = s->ndim, .dtype = s->dtype, .in_out = s->in_out, .tied_to = s->tied_to};
+        t[i] = (OutTensor){
+            .name = s->name, .ndim = s->ndim, .dtype = s->dtype, .in_out = s->in_out, .tied_to = s->tied_to};
         formats_dims(s, t[i].dim);
         float *v = arena_alloc(&arena, s->bytes / dtype_size(s->dtype) * sizeof *v, &e);
         formats_read_f32(f, s, v, &e);
@@ -247,7 +249,8 @@ TEST(h5, encoded_tensors_are_listed_flat)
     ASSERT_EQ(f.n, 2);
     ASSERT_STR(f.t[0].name, "w.codes");
     ASSERT_BYTES(f.t[0].data, codes, 8);
-    ASSERT_STR(f.metadata_json, "{\"w\":\"{\\\"bits\\\":4,\\\"encoding\\\":\\\"int_affine\\\",\\\"shape\\\":[2,8]}\"}");
+    ASSERT_STR(f.metadata_json,
+               "{\"w\":\"{\\\"bits\\\":4,\\\"encoding\\\":\\\"int_affine\\\",\\\"shape\\\":[2,8]}\"}");
     formats_close(&f);
 }
 
@@ -285,7 +288,7 @@ TEST(h5, refuses_to_write)
     ASSERT(!file_exists(temp));
 }
 
-/* ---- damage: all of it is found before HDF5 sees a byte ------------------------------------------------------------ */
+/* ---- damage: all of it is found before HDF5 sees a byte ------------------------------------------------ */
 
 static bool any_hdf5_open(void)
 {
@@ -361,7 +364,7 @@ TEST(h5, truncated_and_half_written)
     damaged(at("x.h5"), "half-written");
     put(at("x.h5"), more + 4096, n - 4096);
     damaged(at("x.h5"), "--trust-foreign");
-    put(at("plain"), more, n);                         /* found by the signature at 4096, without the suffix */
+    put(at("plain"), more, n); /* found by the signature at 4096, without the suffix */
     damaged(at("plain"), "half-written");
     formats_open_foreign(&f, at("x.h5"), &arena, &e);  /* the same without envelope: readable when trusted */
     ASSERT_OK(e);
@@ -369,7 +372,7 @@ TEST(h5, truncated_and_half_written)
     formats_close(&f);
 }
 
-/* ---- foreign files ------------------------------------------------------------------------------------------------- */
+/* ---- foreign files ------------------------------------------------------------------------------------- */
 
 static void foreign_refused(const char *path, const char *part)
 {
@@ -386,7 +389,8 @@ TEST(h5, foreign_objects_are_refused)
     hsize_t dim = 4, chunk = 2;
     hid_t space = H5Screate_simple(1, &dim, NULL);
     for (int kind = 0; kind < 6; kind++) {
-        hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), plist = H5Pcreate(H5P_DATASET_CREATE);
+        hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
+              plist = H5Pcreate(H5P_DATASET_CREATE);
         hid_t d = H5I_INVALID_HID;
         if (kind == 0) H5Lcreate_external("/etc/passwd", "/x", file, "/link", H5P_DEFAULT, H5P_DEFAULT);
         if (kind == 1) {
@@ -395,7 +399,8 @@ TEST(h5, foreign_objects_are_refused)
         }
         if (kind == 2) H5Pset_external(plist, "/etc/passwd", 0, 16);
         if (kind == 3) H5Pset_virtual(plist, space, "other.h5", "/d", space);
-        if (kind >= 1 && kind <= 3) d = H5Dcreate2(file, "/link", H5T_STD_I32LE, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+        if (kind >= 1 && kind <= 3)
+            d = H5Dcreate2(file, "/link", H5T_STD_I32LE, space, H5P_DEFAULT, plist, H5P_DEFAULT);
         if (kind == 4) {
             hid_t t = H5Tcopy(H5T_STD_I32LE);
             H5Tcommit2(file, "/link", t, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
@@ -405,8 +410,9 @@ TEST(h5, foreign_objects_are_refused)
         if (d >= 0) H5Dclose(d);
         H5Pclose(plist);
         H5Fclose(file);
-        static const char *const part[] = {"link to another file", "compressed or filtered", "data in other files",
-                                           "virtual dataset", "neither a group nor a dataset", "in a circle"};
+        static const char *const part[] = {"link to another file",          "compressed or filtered",
+                                           "data in other files",           "virtual dataset",
+                                           "neither a group nor a dataset", "in a circle"};
         foreign_refused(path, part[kind]);
         Err e = {0};
         ASSERT(!h5_open(path, false, &arena, &e));
@@ -417,7 +423,7 @@ TEST(h5, foreign_objects_are_refused)
     foreign_refused(path, "HDF5 cannot open it");
 }
 
-/* ---- full disk ------------------------------------------------------------------------------------------------------- */
+/* ---- full disk ----------------------------------------------------------------------------------------- */
 
 TEST(h5, full_disk_keeps_the_old_file)
 {
