@@ -23,7 +23,7 @@ T ?=
 TRIPLE := $(shell $(CC) -dumpmachine 2>/dev/null)
 PKG := hdf5 yaml-0.1 jansson libpcre2-8 libxxhash libutf8proc lapacke
 HDF5 := $(shell pkg-config --exists hdf5-serial 2>/dev/null && echo hdf5-serial || echo hdf5)
-HAVE_PKG := $(foreach p,$(PKG:hdf5=$(HDF5)),$(shell pkg-config --exists $(p) 2>/dev/null && echo $(p)))
+HAVE_PKG := $(strip $(foreach p,$(PKG:hdf5=$(HDF5)),$(shell pkg-config --exists $(p) 2>/dev/null && echo $(p))))
 PKG_CFLAGS := $(if $(HAVE_PKG),$(patsubst -I%,-isystem %,$(filter-out -I/usr/include/%-linux-gnu,\
     $(shell pkg-config --cflags $(HAVE_PKG)))))
 PKG_LIBS := $(if $(HAVE_PKG),$(shell pkg-config --libs $(HAVE_PKG)))
