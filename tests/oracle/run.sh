@@ -29,9 +29,14 @@ mkdir "$work/out"
 for model in tests/data/hf-tiny-* tests/data/stories/stories260K.bin; do
     [ -e "$model" ] || continue
     name=$(basename "$model" .bin)
-    "$PARE" -q export "$model" "$work/out/$name" --format hf
+    case $name in                       # export writes float32 unless told; the same type must give the same bits
+    *-bf16) dtype=bfloat16 ;;
+    *-f16) dtype=float16 ;;
+    *) dtype=float32 ;;
+    esac
+    "$PARE" -q export "$model" "$work/out/$name" --format hf --dtype $dtype
     "$PYTHON" tests/oracle/hf_load.py "$PARE" "$model" "$work/out/$name" "$work"
-    "$PARE" -q export "$model" "$work/$name.h5" --format hdf5
+    "$PARE" -q export "$model" "$work/$name.h5" --format hdf5 --dtype $dtype
     "$PYTHON" tests/oracle/h5_read.py "$work/$name.h5" "$work/out/$name"
 done
 
