@@ -1,7 +1,8 @@
 /* kernels/vec_math_impl.h: exp, tanh, sigmoid, the normal distribution and sin/cos of a whole vector.
  *
  * Polynomials: weighted minimax fits of our own (Lawson's iteration on 4,000 Chebyshev nodes, 40-digit references).
- * Errors over all finite arguments against double, measured in tests/test_kernels.c: exp and tanh <= 2 ulp.
+ * Worst error over every seventh float, against double: exp 1.02 ulp, tanh 1.41, sigmoid 2.8, Phi 5.5 above -3;
+ * sin and cos 2e-14 absolute. tests/test_kernels.c holds the kernels made of them to the double reference.
  * Included by vec_avx512_impl.h and vec_avx2_impl.h after their words.
  */
 #ifndef VEC_MATH_IMPL_H

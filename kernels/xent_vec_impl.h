@@ -9,6 +9,13 @@ enum { ONLY_CE, KD_T1, KD_T2, KD_ANY };                             /* which exp
 
 VFN VF capped(VF z, float cap) { return cap > 0.0f ? vf_set(cap) * vf_tanh(z / vf_set(cap)) : z; }
 
+/* One logit by the same instructions as its row, so that the largest less itself is 0. */
+static float capped_one(float z, float cap) {
+    float y[VW];
+    vf_put(y, capped(vf_set(z), cap), VW);
+    return y[0];
+}
+
 static float row_max(const float *z, long V, float cap) {           /* z (V) */
     const VF least = vf_set(-INFINITY);
     VF a = least, b = least;
@@ -18,8 +25,7 @@ static float row_max(const float *z, long V, float cap) {           /* z (V) */
         b = vf_max(vf_get(z + v + VW, VW), b);
     }
     EACH_VECTOR(V - v, i, k, { a = vf_max(vf_first(vf_get(z + v + i, k), least, k), a); });
-    const float m = vf_hmax(vf_max(a, b));
-    return cap > 0.0f ? softcap_f32(m, cap) : m;
+    return capped_one(vf_hmax(vf_max(a, b)), cap);                  /* the cap is monotonic */
 }
 
 typedef struct Runs { VF s1, total, sq, sp, cross, own; } Runs;
@@ -99,7 +105,7 @@ static XentPart row(void *z_, const void *zt, int32_t t, long V, const LossAttr 
     if (zt) s.mt = (double)row_max(zt, V, c.tcap);
     c.m = vf_set((float)s.m);
     c.mt = vf_set((float)s.mt);
-    const float yt = c.cap > 0.0f ? softcap_f32(z[t], c.cap) : z[t];
+    const float yt = capped_one(z[t], c.cap);
     switch (kind) {                                                 /* inlined four times: each loop without branches */
     case ONLY_CE: row_sums(&s, z, NULL, V, ONLY_CE, &c); break;
     case KD_T1: row_sums(&s, z, zt, V, KD_T1, &c); break;

@@ -31,11 +31,14 @@ static void *alloc(Ctx *c, size_t bytes)
     return p;
 }
 
+enum { PERIOD = 8191 };                                                /* a prime: repeats line up with no row */
 /* n elements of the table's type, the same float values for every table. */
 static void numbers(Ctx *c, void *to, long n, double scale)
 {
     float *x = c->k->real == sizeof(float) ? to : alloc(c, (size_t)n * sizeof *x);
-    rng_normal_f32(x, (size_t)n, (RngKey){.seed = 11, .stream = ++c->stream}, 0.0, scale);
+    rng_uniform_f32(x, (size_t)(n < PERIOD ? n : PERIOD), (RngKey){.seed = 11, .stream = ++c->stream}, -2.0 * scale,
+                    2.0 * scale);
+    for (long i = PERIOD; i < n; i++) x[i] = x[i - PERIOD];
     if (c->k->real == sizeof(double))
         for (long i = 0; i < n; i++) ((double *)to)[i] = (double)x[i];
 }
@@ -250,7 +253,7 @@ typedef struct Case { const char *name; void (*run)(Ctx *c); bool rows; double t
 #define LEFT(fn, tol, size) {#fn, run_##fn, true, tol, size}
 static const Case cases[] = {
     FLAT(fill, 0), FLAT(copy, 0), FLAT(axpby, 2e-7), FLAT(mul, 2e-7), FLAT(scale, 2e-7), ROWS(add_row, 2e-7),
-    ROWS(add_colsum, 3e-7), FLAT(sumsq, 1e-12), ROWS(dropout, 2e-7), FLAT(gelu_fwd, 1e-6), FLAT(gelu_bwd, 1e-6),
+    ROWS(add_colsum, 1e-6), FLAT(sumsq, 1e-12), ROWS(dropout, 2e-7), FLAT(gelu_fwd, 1e-6), FLAT(gelu_bwd, 1e-6),
     FLAT(swiglu_fwd, 5e-7), FLAT(swiglu_bwd, 1e-6), ROWS(layernorm_fwd, 1e-6), LEFT(layernorm_bwd, 2e-6, 1),
     ROWS(rmsnorm_fwd, 5e-7), LEFT(rmsnorm_bwd, 1e-6, 1), ROWS(embedding_fwd, 2e-7), ROWS(embedding_bwd, 1e-6),
     ROWS(rope_fwd, 4e-7), ROWS(rope_bwd, 4e-7), LEFT(xent, 2e-6, 1e-2), ROWS(softmax, 2e-6), ROWS(mse_fwd, 5e-7),
