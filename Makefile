@@ -116,7 +116,7 @@ ops: $(B)/pare ## the table of operators: formula, what backward reads, toleranc
 style: ## the house rules: floors, banned functions, sizes
 	@scripts/style.sh
 oracle: $(B)/pare ## prove exports against transformers and h5py (needs Python)
-	@scripts/oracle.sh $(B)/pare
+	@tests/oracle/run.sh $(B)/pare
 debug asan portable: ## a variant: program and tests in build/<variant>/
 	@$(MAKE) --no-print-directory V=$@ $(if $(MAIN),build/$@$(if $(findstring clang,$(CC)),-clang)/pare) \
 	    build/$@$(if $(findstring clang,$(CC)),-clang)/tests
