@@ -36,7 +36,6 @@ static inline vec v_div(vec a, vec b) { return _mm256_div_ps(a, b); }
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); } /* b where either is NaN */
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }   /* a b + c */
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a b */
-static inline vec v_round(vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vec v_ldexp_or_zero(vmask none, vec a, vec n) { /* a 2^n, n whole, -126..127; 0 on none */
     __m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), v_int(127)), 23);
     return _mm256_andnot_ps(_mm256_castsi256_ps(none), _mm256_mul_ps(a, _mm256_castsi256_ps(e)));

@@ -30,9 +30,6 @@ static inline vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }            /* b where either is NaN */
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }     /* a b + c */
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); }   /* c - a b */
-static inline vec v_round(vec a) {
-    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
 static inline vec v_ldexp_or_zero(vmask none, vec a, vec n) { /* a 2^n, n whole; 0 on none */
     return _mm512_maskz_scalef_ps((vmask)~none, a, n);
 }

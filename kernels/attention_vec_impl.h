@@ -20,7 +20,8 @@ typedef enum Start { FROM_ZERO, FROM_C, FROM_SCALED_C } Start;
 INLINE vec v_exp(vec x) {
     vmask none = v_below(x, v_set(-87.33F));
     x = v_max(v_set(-87.33F), x);
-    vec n = v_round(v_mul(x, v_set(1.44269504F)));
+    vec big = v_set(12582912.0F);                      /* 1.5 2^23: adding it rounds to a whole number */
+    vec n = v_sub(v_fma(x, v_set(1.44269504F), big), big);
     vec r = v_fnma(n, v_set(0.693359375F), x);
     r = v_fnma(n, v_set(-2.12194440e-4F), r);
     vec p = v_fma(r, v_set(0.00138145988F), v_set(0.00836871658F));
