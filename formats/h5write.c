@@ -9,13 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 #include "formats/hdf5_impl.h"
 
-enum { SLACK = 1 << 20 };    /* room for what HDF5 itself writes around one object */
+enum { SLACK = 1 << 17 };    /* room for what HDF5 itself writes around one object */
 
 typedef struct Entry { const char *path; char hash[17]; struct Entry *next; } Entry;
 typedef struct Tie { const char *text; struct Tie *next; } Tie;
@@ -48,11 +49,16 @@ static void lost(H5Out *h, const char *what, const char *object)
 static bool room_take(H5Out *h, uint64_t bytes)
 {
     hsize_t now = 0;
-    if (h->fd < 0 || dead(h)) return !dead(h);
+    struct rlimit limit;
+    if (dead(h)) return false;
     H5Fget_filesize(h->file, &now);
     uint64_t want = (uint64_t)now + bytes + SLACK;
     if (want <= h->reserved) return true;
-    want += SLACK;
+    /* fallocate does not ask for the limit that write() obeys */
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && want > limit.rlim_cur)
+        return err_set(&h->err, ERR_FAIL, "%s: cannot write %.1f MB more: %s", h->path, (double)bytes / 1e6,
+                       strerror(EFBIG));
+    if (h->fd < 0) return true;
     if (fallocate(h->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)want) == 0) {
         h->reserved = want;
     } else if (errno == ENOSPC || errno == EFBIG || errno == EDQUOT || errno == EIO) {
@@ -178,7 +184,7 @@ void h5_text(H5Out *h, const char *path, const char *utf8)
     if (dead(h) || !room_take(h, strlen(utf8)) || !parent_make(h, path)) return;
     hid_t type = h5_string_type(), space = H5Screate(H5S_SCALAR), d = dataset_create(h, path, type, space);
     if (d < 0 || H5Dwrite(d, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, &utf8) < 0) lost(h, "text", path);
-    if (d >= 0) H5Dclose(d);
+    if (d >= 0 && H5Dclose(d) < 0) lost(h, "text", path);
     H5Sclose(space);
     H5Tclose(type);
 }
@@ -222,7 +228,7 @@ void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64
     if (d < 0 || (bytes && H5Dwrite(d, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) ||
         !describe(h, d, path, t, data, bytes, in_out))
         lost(h, "tensor", path);
-    if (d >= 0) H5Dclose(d);
+    if (d >= 0 && H5Dclose(d) < 0) lost(h, "tensor", path);    /* small data is written only now */
     H5Sclose(space);
     H5Tclose(type);
     if (!strncmp(path, "/tensors/", 9)) {
