@@ -5,16 +5,9 @@ enum { COL_RUN = 32, COL_VECS = 4, COLS = COL_VECS * VW };           /* one tile
 
 static void layernorm_row(float *y, const float *x, const float *w, const float *b, long C, double eps, float *mean,
                           float *rstd) {
-    VD s = vd_zero();                                               /* y x w b (C) */
-    EACH_VECTOR(C, j, k, { s = vd_add(s, vf_get(x + j, k)); });
-    const double m = vd_sum(s) / (double)C;
-    const VF hi = vf_set((float)m), low = vf_set((float)(m - (double)(float)m)), zero = vf_set(0.0f);
-    VD q = vd_zero();
-    EACH_VECTOR(C, j, k, {
-        const VF d = vf_first(vf_get(x + j, k) - hi - low, zero, k);
-        q = vd_fma(q, d, d);
-    });
-    const double r = 1.0 / sqrt(vd_sum(q) / (double)C + eps);
+    const double m = row_sum(x, C) / (double)C;                     /* y x w b (C) */
+    const double r = 1.0 / sqrt(row_squares(x, C, m) / (double)C + eps);
+    const VF hi = vf_set((float)m), low = vf_set((float)(m - (double)(float)m));
     const VF rv = vf_set((float)r);
     EACH_VECTOR(C, j, k, {
         VF h = (vf_get(x + j, k) - hi - low) * rv;

@@ -57,12 +57,6 @@ void V(add_colsum)(void *db, const void *dy, long N, long C, Mode mode) {   /* d
     for (long c0 = 0; c0 < C; c0 += COLS) columns(db, dy, N, C, c0, lmin(COLS, C - c0), mode);
 }
 
-static double block_sumsq(const float *x, long n) {                 /* x (n) */
-    VD s = vd_zero();
-    EACH_VECTOR(n, i, k, { const VF v = vf_get(x + i, k); s = vd_fma(s, v, v); });
-    return vd_sum(s);
-}
-
 void V(sumsq)(double *sum, const void *x_, long n) {
     const float *x = x_;                                            /* (n) */
     const long blocks = (n + PAR_BLOCK - 1) / PAR_BLOCK;
@@ -73,7 +67,7 @@ void V(sumsq)(double *sum, const void *x_, long n) {
 #pragma omp parallel for schedule(static) if (n > PAR_MIN)
         for (long b = 0; b < nb; b++) {
             const long lo = (b0 + b) * PAR_BLOCK;
-            part[b] = block_sumsq(x + lo, lmin(PAR_BLOCK, n - lo));
+            part[b] = row_squares(x + lo, lmin(PAR_BLOCK, n - lo), 0.0);
         }
         total += sum_in_order(part, nb);
     }

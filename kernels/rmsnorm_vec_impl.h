@@ -2,9 +2,7 @@
 enum { COL_RUN = 32, COL_VECS = 4, COLS = COL_VECS * VW };
 
 static void rmsnorm_row(float *y, const float *x, const float *w, long C, double eps, float *rstd) {
-    VD q = vd_zero();                                               /* y x (C), w (C) or NULL */
-    EACH_VECTOR(C, j, k, { const VF v = vf_get(x + j, k); q = vd_fma(q, v, v); });
-    const double r = 1.0 / sqrt(vd_sum(q) / (double)C + eps);
+    const double r = 1.0 / sqrt(row_squares(x, C, 0.0) / (double)C + eps);   /* y x (C), w (C) or NULL */
     const VF rv = vf_set((float)r);
     EACH_VECTOR(C, j, k, {
         VF h = vf_get(x + j, k) * rv;

@@ -52,15 +52,19 @@ VFN VF vf_scale2(VF v, VF n) {                                              /* i
     const __m256i b = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(e, h), bias), 23);
     return v * _mm256_castsi256_ps(a) * _mm256_castsi256_ps(b);
 }
-VFN VF vf_round(VF a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 VFN __m256d vd_low(VF a) { return _mm256_cvtps_pd(_mm256_castps256_ps128(a)); }
 VFN __m256d vd_high(VF a) { return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1)); }
+VFN VD vd_get(const float *p) {
+    return (VD){_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_cvtps_pd(_mm_loadu_ps(p + DW))};
+}
 VFN VD vd_zero(void) { return (VD){_mm256_setzero_pd(), _mm256_setzero_pd()}; }
 VFN VD vd_add(VD s, VF a) { return (VD){s.lo + vd_low(a), s.hi + vd_high(a)}; }
 VFN VD vd_fma(VD s, VF a, VF b) {
     return (VD){_mm256_fmadd_pd(vd_low(a), vd_low(b), s.lo), _mm256_fmadd_pd(vd_high(a), vd_high(b), s.hi)};
 }
+VFN VD vd_plus(VD s, VD a) { return (VD){s.lo + a.lo, s.hi + a.hi}; }
+VFN VD vd_square(VD s, VD a) { return (VD){_mm256_fmadd_pd(a.lo, a.lo, s.lo), _mm256_fmadd_pd(a.hi, a.hi, s.hi)}; }
 VFN double vd_sum(VD s) {
     const __m256d t = s.lo + s.hi;
     const __m128d u = _mm_add_pd(_mm256_castpd256_pd128(t), _mm256_extractf128_pd(t, 1));

@@ -51,17 +51,21 @@ VFN VF vf_recip12(VF a) {
 }
 /* v 2^n for |n| <= 160, n a whole number; right on both ends of the range */
 VFN VF vf_scale2(VF v, VF n) { return _mm512_scalef_ps(v, n); }
-VFN VF vf_round(VF a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 VFN __m512d vd_low(VF a) { return _mm512_cvtps_pd(_mm512_castps512_ps256(a)); }
 VFN __m512d vd_high(VF a) {
     return _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)));
+}
+VFN VD vd_get(const float *p) {   /* VW floats; converted while loading, which spares the shuffles of vd_low */
+    return (VD){_mm512_cvtps_pd(_mm256_loadu_ps(p)), _mm512_cvtps_pd(_mm256_loadu_ps(p + DW))};
 }
 VFN VD vd_zero(void) { return (VD){_mm512_setzero_pd(), _mm512_setzero_pd()}; }
 VFN VD vd_add(VD s, VF a) { return (VD){s.lo + vd_low(a), s.hi + vd_high(a)}; }
 VFN VD vd_fma(VD s, VF a, VF b) {                                           /* s + a b, the product exact */
     return (VD){_mm512_fmadd_pd(vd_low(a), vd_low(b), s.lo), _mm512_fmadd_pd(vd_high(a), vd_high(b), s.hi)};
 }
+VFN VD vd_plus(VD s, VD a) { return (VD){s.lo + a.lo, s.hi + a.hi}; }
+VFN VD vd_square(VD s, VD a) { return (VD){_mm512_fmadd_pd(a.lo, a.lo, s.lo), _mm512_fmadd_pd(a.hi, a.hi, s.hi)}; }
 VFN double vd_sum(VD s) { return _mm512_reduce_add_pd(s.lo + s.hi); }
 
 VFN VX vx_set(double a) { return _mm512_set1_pd(a); }

@@ -27,7 +27,7 @@ VFN void vf_store(float *p, VF v, int k, Mode mode) { vf_put(p, mode == ADD ? vf
  * Arguments are held in [-104, 89], beyond which the result is 0 or inf; the order of max and min lets NaN through. */
 VFN VF vf_exp(VF x) {
     x = vf_min(vf_set(89.0f), vf_max(vf_set(-104.0f), x));
-    const VF n = vf_round(x * vf_set(1.44269504f));
+    const VF magic = vf_set(12582912.0f), n = vf_fma(x, vf_set(1.44269504f), magic) - magic;    /* 1.5 * 2^23 rounds */
     VF r = vf_fnma(n, vf_set(0.693359375f), x);                             /* ln 2, first 9 bits: the product is exact */
     r = vf_fnma(n, vf_set(-2.12194440e-4f), r);                             /* the rest */
     VF q = vf_set(1.3814539415761828e-3f);
@@ -37,6 +37,31 @@ VFN VF vf_exp(VF x) {
     q = vf_fma(q, r, vf_set(4.999999403953552e-1f));
     q = vf_fma(q * r, r, r);
     return vf_scale2(q + vf_set(1.0f), n);
+}
+
+/* Sum of x and of (x - m)^2 over a row of n floats, in double; two chains each, since one waits for its own additions. */
+VFN double row_sum(const float *x, long n) {
+    VD s = vd_zero(), s2 = s;
+    long j = 0;
+    for (; j + 2 * VW <= n; j += 2 * VW) {
+        s = vd_plus(s, vd_get(x + j));
+        s2 = vd_plus(s2, vd_get(x + j + VW));
+    }
+    double t = vd_sum(vd_plus(s, s2));
+    for (; j < n; j++) t += (double)x[j];
+    return t;
+}
+VFN double row_squares(const float *x, long n, double m) {
+    const VD less = {vx_set(-m), vx_set(-m)};
+    VD s = vd_zero(), s2 = s;
+    long j = 0;
+    for (; j + 2 * VW <= n; j += 2 * VW) {
+        s = vd_square(s, vd_plus(vd_get(x + j), less));
+        s2 = vd_square(s2, vd_plus(vd_get(x + j + VW), less));
+    }
+    double t = vd_sum(vd_plus(s, s2));
+    for (; j < n; j++) t += ((double)x[j] - m) * ((double)x[j] - m);
+    return t;
 }
 
 /* scalar.h's sigmoid and, in *grad, s (1-s), both from e = exp(-|x|). */
