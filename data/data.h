@@ -3,7 +3,8 @@
  *   Tokenizer *tk = tokenizer_open("tok512.model", &arena, &e);
  *   TokenBuf ids = {0};  tokenizer_encode(tk, text, bytes, true, &ids, &arena, &e);
  *   Loader *ld = loader_open(&opts, tk, &arena, &e);
- *   loader_batch(ld, batch_index, rows, B, ids, targets, pos, seg);   // pure function of (seed, index): resumable, any order
+ *   loader_fill(ld, sample, ids, targets, pos, seg);   // pure function of (seed, sample): resumable, any
+ *   order
  */
 #ifndef DATA_H
 #define DATA_H
@@ -12,17 +13,22 @@
 
 typedef struct TokenBuf { int32_t *id; size_t n, cap; } TokenBuf;
 typedef struct Tokenizer Tokenizer;
-/* path: tokenizer.model (SentencePiece BPE, protobuf), tok*.bin is not read; "bytes" (256 byte tokens, BOS 256); a folder holding tokenizer.model. */
+/* path: tokenizer.model (SentencePiece BPE), a folder holding one, or "bytes" (256 byte tokens, 256 = BOS and
+ * EOS). Errors: other kinds of tokenizer, refused by name; a model file that is damaged. */
 Tokenizer *tokenizer_open(const char *path, Arena *a, Err *e);
 int tokenizer_vocab(const Tokenizer *t);
 int tokenizer_bos(const Tokenizer *t);            /* -1 = none */
 int tokenizer_eos(const Tokenizer *t);
-const char *tokenizer_hash(const Tokenizer *t);   /* XXH3-128 hex of its content (pieces, scores, kinds), not of its path */
+const char *tokenizer_hash(const Tokenizer *t);   /* XXH3-128 hex of pieces, scores, kinds and rules */
 const char *tokenizer_path(const Tokenizer *t);
-bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a, Err *e);   /* appends */
-/* Appends the text of ids to a NUL-terminated string in the arena; specials are dropped. As SentencePiece's Decode. */
+/* Appends the ids of text (bytes,) to out, behind BOS if bos and the tokenizer has one. */
+bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a,
+                      Err *e);
+/* The text of ids (n,), NUL-terminated, as SentencePiece's Decode: specials are dropped. *bytes (may be NULL)
+ * is its length. Error: an id outside the vocabulary. */
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e);
-/* Text one more token adds after prev (streaming generation): the dummy prefix of the first piece is dropped. */
+/* Text one more token adds after prev (streaming generation; prev < 0: none): the dummy prefix of the first
+ * piece is dropped, a byte piece is its raw byte. */
 const char *tokenizer_piece(const Tokenizer *t, int prev, int id, size_t *bytes);
 
 typedef struct SourceConfig {
@@ -40,43 +46,50 @@ typedef struct TokenizerConfig {
 #include "data/tokenizer.def"
 #include "core/config_undef.h"
 } TokenizerConfig;
-const ConfigSection *source_section(void);  const ConfigSection *data_section(void);  const ConfigSection *tokenizer_section(void);
+const ConfigSection *source_section(void);
+const ConfigSection *data_section(void);
+const ConfigSection *tokenizer_section(void);
 
 /* All tokens of one source, in file order. */
-typedef struct Tokens { const char *path; int32_t *id; size_t n; size_t bytes; /* text bytes, 0 for .bin */ } Tokens;
-/* Text is tokenised (documents split at document_separator, each stripped, each BOS + ids when eot says so and the tokenizer
- * has one); .bin: llm.c (20240520 / 20240801) by its magic, else nanoGPT uint16. split "train[:95%]" and byte ranges
- * "train[:1000000b]", "train[-200000b:]" cut by documents as docs/data.md says. Token ids >= vocab are an error naming
- * file and position. */
-bool tokens_load(Tokens *out, const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int vocab, Arena *a, Err *e);
+typedef struct Tokens { const char *path; int32_t *id; size_t n, bytes; } Tokens;   /* .bin: bytes 0 */
+/* Text is tokenised (documents split at document_separator, each stripped, each BOS + ids when eot says so
+ * and the tokenizer has one); .bin: llm.c (20240520 / 20240801) by its magic, else nanoGPT uint16. split
+ * "train[:95%]" and byte ranges "train[:1000000b]", "train[-200000b:]" cut by documents as docs/data.md says.
+ * Token ids >= vocab are an error naming file and position. */
+bool tokens_load(Tokens *out, const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int vocab,
+                 Arena *a, Err *e);
 
-typedef struct LoaderOptions { const DataConfig *data; const SourceConfig *source; int n_source; long seq_len; int vocab; uint64_t seed; bool shuffle; } LoaderOptions;
+typedef struct LoaderOptions {
+    const DataConfig *data; const SourceConfig *source; int n_source;
+    long seq_len; int vocab; uint64_t seed; bool shuffle;
+} LoaderOptions;
 typedef struct Loader Loader;
 Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e);
 int64_t loader_samples(const Loader *l);          /* samples of one epoch */
 int64_t loader_tokens(const Loader *l);
-/* Sample numbers run without end (epoch = sample / samples). Fills row r of each (B,T) array: ids, targets (-100 ignored),
- * positions, segments (any of pos, seg may be NULL). Returns the number of targets counted. */
+/* Sample numbers run without end (epoch = sample / samples). Fills row r of each (B,T) array: ids, targets
+ * (-100 ignored), positions, segments (pos and seg may be NULL). Returns the number of targets counted. */
 long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg);
 const char *loader_hash(const Loader *l);         /* content hash of the token streams */
 
-/* ---- evalplan.c: the windows of a perplexity, by protocol (t = tokens, n of them) --------------------------------------
- *   val        N = window. With a BOS (bos >= 0): BOS, t[iN .. iN+N-2], all N scored; the short last window counts.
- *              Without: reads t[iN ..], scores the ones one further.
- *   concat-N   the GPTQ papers': t[iN .. iN+N-1], N-1 scored, last incomplete window dropped. `concat` takes window or 2048.
- *   stride     Hugging Face's: windows (1024) that begin every `stride` (512), only tokens not scored before are.
+/* ---- evalplan.c: the windows of a perplexity, by protocol (t = tokens, n of them) ------------------------
+ *   val        N = window. With a BOS (bos >= 0): BOS, t[iN .. iN+N-2], all N scored; the short last window
+ *              counts. Without: reads t[iN ..], scores the ones one further.
+ *   concat-N   the GPTQ papers': t[iN .. iN+N-1], N-1 scored, last incomplete window dropped; `concat` takes
+ *              its N from window, or 2048.
+ *   stride     Hugging Face's: windows (1024) that begin every `stride` (512); tokens not scored before are.
  *   llamacpp   t[iN .. iN+N-1] (512) with bos >= 0 written over the first, tokens N/2+1 .. N-1 scored.
  * The tokens are used as they are: whether the text's own BOS is among them is the caller's choice.
  */
 typedef struct EvalPlan EvalPlan;
-/* tokens (n,): kept, not copied. window, stride: 0 = the protocol's default (val has none). Errors: unknown protocol, a
- * window or stride out of range, too few tokens. */
-EvalPlan *evalplan_open(const char *protocol, long window, long stride, const int32_t *tokens, size_t n, int bos, Arena *a,
-                        Err *e);
+/* tokens (n,): kept, not copied. window, stride: 0 = the protocol's default (val has none). Errors: unknown
+ * protocol, a window or stride out of range, too few tokens. */
+EvalPlan *evalplan_open(const char *protocol, long window, long stride, const int32_t *tokens, size_t n,
+                        int bos, Arena *a, Err *e);
 const char *evalplan_name(const EvalPlan *p);     /* "val", "concat-256", "stride", "llamacpp" */
 long evalplan_window(const EvalPlan *p);          /* longest row */
 int64_t evalplan_count(const EvalPlan *p);        /* windows */
 int64_t evalplan_scored(const EvalPlan *p);       /* targets of all windows */
-/* Window i into ids, targets (window,), -100 where not scored (and behind a short row). Returns the row's length. */
+/* Window i into ids, targets (window,), -100 where not scored and behind a short row. Returns its length. */
 long evalplan_get(const EvalPlan *p, int64_t i, int32_t *ids, int32_t *targets);
 #endif

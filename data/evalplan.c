@@ -1,7 +1,7 @@
 /* data/evalplan.c: which tokens a perplexity reads and scores, window by window; the protocols are in data.h.
  *
- * Every window is: row[j] = BOS or t[begin + j - shift], target[j] = t[begin + j + 1 - shift], scored for j in [from, to),
- * with shift = 1 where a BOS stands in front (val) and 0 elsewhere.
+ * Every window is: row[j] = BOS or t[begin + j - shift], target[j] = t[begin + j + 1 - shift], scored for j
+ * in [from, to), with shift = 1 where a BOS stands in front (val) and 0 elsewhere.
  */
 #include "data/data.h"
 #include <stdlib.h>
@@ -61,7 +61,9 @@ static bool choose(EvalPlan *p, const char *s, Err *e)
         if (p->window == 0) return err_set(e, ERR_USAGE, "eval: protocol val needs a window; set --seq-len");
     } else if (n != 0 || strcmp(s, "concat") == 0) {
         p->protocol = PLAN_CONCAT;
-        if (n < 0) return err_set(e, ERR_USAGE, "eval: protocol `%s`: what follows concat- is no number of tokens", s);
+        if (n < 0)
+            return err_set(e, ERR_USAGE, "eval: protocol `%s`: what follows concat- is no number of tokens",
+                           s);
         if (n > 0) p->window = n;
         if (p->window == 0) p->window = 2048;
     } else if (strcmp(s, "stride") == 0) {
@@ -72,19 +74,21 @@ static bool choose(EvalPlan *p, const char *s, Err *e)
         p->protocol = PLAN_LLAMACPP;
         if (p->window == 0) p->window = 512;
     } else {
-        return err_set(e, ERR_USAGE, "eval: unknown protocol `%s`; val, concat-N, stride and llamacpp are known", s);
+        return err_set(e, ERR_USAGE,
+                       "eval: unknown protocol `%s`; val, concat-N, stride and llamacpp are known", s);
     }
     return true;
 }
 
-EvalPlan *evalplan_open(const char *protocol, long window, long stride, const int32_t *tokens, size_t n, int bos, Arena *a,
-                        Err *e)
+EvalPlan *evalplan_open(const char *protocol, long window, long stride, const int32_t *tokens, size_t n,
+                        int bos, Arena *a, Err *e)
 {
     EvalPlan *p = arena_alloc(a, sizeof *p, e);
     if (!p) return NULL;
     *p = (EvalPlan){.t = tokens, .n = n, .window = window, .stride = stride, .bos = bos};
     if (!choose(p, protocol, e)) return NULL;
-    p->name = p->protocol == PLAN_CONCAT ? arena_printf(a, e, "concat-%ld", p->window) : arena_strdup(a, protocol, e);
+    p->name = p->protocol == PLAN_CONCAT ? arena_printf(a, e, "concat-%ld", p->window)
+                                         : arena_strdup(a, protocol, e);
     if (!p->name) return NULL;
     const long least = p->protocol == PLAN_VAL ? 1 : p->protocol == PLAN_LLAMACPP ? 3 : 2;
     if (p->window < least || p->window > INT32_MAX) {

@@ -1,12 +1,13 @@
 /* data/loader.c: token streams -> samples, each a pure function of (seed, sample number).
  *
  *   concat      sample i of a source: ids t[iT .. iT+T-1], targets one further; (n-1)/T samples
- *   window_bos  sample i: ids BOS, t[iT .. iT+T-2], targets t[iT .. iT+T-1]; n/T samples, the short last window is left out
+ *   window_bos  sample i: ids BOS, t[iT .. iT+T-2], targets t[iT .. iT+T-1]; n/T samples, the short last
+ *               window is left out
  *
- * Sources never join. Equal weights: an epoch is every sample of every source once, in the order of a Feistel permutation
- * of (seed, epoch), or in file order. Unequal weights: an epoch has as many samples, source j draws its share q_j of them
- * (largest remainder), its k-th draw lies at (k + 1/2) / q_j of the epoch, and each source runs through its own permutation
- * again and again, independent of the others.
+ * Sources never join. Equal weights: an epoch is every sample of every source once, in the order of a Feistel
+ * permutation of (seed, epoch), or in file order. Unequal weights: an epoch has as many samples, source j
+ * draws its share q_j of them (largest remainder), its k-th draw lies at (k + 1/2) / q_j of the epoch, and
+ * each source runs through its own permutation again and again, independent of the others.
  */
 #include "data/data.h"
 #include <math.h>
@@ -59,12 +60,13 @@ static bool interleave(Loader *l, Arena *a, Err *e)
 {
     bool equal = true;
     for (int j = 1; j < l->n_source; j++)
-        if (l->source[j].weight < l->source[0].weight || l->source[j].weight > l->source[0].weight) equal = false;
+        if (l->source[j].weight < l->source[0].weight || l->source[j].weight > l->source[0].weight)
+            equal = false;
     if (equal) return true;
     for (int j = 0; j < l->n_source; j++)
         if (l->source[j].samples == 0)
-            return err_set(e, ERR_FAIL, "%s: %zu tokens are too few for one sample of %ld", l->source[j].tok.path,
-                           l->source[j].tok.n, l->seq_len);
+            return err_set(e, ERR_FAIL, "%s: %zu tokens are too few for one sample of %ld",
+                           l->source[j].tok.path, l->source[j].tok.n, l->seq_len);
     if (!share_draws(l, a, e)) return false;
     l->draw = arena_alloc(a, (size_t)l->samples * sizeof *l->draw, e);
     if (!l->draw) return false;
@@ -96,7 +98,8 @@ static bool load_sources(Loader *l, const LoaderOptions *o, const Tokenizer *tk,
         hash128_hex(hex, s->tok.id, n * sizeof *s->tok.id);
         memcpy(hashes + 32 * j, hex, 32);
         if (s->samples == 0)
-            log_warn("%s: %zu tokens are too few for one sample of %ld: not used", s->tok.path, n, l->seq_len);
+            log_warn("%s: %zu tokens are too few for one sample of %ld: not used", s->tok.path, n,
+                     l->seq_len);
     }
     hash128_hex(l->hash, hashes, (size_t)o->n_source * 32);
     return true;
@@ -113,15 +116,18 @@ Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *
     l->shuffle = o->shuffle;
     l->seed = o->seed;
     if (o->n_source < 1) { err_set(e, ERR_USAGE, "data: no sources"); return NULL; }
-    if (o->seq_len < 1) { err_set(e, ERR_USAGE, "data.seq_len: %ld, must be at least 1", o->seq_len); return NULL; }
+    if (o->seq_len < 1) {
+        err_set(e, ERR_USAGE, "data.seq_len: %ld, must be at least 1", o->seq_len);
+        return NULL;
+    }
     if (l->window_bos && l->bos < 0) {
         err_set(e, ERR_USAGE, "data.window_bos: needs a tokenizer with a BOS");
         return NULL;
     }
     if (!load_sources(l, o, tk, a, e)) return NULL;
     if (l->samples == 0) {
-        err_set(e, ERR_FAIL, "%s: %lld tokens are too few for one sample of data.seq_len %ld", l->source[0].tok.path,
-                (long long)l->tokens, l->seq_len);
+        err_set(e, ERR_FAIL, "%s: %lld tokens are too few for one sample of data.seq_len %ld",
+                l->source[0].tok.path, (long long)l->tokens, l->seq_len);
         return NULL;
     }
     if (o->data->max_samples > 0 && l->samples > o->data->max_samples) l->samples = o->data->max_samples;
@@ -132,6 +138,11 @@ int64_t loader_samples(const Loader *l) { return l->samples; }
 int64_t loader_tokens(const Loader *l) { return l->tokens; }
 const char *loader_hash(const Loader *l) { return l->hash; }
 
+static int64_t permute(int64_t i, int64_t n, uint64_t seed, int64_t epoch)
+{
+    return (int64_t)rng_permute((uint64_t)i, (uint64_t)n, seed, (uint64_t)epoch);
+}
+
 /* Source and sample within it of a sample number. */
 static const Source *locate(const Loader *l, int64_t sample, int64_t *i)
 {
@@ -140,11 +151,10 @@ static const Source *locate(const Loader *l, int64_t sample, int64_t *i)
         const Draw *d = &l->draw[k];
         const Source *s = &l->source[d->source];
         const int64_t nth = epoch * s->draws + d->nth, round = nth / s->samples, within = nth % s->samples;
-        *i = l->shuffle ? (int64_t)rng_permute((uint64_t)within, (uint64_t)s->samples, s->seed, (uint64_t)round) : within;
+        *i = l->shuffle ? permute(within, s->samples, s->seed, round) : within;
         return s;
     }
-    const int64_t g =
-        l->shuffle ? (int64_t)rng_permute((uint64_t)k, (uint64_t)l->samples, l->seed, (uint64_t)epoch) : k;
+    const int64_t g = l->shuffle ? permute(k, l->samples, l->seed, epoch) : k;
     int j = l->n_source - 1;
     while (l->source[j].first > g) j--;
     *i = g - l->source[j].first;

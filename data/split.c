@@ -1,5 +1,5 @@
-/* data/split.c: `split` of a source, NAME[FROM:TO] with FROM and TO a percentage (95%) or a number of bytes (1000000b),
- * either left out, negative = counted from the end. What the bounds cut is tokens.c's matter.
+/* data/split.c: `split` of a source, NAME[FROM:TO] with FROM and TO a percentage (95%) or a number of bytes
+ * (1000000b), either left out, negative = counted from the end. What the bounds cut is tokens.c's matter.
  */
 #include "data/source_impl.h"
 #include <errno.h>
@@ -9,8 +9,8 @@
 
 static bool bad(const char *text, const char *path, Err *e, const char *why)
 {
-    return err_set(e, ERR_USAGE, "%s: split: `%s` %s; write train[:95%%], train[95%%:], train[:1000000b] or train[-200000b:]",
-                   path, text, why);
+    return err_set(e, ERR_USAGE, "%s: split: `%s` %s; write train[:95%%], train[95%%:], train[:1000000b] or "
+                   "train[-200000b:]", path, text, why);
 }
 
 /* One bound up to `stop`; an empty one leaves *has false. */
@@ -40,7 +40,8 @@ bool split_parse(Split *s, const char *text, const char *path, Err *e)
     p++;
     if (!bound(s, &p, ':', &s->has_lo, &s->lo) || !bound(s, &p, ']', &s->has_hi, &s->hi) || *p)
         return bad(text, path, e, "is not understood");
-    if (s->kind == '%' && (fabs(s->lo) > 100 || fabs(s->hi) > 100)) return bad(text, path, e, "asks for more than 100%");
+    if (s->kind == '%' && (fabs(s->lo) > 100 || fabs(s->hi) > 100))
+        return bad(text, path, e, "asks for more than 100%");
     return true;
 }
 

@@ -1,6 +1,6 @@
-/* data/spm_decode.c: ids -> text, exactly as SentencePiece's Decode: pieces joined with U+2581 as space, the space in front
- * of the text dropped (all of them with remove_extra_whitespaces), runs of byte pieces read as UTF-8 with U+FFFD for each
- * malformed byte, control pieces dropped, the unknown piece as its surface.
+/* data/spm_decode.c: ids -> text, exactly as SentencePiece's Decode: pieces joined with U+2581 as space, the
+ * space in front of the text dropped (all of them with remove_extra_whitespaces), runs of byte pieces read as
+ * UTF-8 with U+FFFD for each malformed byte, control pieces dropped, the unknown piece as its surface.
  */
 #include "data/tokenizer_impl.h"
 #include "data/utf8_impl.h"

@@ -1,10 +1,12 @@
 /* data/spm_encode.c: text -> ids, exactly as SentencePiece encodes with a BPE model.
  *
- * 1. Normalise: U+2581 in front (add_dummy_prefix), spaces become U+2581 (escape_whitespaces), leading, repeated and
- *    trailing ones go (remove_extra_whitespaces), each malformed byte becomes U+FFFD.
- * 2. Cut where no piece can reach across: before a U+2581 that follows another character, if the vocabulary allows.
- * 3. Per part: symbols are characters and whole user-defined pieces; a heap gives the adjacent pair whose joint text is
- *    the piece of highest score, leftmost first; each merge adds at most two pairs, so n symbols cost O(n log n).
+ * 1. Normalise: U+2581 in front (add_dummy_prefix), spaces become U+2581 (escape_whitespaces), leading,
+ *    repeated and trailing ones go (remove_extra_whitespaces), each malformed byte becomes U+FFFD.
+ * 2. Cut where no piece can reach across: before a U+2581 behind another character, unless a piece has one
+ *    there.
+ * 3. Per part: symbols are characters and whole user-defined pieces; a heap gives the adjacent pair whose
+ *    joint text is the piece of highest score, leftmost first; each merge adds at most two pairs: n symbols
+ *    cost O(n log n).
  * 4. An unused piece falls apart into the two it was merged from. A symbol that is no piece becomes its bytes
  *    (byte_fallback) or the unknown id, one for a whole run.
  */
@@ -12,23 +14,25 @@
 #include "data/utf8_impl.h"
 #include <string.h>
 
-typedef struct Symbol { size_t at; uint32_t bytes; int32_t prev, next; bool fixed; } Symbol;   /* bytes 0 = merged away */
+/* bytes 0 = merged away */
+typedef struct Symbol { size_t at; uint32_t bytes; int32_t prev, next; bool fixed; } Symbol;
 typedef struct Pair { float score; int32_t left, right; uint32_t bytes; } Pair;
 typedef struct Coder {
     const Tokenizer *t;
     const char *text; size_t bytes;               /* normalised, [bytes] */
     Symbol *sym; size_t n_sym, cap_sym;           /* of the part at hand */
     Pair *heap; size_t n_heap, cap_heap;          /* best pair first */
-    uint32_t *cut;                                /* [vocab] bytes of the left half an unused piece was merged from; NULL */
+    uint32_t *cut;                                /* [vocab] left half of an unused piece, bytes; NULL */
     bool after_unknown;                           /* the last id stands for an unknown run that may go on */
     uint64_t steps;
     Arena scratch;
     TokenBuf *out; Arena *out_arena;
 } Coder;
 
-/* ---- normalisation ------------------------------------------------------------------------------------------------ */
+/* ---- normalisation ------------------------------------------------------------------------------------ */
 
-/* One unit of the input: a user-defined piece, a character, or a malformed byte. Returns the bytes it takes. */
+/* One unit of the input: a user-defined piece, a character or a malformed byte. Returns the bytes it takes.
+ * */
 static size_t unit_next(const Tokenizer *t, const char *s, size_t n, const char **text, size_t *bytes)
 {
     size_t len = t->max_user ? spm_user_match(t, s, n) : 0;
@@ -38,7 +42,8 @@ static size_t unit_next(const Tokenizer *t, const char *s, size_t n, const char 
     return len ? len : 1;
 }
 
-/* Room the normalised text can need: spaces and malformed bytes grow to three bytes, and one U+2581 comes in front. */
+/* Room the normalised text can need: spaces and malformed bytes grow to three bytes, one U+2581 comes in
+ * front. */
 static size_t normal_room(const char *s, size_t n)
 {
     size_t room = n + 3;
@@ -75,12 +80,13 @@ static size_t normalise(const Tokenizer *t, const char *s, size_t n, char *dst)
             else dst[m++] = u[i];
         }
     }
-    while (t->remove_extra_whitespaces && m >= space_bytes && memcmp(dst + m - space_bytes, space, space_bytes) == 0)
+    while (t->remove_extra_whitespaces && m >= space_bytes &&
+           memcmp(dst + m - space_bytes, space, space_bytes) == 0)
         m -= space_bytes;
     return m;
 }
 
-/* ---- merging -------------------------------------------------------------------------------------------------------- */
+/* ---- merging ------------------------------------------------------------------------------------------ */
 
 static bool pair_before(const Pair *a, const Pair *b)
 {
@@ -97,7 +103,8 @@ static bool heap_push(Coder *c, Pair p, Err *e)
         c->cap_heap = cap;
     }
     size_t i = c->n_heap++;
-    for (; i > 0 && pair_before(&p, &c->heap[(i - 1) / 2]); i = (i - 1) / 2, c->steps++) c->heap[i] = c->heap[(i - 1) / 2];
+    for (; i > 0 && pair_before(&p, &c->heap[(i - 1) / 2]); i = (i - 1) / 2, c->steps++)
+        c->heap[i] = c->heap[(i - 1) / 2];
     c->heap[i] = p;
     return true;
 }
@@ -145,7 +152,7 @@ static bool merge_all(Coder *c, Err *e)
     return true;
 }
 
-/* ---- parts and ids ------------------------------------------------------------------------------------------------ */
+/* ---- parts and ids ------------------------------------------------------------------------------------ */
 
 static bool emit(Coder *c, const char *s, size_t bytes, Err *e)
 {
@@ -170,7 +177,8 @@ static bool symbol_add(Coder *c, size_t at, size_t bytes, bool fixed, Err *e)
 {
     if (c->n_sym == c->cap_sym) {
         const size_t cap = c->cap_sym ? 2 * c->cap_sym : 64;
-        if (cap > (size_t)INT32_MAX) return err_set(e, ERR_MEMORY, "encode: one text of more than 2^30 characters; cut it");
+        if (cap > (size_t)INT32_MAX)
+            return err_set(e, ERR_MEMORY, "encode: one text of more than 2^30 characters; cut it");
         Symbol *s = arena_grow(&c->scratch, c->sym, c->n_sym * sizeof *s, cap * sizeof *s, e);
         if (!s) return false;
         c->sym = s;
@@ -220,7 +228,8 @@ static bool encode_parts(Coder *c, const char *text, size_t bytes, Err *e)
     return true;
 }
 
-bool spm_encode(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, uint64_t *steps, Arena *a, Err *e)
+bool spm_encode(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, uint64_t *steps, Arena *a,
+                Err *e)
 {
     Coder c = {.t = t, .scratch = {.name = "encode"}, .out = out, .out_arena = a};
     const size_t n = out->n;

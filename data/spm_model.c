@@ -1,9 +1,9 @@
 /* data/spm_model.c: SentencePiece tokenizer.model -> pieces and rules.
  *
- * The file is one protobuf message (sentencepiece_model.proto): ModelProto { 1 pieces, 2 trainer_spec, 3 normalizer_spec,
- * 5 denormalizer_spec }. A strict reader of the wire format is all it needs: every length is checked against its message,
- * groups and field number 0 are refused, unknown fields are stepped over. What would change ids and is not done here
- * (unigram models, character maps, space as suffix) is refused by name.
+ * The file is one protobuf message (sentencepiece_model.proto): ModelProto { 1 pieces, 2 trainer_spec,
+ * 3 normalizer_spec, 5 denormalizer_spec }. A strict reader of the wire format is all it needs: every length
+ * is checked against its message, groups and field number 0 are refused, unknown fields are stepped over.
+ * What would change ids and is not done (unigram models, character maps, space as suffix) is refused by name.
  */
 #include "data/tokenizer_impl.h"
 #include "data/utf8_impl.h"
@@ -11,7 +11,8 @@
 #include <string.h>
 
 typedef struct Wire { const unsigned char *p, *end; const char *path, *message; } Wire;
-typedef struct Field { uint32_t number, type; uint64_t value; const unsigned char *data; } Field;   /* value: length for type 2 */
+/* data[value] for types 1, 2 and 5 */
+typedef struct Field { uint32_t number, type; uint64_t value; const unsigned char *data; } Field;
 
 static bool wire_error(const Wire *w, Err *e, const char *what)
 {
@@ -42,7 +43,8 @@ static bool wire_next(Wire *w, Field *f, Err *e)
     if (f->type == 0) return wire_varint(w, &f->value, e);
     if (f->type == 2) {
         if (!wire_varint(w, &f->value, e)) return false;
-        if (f->value > (uint64_t)(w->end - w->p)) return wire_error(w, e, "a field is longer than its message");
+        if (f->value > (uint64_t)(w->end - w->p))
+            return wire_error(w, e, "a field is longer than its message");
     } else if (f->type == 1 || f->type == 5) {
         f->value = f->type == 1 ? 8 : 4;
         if (left < f->value) return wire_error(w, e, "a field is cut off");
@@ -85,11 +87,16 @@ static bool parse_piece(Tokenizer *t, Wire w, int id, Arena *a, Err *e)
         }
     }
     if (e->code) return false;
-    if (type < SPM_NORMAL || type > SPM_BYTE) return err_set(e, ERR_CORRUPT, "%s: piece %d has unknown type %llu", t->path, id, (unsigned long long)type);
-    if (bytes == 0 || bytes > 65535) return err_set(e, ERR_CORRUPT, "%s: piece %d is empty or longer than 65,535 bytes", t->path, id);
-    if (!isfinite(s->score)) return err_set(e, ERR_CORRUPT, "%s: piece %d has a score that is not finite", t->path, id);
+    if (type < SPM_NORMAL || type > SPM_BYTE)
+        return err_set(e, ERR_CORRUPT, "%s: piece %d has unknown type %llu", t->path, id,
+                       (unsigned long long)type);
+    if (bytes == 0 || bytes > 65535)
+        return err_set(e, ERR_CORRUPT, "%s: piece %d is empty or longer than 65,535 bytes", t->path, id);
+    if (!isfinite(s->score))
+        return err_set(e, ERR_CORRUPT, "%s: piece %d has a score that is not finite", t->path, id);
     for (size_t i = 0, n; i < bytes; i += n)
-        if ((n = utf8_next(text + i, bytes - i, NULL)) == 0) return err_set(e, ERR_CORRUPT, "%s: piece %d is not UTF-8", t->path, id);
+        if ((n = utf8_next(text + i, bytes - i, NULL)) == 0)
+            return err_set(e, ERR_CORRUPT, "%s: piece %d is not UTF-8", t->path, id);
     s->type = (SpmType)type;
     s->bytes = (uint32_t)bytes;
     s->text = arena_strndup(a, text, bytes, e);
@@ -110,7 +117,8 @@ static bool parse_trainer(Tokenizer *t, Wire w, Arena *a, Err *e)
         bool ok = true;
         if (f.number == 3 || f.number == 24 || f.number == 35) ok = wire_want(&w, &f, 0, e);
         if (f.number == 3) t->model_type = f.value <= 4 ? (int)f.value : 0;
-        if (f.number == 24 && f.value) ok = err_set(e, ERR_USAGE, "%s: treat_whitespace_as_suffix: not in this version", t->path);
+        if (f.number == 24 && f.value)
+            ok = err_set(e, ERR_USAGE, "%s: treat_whitespace_as_suffix: not in this version", t->path);
         if (f.number == 35) t->byte_fallback = f.value != 0;
         if (f.number == 44) ok = take_string(&w, &f, &t->unk_surface, a, e);
         if (f.number == 46) ok = take_string(&w, &f, &t->bos_piece, a, e);
@@ -140,7 +148,9 @@ static bool parse_normalizer(Tokenizer *t, Wire w, bool into, Err *e)
         if (f.number == 5 && into) t->escape_whitespaces = f.value != 0;
     }
     if (e->code) return false;
-    if (map) return err_set(e, ERR_USAGE, "%s: %s `%s` with a character map: not in this version (identity is)", t->path, w.message, name);
+    if (map)
+        return err_set(e, ERR_USAGE, "%s: %s `%s` with a character map: not in this version (identity is)",
+                       t->path, w.message, name);
     return true;
 }
 
@@ -178,7 +188,8 @@ static bool build_slots(Tokenizer *t, Arena *a, Err *e)
     for (int id = 0; id < t->vocab; id++) {
         const SpmPiece *s = &t->piece[id];
         const int32_t other = spm_find(t, s->text, s->bytes);
-        if (other >= 0) return err_set(e, ERR_CORRUPT, "%s: pieces %d and %d have the same text", t->path, other, id);
+        if (other >= 0)
+            return err_set(e, ERR_CORRUPT, "%s: pieces %d and %d have the same text", t->path, other, id);
         uint32_t i = (uint32_t)hash64(s->text, s->bytes) & t->slot_mask;
         while (t->slot[i] >= 0) i = (i + 1) & t->slot_mask;
         t->slot[i] = id;
@@ -194,16 +205,18 @@ static int hex_digit(char c)
 static bool add_byte_piece(Tokenizer *t, int id, Err *e)
 {
     SpmPiece *s = &t->piece[id];
-    const int hi = s->bytes == 6 ? hex_digit(s->text[3]) : -1, lo = s->bytes == 6 ? hex_digit(s->text[4]) : -1;
+    const int hi = s->bytes == 6 ? hex_digit(s->text[3]) : -1;
+    const int lo = s->bytes == 6 ? hex_digit(s->text[4]) : -1;
     if (hi < 0 || lo < 0 || memcmp(s->text, "<0x", 3) != 0 || s->text[5] != '>')
         return err_set(e, ERR_CORRUPT, "%s: byte piece %d is not named <0x00> to <0xFF>", t->path, id);
-    if (!t->byte_fallback) return err_set(e, ERR_CORRUPT, "%s: byte piece %d in a model without byte_fallback", t->path, id);
+    if (!t->byte_fallback)
+        return err_set(e, ERR_CORRUPT, "%s: byte piece %d in a model without byte_fallback", t->path, id);
     s->byte = (uint8_t)(16 * hi + lo);
     t->byte_id[s->byte] = id;
     return true;
 }
 
-/* plain text of a piece, and whether a U+2581 stands behind another character in it (words would then depend on another) */
+/* Plain text of a piece; a U+2581 behind another character in it makes words depend on each other. */
 static bool finish_piece(Tokenizer *t, SpmPiece *s, Arena *a, Err *e)
 {
     char *plain = arena_alloc(a, (size_t)s->bytes + 1, e);
@@ -220,20 +233,26 @@ static bool finish_piece(Tokenizer *t, SpmPiece *s, Arena *a, Err *e)
     s->plain = plain;
     s->plain_bytes = n;
     if (s->type == SPM_CONTROL) { s->plain = ""; s->plain_bytes = 0; }
-    if (s->type == SPM_UNKNOWN) { s->plain = t->unk_surface; s->plain_bytes = (uint32_t)strlen(t->unk_surface); }
+    if (s->type == SPM_UNKNOWN) {
+        s->plain = t->unk_surface;
+        s->plain_bytes = (uint32_t)strlen(t->unk_surface);
+    }
     return true;
 }
 
 static bool finish(Tokenizer *t, Arena *a, Err *e)
 {
     static const char *const kind[] = {"unknown model type", "unigram", "bpe", "word", "char"};
-    if (t->model_type != 2) return err_set(e, ERR_USAGE, "%s: SentencePiece %s: not in this version (bpe is)", t->path, kind[t->model_type]);
+    if (t->model_type != 2)
+        return err_set(e, ERR_USAGE, "%s: SentencePiece %s: not in this version (bpe is)", t->path,
+                       kind[t->model_type]);
     t->space_cuts = true;
     if (!build_slots(t, a, e)) return false;
     memset(t->byte_id, -1, sizeof t->byte_id);
     for (int id = 0; id < t->vocab; id++) {
         SpmPiece *s = &t->piece[id];
-        if (s->type == SPM_UNKNOWN && t->unk >= 0) return err_set(e, ERR_CORRUPT, "%s: two unknown pieces, %d and %d", t->path, t->unk, id);
+        if (s->type == SPM_UNKNOWN && t->unk >= 0)
+            return err_set(e, ERR_CORRUPT, "%s: two unknown pieces, %d and %d", t->path, t->unk, id);
         if (s->type == SPM_UNKNOWN) t->unk = id;
         if (s->type == SPM_BYTE && !add_byte_piece(t, id, e)) return false;
         if (s->type == SPM_USER && s->bytes > t->max_user) t->max_user = s->bytes;
@@ -243,9 +262,12 @@ static bool finish(Tokenizer *t, Arena *a, Err *e)
     }
     if (t->unk < 0) return err_set(e, ERR_CORRUPT, "%s: no unknown piece", t->path);
     for (int i = 0; i < 256 && t->byte_fallback; i++)
-        if (t->byte_id[i] < 0) return err_set(e, ERR_CORRUPT, "%s: byte_fallback without the piece <0x%02X>", t->path, (unsigned)i);
+        if (t->byte_id[i] < 0)
+            return err_set(e, ERR_CORRUPT, "%s: byte_fallback without the piece <0x%02X>", t->path,
+                           (unsigned)i);
     if (t->has_unused) t->space_cuts = false;
-    const int32_t bos = spm_find(t, t->bos_piece, strlen(t->bos_piece)), eos = spm_find(t, t->eos_piece, strlen(t->eos_piece));
+    const int32_t bos = spm_find(t, t->bos_piece, strlen(t->bos_piece));
+    const int32_t eos = spm_find(t, t->eos_piece, strlen(t->eos_piece));
     t->bos = bos >= 0 && t->piece[bos].type == SPM_CONTROL ? bos : -1;
     t->eos = eos >= 0 && t->piece[eos].type == SPM_CONTROL ? eos : -1;
     return true;
@@ -254,6 +276,7 @@ static bool finish(Tokenizer *t, Arena *a, Err *e)
 bool spm_parse(Tokenizer *t, const unsigned char *data, size_t bytes, Arena *a, Err *e)
 {
     static const unsigned char nothing[1];
+    static const char *const message[] = {"", "a piece", "trainer_spec", "normalizer", "", "denormalizer"};
     if (!data) data = nothing;
     Wire w = {data, data + bytes, t->path, "the file"};
     Field f;
@@ -274,9 +297,10 @@ bool spm_parse(Tokenizer *t, const unsigned char *data, size_t bytes, Arena *a, 
     while (wire_next(&w, &f, e)) {
         if (f.number > 5 || f.number == 4) continue;
         if (!wire_want(&w, &f, 2, e)) return false;
-        const bool ok = f.number == 1   ? parse_piece(t, wire_sub(&w, &f, "a piece"), id++, a, e)
-                        : f.number == 2 ? parse_trainer(t, wire_sub(&w, &f, "trainer_spec"), a, e)
-                                        : parse_normalizer(t, wire_sub(&w, &f, f.number == 3 ? "normalizer" : "denormalizer"), f.number == 3, e);
+        const Wire sub = wire_sub(&w, &f, message[f.number]);
+        const bool ok = f.number == 1   ? parse_piece(t, sub, id++, a, e)
+                        : f.number == 2 ? parse_trainer(t, sub, a, e)
+                                        : parse_normalizer(t, sub, f.number == 3, e);
         if (!ok) return false;
     }
     return finish(t, a, e);

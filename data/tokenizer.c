@@ -1,7 +1,7 @@
 /* data/tokenizer.c: opening a tokenizer by its path and what all kinds share.
  *
- * Kinds: SentencePiece BPE (tokenizer.model) and "bytes" (ids 0..255 are the bytes, 256 stands before a document and ends
- * one, vocabulary 257). Whatever else lies at the path is refused by its name.
+ * Kinds: SentencePiece BPE (tokenizer.model) and "bytes" (ids 0..255 are the bytes, 256 stands before a
+ * document and ends one, vocabulary 257). Whatever else lies at the path is refused by its name.
  */
 #include "data/tokenizer_impl.h"
 #include <string.h>
@@ -49,17 +49,24 @@ static const char *model_path(const char *path, Arena *a, Err *e)
         for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
             const char *q = path_join(a, path, later[i], e);
             if (!q) return NULL;
-            if (file_exists(q)) { err_set(e, ERR_USAGE, "tokenizer: %s: not in this version (tokenizer.model is)", q); return NULL; }
+            if (file_exists(q)) {
+                err_set(e, ERR_USAGE, "tokenizer: %s: not in this version (tokenizer.model is)", q);
+                return NULL;
+            }
         }
         err_set(e, ERR_USAGE, "tokenizer: %s holds no tokenizer.model; name the file, or `bytes`", path);
         return NULL;
     }
-    if (ends_with(path, ".json") || ends_with(path, ".tiktoken") || ends_with(path, ".gguf") || ends_with(path, ".bpe")) {
-        err_set(e, ERR_USAGE, "tokenizer: %s: this kind is not in this version (tokenizer.model and `bytes` are)", path);
+    if (ends_with(path, ".json") || ends_with(path, ".tiktoken") || ends_with(path, ".gguf") ||
+        ends_with(path, ".bpe")) {
+        err_set(e, ERR_USAGE,
+                "tokenizer: %s: this kind is not in this version (tokenizer.model and `bytes` are)", path);
         return NULL;
     }
     if (ends_with(path, ".bin")) {
-        err_set(e, ERR_USAGE, "tokenizer: %s: llama2.c tokenizer files are not read; give the tokenizer.model beside it", path);
+        err_set(e, ERR_USAGE,
+                "tokenizer: %s: llama2.c tokenizer files are not read; give the tokenizer.model beside it",
+                path);
         return NULL;
     }
     return path;
@@ -74,7 +81,8 @@ static bool content_hash(Tokenizer *t, Err *e)
     unsigned char *p = arena_alloc(&tmp, total, e);
     if (!p) return false;
     const int32_t head[4] = {(int32_t)t->kind, t->vocab, t->bos, t->eos};
-    const unsigned char rules[4] = {t->add_dummy_prefix, t->remove_extra_whitespaces, t->escape_whitespaces, t->byte_fallback};
+    const unsigned char rules[4] = {t->add_dummy_prefix, t->remove_extra_whitespaces, t->escape_whitespaces,
+                                    t->byte_fallback};
     memcpy(p, head, sizeof head);
     memcpy(p + sizeof head, rules, sizeof rules);
     n = sizeof head + sizeof rules;
@@ -115,7 +123,8 @@ int tokenizer_eos(const Tokenizer *t) { return t->eos; }
 const char *tokenizer_hash(const Tokenizer *t) { return t->hash; }
 const char *tokenizer_path(const Tokenizer *t) { return t->path; }
 
-bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a, Err *e)
+bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a,
+                      Err *e)
 {
     if (bos && t->bos >= 0 && !tokenbuf_push(out, t->bos, a, e)) return false;
     if (t->kind == TOK_SPM) return spm_encode(t, text, bytes, out, NULL, a, e);
@@ -128,7 +137,8 @@ char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t 
 {
     for (size_t i = 0; i < n; i++) {
         if (ids[i] >= 0 && ids[i] < t->vocab) continue;
-        err_set(e, ERR_CORRUPT, "decode: id %d at position %zu is outside the vocabulary of %d (%s)", ids[i], i, t->vocab, t->path);
+        err_set(e, ERR_CORRUPT, "decode: id %d at position %zu is outside the vocabulary of %d (%s)", ids[i],
+                i, t->vocab, t->path);
         return NULL;
     }
     if (t->kind == TOK_SPM) return spm_decode(t, ids, n, bytes, a, e);
@@ -153,7 +163,10 @@ const char *tokenizer_piece(const Tokenizer *t, int prev, int id, size_t *bytes)
         s = byte ? byte_text[p->byte] : p->plain;
         n = byte ? 1 : p->plain_bytes;
         const bool first = prev < 0 || prev == t->bos;
-        if (!byte && first && t->add_dummy_prefix && n > 0 && memcmp(p->text, SPM_SPACE, 3) == 0) { s++; n--; }
+        if (!byte && first && t->add_dummy_prefix && n > 0 && memcmp(p->text, SPM_SPACE, 3) == 0) {
+            s++;
+            n--;
+        }
     }
     if (bytes) *bytes = n;
     return s;

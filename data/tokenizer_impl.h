@@ -1,4 +1,5 @@
-/* Private to data/: the tokenizer's memory and the parts tokenizer.c, spm_model.c, spm_encode.c and spm_decode.c share. */
+/* Private to data/: the tokenizer's memory and the parts tokenizer.c, spm_model.c, spm_encode.c and
+ * spm_decode.c share. */
 #ifndef TOKENIZER_IMPL_H
 #define TOKENIZER_IMPL_H
 #include "data/data.h"
@@ -7,11 +8,11 @@
 #define SPM_BAD "\xEF\xBF\xBD"                    /* U+FFFD, what a malformed byte becomes, 3 bytes */
 
 typedef enum { TOK_BYTES, TOK_SPM } TokenizerKind;
-typedef enum { SPM_NORMAL = 1, SPM_UNKNOWN = 2, SPM_CONTROL = 3, SPM_USER = 4, SPM_UNUSED = 5, SPM_BYTE = 6 } SpmType;
+typedef enum { SPM_NORMAL = 1, SPM_UNKNOWN, SPM_CONTROL, SPM_USER, SPM_UNUSED, SPM_BYTE } SpmType;
 
 typedef struct SpmPiece {
     const char *text; uint32_t bytes;             /* as in the file, NUL behind */
-    const char *plain; uint32_t plain_bytes;      /* what it decodes to: U+2581 made a space, "" for controls */
+    const char *plain; uint32_t plain_bytes;      /* decoded: U+2581 made a space, "" for controls */
     float score; SpmType type; uint8_t byte;      /* byte: value of a byte piece */
 } SpmPiece;
 
@@ -22,22 +23,24 @@ struct Tokenizer {
     SpmPiece *piece;                              /* [vocab] */
     int32_t *slot; uint32_t slot_mask;            /* [slot_mask + 1] piece by hash of its text, -1 = free */
     int32_t byte_id[256];                         /* piece of each byte, when byte_fallback */
-    uint32_t max_piece, max_user;                 /* longest piece that can be merged to / user-defined piece, bytes */
+    uint32_t max_piece, max_user;                 /* longest piece to merge to / user-defined piece, bytes */
     bool add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, byte_fallback;
     bool has_unused;                              /* some piece must be split again after merging */
-    bool space_cuts;                              /* no piece has U+2581 behind another character: words are independent */
+    bool space_cuts;                              /* no piece has U+2581 behind another character */
     const char *unk_surface, *bos_piece, *eos_piece;
     int model_type;
 };
 
 /* Reads a tokenizer.model (data[bytes], kept by nobody) into t. Errors name t->path and the field. */
 bool spm_parse(Tokenizer *t, const unsigned char *data, size_t bytes, Arena *a, Err *e);
-int32_t spm_find(const Tokenizer *t, const char *s, size_t bytes);             /* piece with this text, -1 = none */
-bool spm_mergeable(const Tokenizer *t, int32_t id);                            /* normal, user-defined or unused */
+int32_t spm_find(const Tokenizer *t, const char *s, size_t bytes); /* piece with this text, -1 = none */
+bool spm_mergeable(const Tokenizer *t, int32_t id); /* normal, user-defined or unused */
 /* Bytes of the longest user-defined piece that s starts with, 0 = none. */
 size_t spm_user_match(const Tokenizer *t, const char *s, size_t bytes);
-/* Appends the ids of text. *steps (may be NULL) counts heap moves and pair look-ups, for the test of the complexity. */
-bool spm_encode(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, uint64_t *steps, Arena *a, Err *e);
+/* Appends the ids of text. *steps (may be NULL) counts heap moves and pair look-ups, for the test of the
+ * complexity. */
+bool spm_encode(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, uint64_t *steps, Arena *a,
+                Err *e);
 char *spm_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e);
 bool tokenbuf_push(TokenBuf *b, int32_t id, Arena *a, Err *e);
 #endif

@@ -1,7 +1,7 @@
 /* data/tokens.c: one source -> its tokens in file order. What split cuts:
  *
- *   text with a document_separator   documents, by where they start in the stripped documents joined (empty ones left out):
- *                                    [lo:hi] takes those with lo <= start < hi
+ *   text with a document_separator   documents, by where they start in the stripped documents joined, empty
+ *                                    ones left out: [lo:hi] takes those with lo <= start < hi
  *   text without one                 the file's bytes, each bound moved on to the next character
  *   .bin                             tokens (percentages only)
  *
@@ -76,8 +76,8 @@ static void cut(Spans *d, const Split *split, bool by_document)
     d->n = kept;
 }
 
-static bool encode_documents(TokenBuf *out, const Spans *d, const char *eot, const Tokenizer *tk, size_t *bytes, Arena *a,
-                             Err *e)
+static bool encode_documents(TokenBuf *out, const Spans *d, const char *eot, const Tokenizer *tk,
+                             size_t *bytes, Arena *a, Err *e)
 {
     const bool before = strcmp(eot, "prepend") == 0;
     const bool after = strcmp(eot, "append") == 0 && tokenizer_eos(tk) >= 0;
@@ -90,8 +90,8 @@ static bool encode_documents(TokenBuf *out, const Spans *d, const char *eot, con
 }
 
 /* Files of text -> tokens in the scratch arena. */
-static bool read_text(TokenBuf *out, const Paths *p, const Split *split, const DataConfig *d, const Tokenizer *tk,
-                      size_t *bytes, Arena *scratch, Err *e)
+static bool read_text(TokenBuf *out, const Paths *p, const Split *split, const DataConfig *d,
+                      const Tokenizer *tk, size_t *bytes, Arena *scratch, Err *e)
 {
     Spans docs = {0};
     size_t opened = 0;
@@ -110,11 +110,12 @@ static bool read_text(TokenBuf *out, const Paths *p, const Split *split, const D
     return ok;
 }
 
-static bool read_files(TokenBuf *out, const Paths *p, FileKind kind, const Split *split, const DataConfig *d, int vocab,
-                       Arena *scratch, Err *e)
+static bool read_files(TokenBuf *out, const Paths *p, FileKind kind, const Split *split, const DataConfig *d,
+                       int vocab, Arena *scratch, Err *e)
 {
     uint64_t lo, hi;
-    if (split->kind == 'b') return err_set(e, ERR_USAGE, "%s: split: token files are cut in percent, not in bytes", p->v[0]);
+    if (split->kind == 'b')
+        return err_set(e, ERR_USAGE, "%s: split: token files are cut in percent, not in bytes", p->v[0]);
     for (size_t i = 0; i < p->n; i++)
         if (!token_file_read(out, p->v[i], kind, d->vocab_check, vocab, scratch, e)) return false;
     split_range(split, out->n, &lo, &hi);
@@ -131,15 +132,16 @@ static bool check_vocab(TokenBuf *t, const char *path, const char *check, int vo
     for (size_t i = 0; i < t->n; i++) {
         if (t->id[i] < vocab) continue;
         if (!clip)
-            return err_set(e, ERR_CORRUPT, "%s: token %zu is %d, but the model's vocabulary has %d: not its tokenizer", path, i,
-                           t->id[i], vocab);
+            return err_set(e, ERR_CORRUPT,
+                           "%s: token %zu is %d, but the model's vocabulary has %d: not its tokenizer", path,
+                           i, t->id[i], vocab);
         t->id[i] = vocab - 1;
     }
     return true;
 }
 
-static bool load(Tokens *out, const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int vocab, Arena *a,
-                 Arena *scratch, Err *e)
+static bool load(Tokens *out, const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int vocab,
+                 Arena *a, Arena *scratch, Err *e)
 {
     Paths p;
     Split split;
@@ -150,14 +152,18 @@ static bool load(Tokens *out, const SourceConfig *s, const DataConfig *d, const 
     for (size_t i = 1; i < p.n; i++) {
         if (!source_kind(&other, p.v[i], s->format, e)) return false;
         if (other != kind)
-            return err_set(e, ERR_USAGE, "%s: %s and %s are of different kinds; make them two sources", s->path, p.v[0], p.v[i]);
+            return err_set(e, ERR_USAGE, "%s: %s and %s are of different kinds; make them two sources",
+                           s->path, p.v[0], p.v[i]);
     }
-    if (kind == FILE_TEXT && !tk) return err_set(e, ERR_USAGE, "%s: text needs a tokenizer; set tokenizer.path", s->path);
+    if (kind == FILE_TEXT && !tk)
+        return err_set(e, ERR_USAGE, "%s: text needs a tokenizer; set tokenizer.path", s->path);
     const bool ok = kind == FILE_TEXT ? read_text(&t, &p, &split, d, tk, &out->bytes, scratch, e) &&
                                             check_vocab(&t, s->path, d->vocab_check, vocab, e)
                                       : read_files(&t, &p, kind, &split, d, vocab, scratch, e);
     if (!ok) return false;
-    if (t.n == 0) return err_set(e, ERR_FAIL, "%s: no tokens%s%s", s->path, s->split ? " in the part " : "", s->split ? s->split : "");
+    if (t.n == 0)
+        return err_set(e, ERR_FAIL, "%s: no tokens%s%s", s->path, s->split ? " in the part " : "",
+                       s->split ? s->split : "");
     out->n = t.n;
     out->path = arena_strdup(a, s->path, e);
     out->id = arena_alloc(a, t.n * sizeof *t.id, e);
@@ -166,7 +172,8 @@ static bool load(Tokens *out, const SourceConfig *s, const DataConfig *d, const 
     return true;
 }
 
-bool tokens_load(Tokens *out, const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int vocab, Arena *a, Err *e)
+bool tokens_load(Tokens *out, const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int vocab,
+                 Arena *a, Err *e)
 {
     Arena scratch = {.name = "source"};
     *out = (Tokens){0};

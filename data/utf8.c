@@ -1,5 +1,5 @@
-/* data/utf8.c: strict UTF-8 steps and stripping. Rules: Unicode 15 table 3-7; white space: the characters of Python's
- * str.isspace (White_Space plus U+001C..U+001F).
+/* data/utf8.c: strict UTF-8 steps and stripping. Rules: Unicode 15 table 3-7; white space: the characters of
+ * Python's str.isspace (White_Space plus U+001C..U+001F).
  */
 #include "data/utf8_impl.h"
 
@@ -32,7 +32,8 @@ size_t utf8_next(const char *s, size_t n, uint32_t *cp)
 static bool is_space(uint32_t c)
 {
     return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+           c == 0x3000;
 }
 
 void utf8_strip(const char **s, size_t *n)
