@@ -1,7 +1,8 @@
-/* main.c: the command line: the only printf to stdout, the only exit.     pare [-v|-q] VERB [options] [CONFIG] [key=value ...]
+/* main.c: the command line: the only printf to stdout, the only exit.     pare [-v|-q] VERB [options]
+ * [CONFIG] [key=value ...]
  *
- * A verb is one line of `verbs`: name, what follows it, options, function. --help is made from the same lines. Results go to
- * stdout, everything for people to stderr. Exit codes: core/core.h, ErrCode. */
+ * A verb is one line of `verbs`: name, what follows it, options, function. --help is made from the same
+ * lines. Results go to stdout, everything for people to stderr. Exit codes: core/core.h, ErrCode. */
 #include "train/train.h"
 #include <jansson.h>
 #include <math.h>
@@ -19,7 +20,8 @@ typedef struct Args {
     int n_opt; const char *opt[MAX_ARGS], *value[MAX_ARGS];
 } Args;
 typedef struct Option { const char *name, *value, *help; char letter; } Option;   /* value NULL: a switch */
-typedef struct Verb { const char *name, *args, *help; int min_pos, max_pos; int (*run)(Args *); const Option *opt; } Verb;
+typedef struct Verb { const char *name, *args, *help; int min_pos,
+                     max_pos; int (*run)(Args *); const Option *opt; } Verb;
 
 static const char *get(const Args *x, const char *name, const char *def) {
     for (int i = x->n_opt - 1; i >= 0; i--)
@@ -32,7 +34,8 @@ static double number(Args *x, const char *name, double def) {
     const char *s = get(x, name, NULL);
     double v;
     if (!s) return def;
-    if (!config_parse_float(s, &v)) { err_set(x->e, ERR_USAGE, "--%s: \"%s\" is not a number", name, s); return def; }
+    if (!config_parse_float(s, &v)) { err_set(x->e, ERR_USAGE, "--%s: \"%s\" is not a number", name,
+                                              s); return def; }
     return v;
 }
 
@@ -69,7 +72,8 @@ static bool open_model(Args *x, Model *m, const char *path) {
     return model_open(m, model_path(x, path), kernels(), x->a, x->e);
 }
 
-/* --tokenizer, else the model's own, else tokenizer.model beside the file or one folder up (a run's checkpoints). */
+/* --tokenizer, else the model's own, else tokenizer.model beside the file or one folder up (a run's
+ * checkpoints). */
 static Tokenizer *open_tokenizer(Args *x, const Model *m) {
     const char *path = get(x, "tokenizer", m->tokenizer_path);
     static const char *const near[] = {"tokenizer.model", "../tokenizer.model"};
@@ -101,7 +105,8 @@ static int v_train(Args *x) {
     TrainOptions o = {.overwrite = has(x, "overwrite"), .dry_run = has(x, "dry-run")};
     const char *resume = get(x, "resume", NULL);
     if (resume) o.resume = *resume ? resume : "auto";
-    if (has(x, "steps")) x->set[x->n_set++] = arena_printf(x->a, x->e, "train.max_steps=%s", get(x, "steps", ""));
+    if (has(x, "steps")) x->set[x->n_set++] = arena_printf(x->a, x->e, "train.max_steps=%s", get(x, "steps",
+                                                                                                 ""));
     const char *path = x->n_pos ? x->pos[0] : NULL;
     catch_signals();
     if (has(x, "arms")) {
@@ -114,7 +119,8 @@ static int v_train(Args *x) {
     RunResult r;
     if (!c || !train_run(c, &o, &r, x->a, x->e)) return fail(x->e);
     if (has(x, "json")) {
-        json_t *j = json_pack("{s:s,s:I,s:f}", "status", r.status, "step", (json_int_t)r.step, "loss", r.loss);
+        json_t *j = json_pack("{s:s,s:I,s:f}", "status", r.status, "step", (json_int_t)r.step, "loss",
+                              r.loss);
         if (r.has_eval) json_object_set_new(j, "perplexity", json_real(r.eval.perplexity));
         if (r.checkpoint) json_object_set_new(j, "checkpoint", json_string(r.checkpoint));
         char *s = json_dumps(j, JSON_REAL_PRECISION(9));
@@ -122,7 +128,8 @@ static int v_train(Args *x) {
         free(s);
         json_decref(j);
         if (rc) return rc;
-    } else log_info("%s at step %lld%s%s", r.status, (long long)r.step, r.checkpoint ? ", checkpoint " : "", r.checkpoint ? r.checkpoint : "");
+    } else log_info("%s at step %lld%s%s", r.status, (long long)r.step, r.checkpoint ? ", checkpoint " : "",
+                    r.checkpoint ? r.checkpoint : "");
     return !strcmp(r.status, "interrupted") ? ERR_INTERRUPTED : 0;
 }
 
@@ -164,7 +171,8 @@ static Config *defaults(Args *x) {
 }
 
 static int v_eval(Args *x) {
-    Config *c = is_config(x->pos[0]) ? config_load(x->a, x->pos[0], x->n_set, x->set, NULL, x->e) : defaults(x);
+    Config *c = is_config(x->pos[0]) ? config_load(x->a, x->pos[0], x->n_set, x->set, NULL,
+                                                   x->e) : defaults(x);
     if (!c) return fail(x->e);
     const char *path = x->pos[0], *against = get(x, "against", NULL), *data = get(x, "data", NULL);
     if (is_config(path)) {
@@ -172,7 +180,8 @@ static int v_eval(Args *x) {
         const char *newest = checkpoint_find(c->run.output_dir, x->a, &none);
         path = newest ? newest : c->model.path;
         if (!against && !strcmp(c->run.recipe, "distill")) against = c->teacher.path;
-        if (!path) err_set(x->e, ERR_USAGE, "%s: neither a checkpoint in %s nor model.path", x->pos[0], c->run.output_dir);
+        if (!path) err_set(x->e, ERR_USAGE, "%s: neither a checkpoint in %s nor model.path", x->pos[0],
+                           c->run.output_dir);
     }
     SourceConfig one = {.path = data, .format = "auto", .weight = 1, .field = "text"};
     const SourceConfig *src = data ? &one : c->data.val.n ? &c->data.val.v[0] : NULL;
@@ -184,7 +193,8 @@ static int v_eval(Args *x) {
                   ? tokenizer_open(c->tokenizer.path, x->a, x->e) : open_tokenizer(x, &m);
     if (x->e->code || !tokens_load(&tok, src, &c->data, tk, (int)m.spec.V, x->a, x->e)) return fail(x->e);
     const char *protocol = get(x, "protocol", c->eval.perplexity.protocol);
-    long T = (long)number(x, "seq-len", is_config(x->pos[0]) ? (double)c->data.seq_len : m.spec.max_pos < 1024 ? (double)m.spec.max_pos : 1024);
+    long T = (long)number(x, "seq-len", is_config(x->pos[0]) ? (double)c->data.seq_len :
+        m.spec.max_pos < 1024 ? (double)m.spec.max_pos : 1024);
     if (!strncmp(protocol, "concat-", 7)) {
         double n;
         if (config_parse_float(protocol + 7, &n)) T = (long)n;
@@ -195,14 +205,18 @@ static int v_eval(Args *x) {
     long B = 4096 / T > 0 ? 4096 / T : 1;
     Evaluator *ev = evaluator_new(&m, against ? &t : NULL, B < 32 ? B : 32, T, x->a, x->e);
     EvalResult r;
-    if (!ev || !evaluator_run(ev, &tok, tk ? tokenizer_bos(tk) : -1, protocol, T, (long)number(x, "stride", 0), 0, &r, x->e))
+    if (!ev || !evaluator_run(ev, &tok, tk ? tokenizer_bos(tk) : -1, protocol, T, (long)number(x, "stride",
+        0), 0, &r, x->e))
         return fail(x->e);
     char *json = eval_json(&r, x->pos[0], src->path, x->a, x->e);
     if (!json) return fail(x->e);
     if (has(x, "json")) return say(json);
-    char *text = arena_printf(x->a, x->e, "perplexity %.4f (%s, window %ld, %lld tokens, %.4f nat per token)%s", r.perplexity,
-                              r.protocol, r.window, (long long)r.tokens, r.nll, r.against ? arena_printf(x->a, x->e,
-                              "\nKL to %s %.5f nat per token, top-1 agreement %.2f %%", against, r.kl, 100 * r.top1_agreement) : "");
+    char *text = arena_printf(x->a, x->e,
+        "perplexity %.4f (%s, window %ld, %lld tokens, %.4f nat per token)%s", r.perplexity,
+                              r.protocol, r.window, (long long)r.tokens, r.nll, r.against ?
+                              arena_printf(x->a, x->e,
+                              "\nKL to %s %.5f nat per token, top-1 agreement %.2f %%", against, r.kl,
+                              100 * r.top1_agreement) : "");
     return text ? say(text) : fail(x->e);
 }
 
@@ -211,7 +225,8 @@ static int v_generate(Args *x) {
     Model m;
     SampleOptions o = {.temperature = number(x, "temp", 0.8), .top_k = (int64_t)number(x, "top-k", 40),
                        .top_p = number(x, "top-p", 0.95), .min_p = number(x, "min-p", 0),
-                       .repetition_penalty = number(x, "repetition-penalty", 1), .seed = (uint64_t)number(x, "seed", 42)};
+                       .repetition_penalty = number(x, "repetition-penalty", 1), .seed = (uint64_t)number(x,
+                           "seed", 42)};
     long n = (long)number(x, "n", 64);
     if (!x->e->code && (o.temperature < 0 || o.top_k < 0 || o.top_p <= 0 || o.top_p > 1 || n < 0))
         err_set(x->e, ERR_USAGE, "generate: temp >= 0, top-k >= 0, 0 < top-p <= 1 and n >= 0 are needed");
@@ -225,16 +240,20 @@ static int v_generate(Args *x) {
         json_t *ids = json_array(), *j = NULL;
         for (long i = 0; i < g.n; i++) json_array_append_new(ids, json_integer(g.ids[i]));
         json_t *text = json_stringn(g.text, g.text_bytes);
-        if (!text) text = json_null();                     /* sampled bytes need not be UTF-8; ids always hold them */
-        j = json_pack("{s:o,s:o,s:I,s:f}", "text", text, "ids", ids, "prompt_tokens", (json_int_t)g.n_prompt, "tokens_per_second", rate);
+        /* sampled bytes need not be UTF-8; ids always hold them */
+        if (!text) text = json_null();
+        j = json_pack("{s:o,s:o,s:I,s:f}", "text", text, "ids", ids, "prompt_tokens", (json_int_t)g.n_prompt,
+                      "tokens_per_second", rate);
         char *s = json_dumps(j, JSON_REAL_PRECISION(6));
         int rc = s ? say(s) : 1;
         free(s);
         json_decref(j);
         return rc;
     }
-    if (fwrite(g.text, 1, g.text_bytes, stdout) != g.text_bytes || fputc('\n', stdout) < 0 || fflush(stdout)) return 1;
-    log_info("%ld prompt tokens in %.1f ms (%.0f tok/s), %ld tokens in %.1f ms (%.0f tok/s)", g.n_prompt, g.prefill_s * 1e3,
+    if (fwrite(g.text, 1, g.text_bytes, stdout) != g.text_bytes || fputc('\n', stdout) < 0 ||
+        fflush(stdout)) return 1;
+    log_info("%ld prompt tokens in %.1f ms (%.0f tok/s), %ld tokens in %.1f ms (%.0f tok/s)", g.n_prompt,
+             g.prefill_s * 1e3,
              (double)g.n_prompt / g.prefill_s, made, g.decode_s * 1e3, rate);
     return 0;
 }
@@ -242,8 +261,11 @@ static int v_generate(Args *x) {
 static int v_probe(Args *x) {
     Model m;
     const char *in = get(x, "input", NULL), *out = get(x, "out", NULL);
-    if (!in || !out) return fail((err_set(x->e, ERR_USAGE, "probe needs --input IN.safetensors and --out OUT.safetensors"), x->e));
-    if (!open_model(x, &m, x->pos[0]) || !probe(&m, in, out, has(x, "grad"), get(x, "taps", NULL), x->e)) return fail(x->e);
+    if (!in ||
+        !out) return fail((err_set(x->e, ERR_USAGE,
+                                   "probe needs --input IN.safetensors and --out OUT.safetensors"), x->e));
+    if (!open_model(x, &m, x->pos[0]) || !probe(&m, in, out, has(x, "grad"), get(x, "taps", NULL),
+                                                x->e)) return fail(x->e);
     return 0;
 }
 
@@ -261,12 +283,16 @@ static int v_inspect(Args *x) {
     json_t *j = json_loads(s, 0, NULL), *t;
     size_t i;
     printf("%s  %s  %lld parameters  %lld bytes\n", json_string_value(json_object_get(j, "format")),
-           json_is_string(json_object_get(j, "arch")) ? json_string_value(json_object_get(j, "arch")) : "(no model)",
-           (long long)json_integer_value(json_object_get(j, "parameters")), (long long)json_integer_value(json_object_get(j, "bytes")));
+           json_is_string(json_object_get(j, "arch")) ? json_string_value(json_object_get(j,
+               "arch")) : "(no model)",
+           (long long)json_integer_value(json_object_get(j,
+               "parameters")), (long long)json_integer_value(json_object_get(j, "bytes")));
     json_array_foreach(json_object_get(j, "tensors"), i, t) {
         char *shape = json_dumps(json_object_get(t, "shape"), JSON_COMPACT);
-        printf("%-56s %-16s %-5s %12lld bytes %12lld non-zero\n", json_string_value(json_object_get(t, "name")), shape ? shape : "",
-               json_string_value(json_object_get(t, "dtype")), (long long)json_integer_value(json_object_get(t, "bytes")),
+        printf("%-56s %-16s %-5s %12lld bytes %12lld non-zero\n", json_string_value(json_object_get(t,
+            "name")), shape ? shape : "",
+               json_string_value(json_object_get(t,
+                   "dtype")), (long long)json_integer_value(json_object_get(t, "bytes")),
                (long long)json_integer_value(json_object_get(t, "nonzero")));
         free(shape);
     }
@@ -283,12 +309,14 @@ static const char *guess_format(const char *out) {
 }
 
 static int v_export(Args *x) {
-    const char *out = x->pos[1], *format = get(x, "format", guess_format(out)), *dtype = get(x, "dtype", "float32");
+    const char *out = x->pos[1], *format = get(x, "format", guess_format(out)), *dtype = get(x, "dtype",
+                                                                                             "float32");
     static const char *const known[] = {"hdf5", "safetensors", "hf", "llama2c"};
     bool ok = false;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) ok = ok || !strcmp(format, known[i]);
     DType t;
-    if (!ok) err_set(x->e, ERR_USAGE, "--format %s: not in this version; formats are hdf5, safetensors, hf, llama2c", format);
+    if (!ok) err_set(x->e, ERR_USAGE,
+                     "--format %s: not in this version; formats are hdf5, safetensors, hf, llama2c", format);
     else if (!dtype_parse(dtype, &t) || (t != DT_F32 && t != DT_BF16 && t != DT_F16))
         err_set(x->e, ERR_USAGE, "--dtype %s: float32, bfloat16 or float16", dtype);
     Model m;
@@ -306,10 +334,12 @@ static int v_export(Args *x) {
     bool model_again = strcmp(format, "safetensors");
     if (model_again && t == DT_F32 && open_model(x, &back, out)) {
         const char *h1 = model_content_hash(&m, x->a, x->e), *h2 = model_content_hash(&back, x->a, x->e);
-        if (h1 && h2 && strcmp(h1, h2)) err_set(x->e, ERR_FAIL, "%s: what was read back differs from what was written", out);
+        if (h1 && h2 && strcmp(h1, h2)) err_set(x->e, ERR_FAIL,
+                                                "%s: what was read back differs from what was written", out);
     }
     if (x->e->code) return fail(x->e);
-    log_info("wrote %s (%s, %s, %d tensors%s)", out, format, dtype, o.n, model_again && t == DT_F32 ? ", read back and equal" : "");
+    log_info("wrote %s (%s, %s, %d tensors%s)", out, format, dtype, o.n, model_again &&
+             t == DT_F32 ? ", read back and equal" : "");
     return 0;
 }
 
@@ -328,7 +358,8 @@ static bool encode_line(Args *x, const Tokenizer *tk, const json_t *o, long line
     const json_t *t = json_object_get(o, "text");
     if (!json_is_string(t)) return err_set(x->e, ERR_USAGE, "stdin:%ld: no \"text\" string", line);
     TokenBuf ids = {0};
-    if (!tokenizer_encode(tk, json_string_value(t), json_string_length(t), !has(x, "no-bos"), &ids, a, x->e)) return false;
+    if (!tokenizer_encode(tk, json_string_value(t), json_string_length(t), !has(x, "no-bos"), &ids, a,
+                          x->e)) return false;
     printf("{\"ids\": [");
     for (size_t i = 0; i < ids.n; i++) printf("%s%d", i ? ", " : "", ids.id[i]);
     printf("]}\n");
@@ -343,7 +374,8 @@ static bool decode_line(Args *x, const Tokenizer *tk, const json_t *o, long line
     for (size_t i = 0; ids && i < n; i++) {
         json_int_t id = json_integer_value(json_array_get(v, i));
         if (!json_is_integer(json_array_get(v, i)) || id < 0 || id >= tokenizer_vocab(tk))
-            return err_set(x->e, ERR_USAGE, "stdin:%ld: ids[%zu] is outside the vocabulary of %d", line, i, tokenizer_vocab(tk));
+            return err_set(x->e, ERR_USAGE, "stdin:%ld: ids[%zu] is outside the vocabulary of %d", line, i,
+                           tokenizer_vocab(tk));
         ids[i] = (int32_t)id;
     }
     char *text = ids ? tokenizer_decode(tk, ids, n, &bytes, a, x->e) : NULL;
@@ -359,7 +391,8 @@ static bool decode_line(Args *x, const Tokenizer *tk, const json_t *o, long line
 static int v_data(Args *x) {
     const char *what = x->pos[0], *path = get(x, "tokenizer", NULL);
     bool enc = !strcmp(what, "encode");
-    if (!enc && strcmp(what, "decode")) err_set(x->e, ERR_USAGE, "data %s: not in this version; data encode and data decode are", what);
+    if (!enc && strcmp(what, "decode")) err_set(x->e, ERR_USAGE,
+        "data %s: not in this version; data encode and data decode are", what);
     else if (!path) err_set(x->e, ERR_USAGE, "data %s needs --tokenizer PATH", what);
     Tokenizer *tk = x->e->code ? NULL : tokenizer_open(path, x->a, x->e);
     Arena tmp = {.name = "line"};
@@ -396,7 +429,8 @@ static double gemm_rate(const Kernels *k, Arena *a, Err *e) {
 
 static int v_doctor(Args *x) {
     const Kernels *k = kernels();
-    printf("cpu        %s\nisa        %s\nthreads    %d\nkernels    %s\ngemm       %s\n", cpu_features(), isa_name(cpu_isa()),
+    printf("cpu        %s\nisa        %s\nthreads    %d\nkernels    %s\ngemm       %s\n", cpu_features(),
+           isa_name(cpu_isa()),
            threads_count(), k->name, kernels_blas_name());
     if (kernels_blas_warning()) printf("warning    %s\n", kernels_blas_warning());
     printf("gemm speed %.1f GFLOP/s at 768 x 768 x 768\n", gemm_rate(k, x->a, x->e) / 1e9);
@@ -410,32 +444,48 @@ static int v_doctor(Args *x) {
 
 /* ---- the tables ---- */
 #define END {NULL, NULL, NULL, 0}
-static const Option o_train[] = {{"resume", "?", "auto (default) or a checkpoint", 0}, {"steps", "N", "train.max_steps", 0},
-    {"overwrite", NULL, "start over in a folder that holds a run", 0}, {"dry-run", NULL, "build everything, one step, write nothing", 'n'},
-    {"arms", NULL, "run every arm of `arms` with every seed and print the table", 0}, {"set", "K=V", "an override, as key=value", 0},
+static const Option o_train[] = {{"resume", "?", "auto (default) or a checkpoint", 0}, {"steps", "N",
+                                                                                        "train.max_steps", 0},
+    {"overwrite", NULL, "start over in a folder that holds a run", 0}, {"dry-run", NULL,
+        "build everything, one step, write nothing", 'n'},
+    {"arms", NULL, "run every arm of `arms` with every seed and print the table", 0}, {"set", "K=V",
+        "an override, as key=value", 0},
     {"json", NULL, "one JSON object on stdout", 0}, END};
 static const Option o_set[] = {{"set", "K=V", "an override, as key=value", 0}, END};
-static const Option o_eval[] = {{"data", "FILE", "text or .bin tokens", 0}, {"tokenizer", "P", "tokenizer.model", 0},
-    {"seq-len", "N", "window (default: the model's positions, at most 1024)", 0}, {"protocol", "P", "val (default), concat-N, stride, llamacpp", 0},
-    {"stride", "N", "of protocol stride", 0}, {"against", "TEACHER", "adds KL and top-1 agreement", 0}, {"set", "K=V", "an override", 0},
+static const Option o_eval[] = {{"data", "FILE", "text or .bin tokens", 0}, {"tokenizer", "P",
+                                                                             "tokenizer.model", 0},
+    {"seq-len", "N", "window (default: the model's positions, at most 1024)", 0}, {"protocol", "P",
+        "val (default), concat-N, stride, llamacpp", 0},
+    {"stride", "N", "of protocol stride", 0}, {"against", "TEACHER", "adds KL and top-1 agreement",
+                                               0}, {"set", "K=V", "an override", 0},
     {"json", NULL, "one JSON object on stdout", 0}, END};
-static const Option o_generate[] = {{"p", "TEXT", "prompt (default: BOS alone)", 'p'}, {"n", "N", "new tokens (64)", 'n'},
-    {"temp", "T", "temperature, 0 = greedy (0.8)", 0}, {"top-k", "K", "0 = off (40)", 0}, {"top-p", "P", "1 = off (0.95)", 0},
-    {"min-p", "P", "0 = off", 0}, {"repetition-penalty", "R", "1 = off", 0}, {"seed", "S", "of the sampling (42)", 's'},
-    {"tokenizer", "P", "tokenizer.model", 0}, {"stats", NULL, "speed on stderr (always shown)", 0}, {"json", NULL, "text, ids, speed as JSON", 0}, END};
-static const Option o_probe[] = {{"input", "F", "safetensors with input_ids [B,T], labels optional", 0}, {"out", "F", "safetensors to write", 0},
+static const Option o_generate[] = {{"p", "TEXT", "prompt (default: BOS alone)", 'p'}, {"n", "N",
+    "new tokens (64)", 'n'},
+    {"temp", "T", "temperature, 0 = greedy (0.8)", 0}, {"top-k", "K", "0 = off (40)", 0}, {"top-p", "P",
+        "1 = off (0.95)", 0},
+    {"min-p", "P", "0 = off", 0}, {"repetition-penalty", "R", "1 = off", 0}, {"seed", "S",
+                                                                              "of the sampling (42)", 's'},
+    {"tokenizer", "P", "tokenizer.model", 0}, {"stats", NULL, "speed on stderr (always shown)", 0}, {"json",
+        NULL, "text, ids, speed as JSON", 0}, END};
+static const Option o_probe[] = {{"input", "F", "safetensors with input_ids [B,T], labels optional", 0},
+                                 {"out", "F", "safetensors to write", 0},
     {"grad", NULL, "gradients of the mean loss", 0}, {"taps", "GLOB", "activations by name", 0}, END};
-static const Option o_export[] = {{"format", "F", "hdf5, safetensors, hf, llama2c (default: by OUT's suffix)", 0},
-    {"dtype", "T", "float32, bfloat16, float16", 0}, {"tokenizer", "P", "copied beside", 0}, {"dry-run", NULL, "write nothing", 0},
+static const Option o_export[] = {{"format", "F",
+                                   "hdf5, safetensors, hf, llama2c (default: by OUT's suffix)", 0},
+    {"dtype", "T", "float32, bfloat16, float16", 0}, {"tokenizer", "P", "copied beside", 0}, {"dry-run",
+        NULL, "write nothing", 0},
     {"verify", NULL, "read back and compare (always done)", 0}, END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
-static const Option o_data[] = {{"tokenizer", "P", "tokenizer.model, a folder, or bytes", 0}, {"no-bos", NULL, "encode without BOS", 0}, END};
+static const Option o_data[] = {{"tokenizer", "P", "tokenizer.model, a folder, or bytes", 0}, {"no-bos",
+    NULL, "encode without BOS", 0}, END};
 static const Verb verbs[] = {
     {"train", "CONFIG [key=value ...]", "run a config", 0, 1, v_train, o_train},
     {"finetune", "CONFIG [key=value ...]", "the same", 0, 1, v_train, o_train},
     {"distill", "CONFIG [key=value ...]", "the same", 0, 1, v_train, o_train},
-    {"validate", "CONFIG [key=value ...]", "check a config, all errors at once, and estimate memory", 1, 1, v_validate, o_set},
-    {"config", "show CONFIG | schema", "resolved values with their origin; every key with its help", 1, 2, v_config, o_set},
+    {"validate", "CONFIG [key=value ...]", "check a config, all errors at once, and estimate memory", 1, 1,
+     v_validate, o_set},
+    {"config", "show CONFIG | schema", "resolved values with their origin; every key with its help", 1, 2,
+     v_config, o_set},
     {"eval", "CONFIG|MODEL", "perplexity; KL and agreement against a teacher", 1, 1, v_eval, o_eval},
     {"generate", "MODEL", "continue a prompt", 1, 1, v_generate, o_generate},
     {"probe", "MODEL", "one batch: logits, losses, gradients, activations", 1, 1, v_probe, o_probe},
@@ -460,7 +510,8 @@ static int verb_help(const Verb *v) {
     printf("usage: pare %s %s\n%s\n\n", v->name, v->args, v->help);
     for (const Option *o = v->opt; o->name; o++) {
         char left[64];
-        snprintf(left, sizeof left, "--%s%s%s%s", o->name, o->value ? (*o->value == '?' ? "[=PATH]" : " ") : "",
+        snprintf(left, sizeof left, "--%s%s%s%s", o->name,
+                 o->value ? (*o->value == '?' ? "[=PATH]" : " ") : "",
                  o->value && *o->value != '?' ? o->value : "", o->letter ? ", " : "");
         printf("  %-28s%c%c  %s\n", left, o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->help);
     }
@@ -477,7 +528,8 @@ static bool take_option(Args *x, const Verb *v, int argc, char **argv, int *i) {
     int n_names = 0;
     for (const Option *o = v->opt; o->name; o++) {
         names[n_names++] = o->name;
-        bool match = is_long ? strlen(o->name) == n && !strncmp(o->name, name, n) : n == 1 && o->letter == name[0];
+        bool match = is_long ? strlen(o->name) == n && !strncmp(o->name, name,
+                                                                n) : n == 1 && o->letter == name[0];
         if (!match) continue;
         const char *value = eq ? eq + 1 : NULL;
         if (!o->value && eq) return err_set(x->e, ERR_USAGE, "--%s takes no value", o->name);
@@ -485,13 +537,15 @@ static bool take_option(Args *x, const Verb *v, int argc, char **argv, int *i) {
             if (*i + 1 >= argc) return err_set(x->e, ERR_USAGE, "%s needs a value (%s)", s, o->value);
             value = argv[++*i];
         }
-        if (!strcmp(o->name, "set")) { x->set[x->n_set++] = arena_strdup(x->a, value, x->e); return !x->e->code; }
+        if (!strcmp(o->name, "set")) { x->set[x->n_set++] = arena_strdup(x->a, value,
+                                                                         x->e); return !x->e->code; }
         x->opt[x->n_opt] = o->name;
         x->value[x->n_opt++] = value;
         return true;
     }
     const char *best = is_long ? nearest_name(name, names, n_names) : NULL;
-    return err_set(x->e, ERR_USAGE, "%s: unknown option of `pare %s`%s%s%s; see `pare %s --help`", s, v->name, best ? " (did you mean --" : "",
+    return err_set(x->e, ERR_USAGE, "%s: unknown option of `pare %s`%s%s%s; see `pare %s --help`", s,
+                   v->name, best ? " (did you mean --" : "",
                    best ? best : "", best ? "?)" : "", v->name);
 }
 
@@ -505,7 +559,8 @@ static bool is_override(const char *s) {
 static bool parse(Args *x, const Verb *v, int argc, char **argv) {
     bool plain = false;
     for (int i = 0; i < argc && !x->e->code; i++) {
-        if (x->n_pos + x->n_set + x->n_opt > MAX_ARGS - 8) return err_set(x->e, ERR_USAGE, "too many arguments");
+        if (x->n_pos + x->n_set + x->n_opt > MAX_ARGS - 8) return err_set(x->e, ERR_USAGE,
+                                                                          "too many arguments");
         if (!plain && !strcmp(argv[i], "--")) plain = true;
         else if (!plain && argv[i][0] == '-' && argv[i][1]) take_option(x, v, argc, argv, &i);
         else if (is_override(argv[i])) x->set[x->n_set++] = argv[i];
@@ -521,7 +576,8 @@ int main(int argc, char **argv) {
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (!strcmp(argv[i], "-v")) log_set_level(LOG_DEBUG);
         else if (!strcmp(argv[i], "-q")) log_set_level(LOG_WARN);
-        else if (!strncmp(argv[i], "--color=", 8)) { if (!strcmp(argv[i] + 8, "never")) setenv("NO_COLOR", "1", 1); }
+        else if (!strncmp(argv[i], "--color=", 8)) { if (!strcmp(argv[i] + 8, "never")) setenv("NO_COLOR",
+                                                                                               "1", 1); }
         else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return usage();
         else if (!strcmp(argv[i], "--version")) { printf("%s\n", pare_version()); return 0; }
         else { fprintf(stderr, "pare: %s: unknown option; see `pare --help`\n", argv[i]); return ERR_USAGE; }
@@ -535,7 +591,8 @@ int main(int argc, char **argv) {
     }
     if (!v) {
         const char *best = nearest_name(argv[i], names, N_VERB);
-        fprintf(stderr, "pare: %s: no such verb%s%s%s; see `pare --help`\n", argv[i], best ? " (did you mean " : "", best ? best : "", best ? "?)" : "");
+        fprintf(stderr, "pare: %s: no such verb%s%s%s; see `pare --help`\n", argv[i],
+                best ? " (did you mean " : "", best ? best : "", best ? "?)" : "");
         return ERR_USAGE;
     }
     for (int k = i + 1; k < argc; k++)

@@ -119,7 +119,8 @@ static void set_flags(Graph *g, Node *n) {
 
 Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor *const *in) {
     if (g->err.code) return NULL;
-    if (n_in > op->n_in) { graph_error(g, "%s takes %d inputs, %d given", op->name, op->n_in, n_in); return NULL; }
+    if (n_in > op->n_in) { graph_error(g, "%s takes %d inputs, %d given", op->name, op->n_in,
+                                       n_in); return NULL; }
     Node *n = arena_alloc(&g->own, sizeof *n, &g->err);
     Node **v = n ? room(g, g->node, g->n_node, &g->cap_node, sizeof *v) : NULL;
     if (!v) return NULL;
@@ -202,5 +203,6 @@ void graph_loss(Graph *g, Tensor *scalar, double weight, const char *label) {
     v[g->n_loss++] = (LossTerm){scalar->node, weight, arena_strdup(&g->own, label, &g->err)};
 }
 
-const Node *const *graph_nodes(const Graph *g, int *n) { *n = g->n_node; return (const Node *const *)g->node; }
+const Node *const *graph_nodes(const Graph *g,
+                               int *n) { *n = g->n_node; return (const Node *const *)g->node; }
 size_t graph_step_bytes(const Graph *g) { return g->step_bytes; }

@@ -4,7 +4,8 @@
 #include "autograd/autograd.h"
 
 typedef enum { ACT_FORWARD, ACT_AGAIN, ACT_BACKWARD } Act;
-typedef struct Step { Node *n; Act act; void *out_data, *stat; } Step;   /* where out and stat lie from this entry on */
+/* where out and stat lie from this entry on */
+typedef struct Step { Node *n; Act act; void *out_data, *stat; } Step;
 typedef struct Tap { const char *name; Tensor *t; } Tap;
 typedef struct LossTerm { Node *n; double weight; const char *label; } LossTerm;
 typedef struct Buffer { const char *name, *what; size_t bytes, offset; int from, to; } Buffer;
@@ -28,5 +29,6 @@ static inline size_t t_bytes(const Graph *g, const Tensor *t) {
     return (size_t)t_numel(t) * e;
 }
 static inline size_t round64(size_t n) { return (n + 63u) & ~(size_t)63u; }
-bool plan_place(Buffer *b, int n, size_t *total, Arena *a, Err *e);   /* place.c: offsets so that live buffers never overlap */
+/* place.c: offsets so that live buffers never overlap */
+bool plan_place(Buffer *b, int n, size_t *total, Arena *a, Err *e);
 #endif

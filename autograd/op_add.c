@@ -1,11 +1,13 @@
 /* autograd/op_add.c: y = a + b (residual).      a, b, y (...)
- * da = dy,   db = dy. The planner lets both share dy's buffer where nobody is in the way; then backward does nothing. */
+ * da = dy,   db = dy. The planner lets both share dy's buffer where nobody is in the way; then backward does
+ * nothing. */
 #include "autograd/autograd.h"
 
 static bool shape(Node *n, Graph *g) {
     const Tensor *a = n->in[0], *b = n->in[1];
     if (t_numel(a) != t_numel(b))
-        return graph_error(g, "%s: %s has %ld elements, %s has %ld", n->op->name, a->name, t_numel(a), b->name, t_numel(b));
+        return graph_error(g, "%s: %s has %ld elements, %s has %ld", n->op->name, a->name, t_numel(a),
+                           b->name, t_numel(b));
     return graph_out(n, a->ndim, a->dim);
 }
 
@@ -16,7 +18,8 @@ static void forward(const Node *n, const Kernels *k) {
 static void backward(const Node *n, const Kernels *k) {
     for (int i = 0; i < 2; i++) {
         const Tensor *x = n->in[i];
-        if (x->grad && x->grad != n->out->grad) k->scale(x->grad, 1.0, n->out->grad, t_numel(x), grad_mode(n, i));
+        if (x->grad && x->grad != n->out->grad) k->scale(x->grad, 1.0, n->out->grad, t_numel(x), grad_mode(n,
+            i));
     }
 }
 

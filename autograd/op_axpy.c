@@ -5,7 +5,8 @@
 static bool shape(Node *n, Graph *g) {
     const Tensor *a = n->in[0], *b = n->in[1];
     if (t_numel(a) != t_numel(b))
-        return graph_error(g, "%s: %s has %ld elements, %s has %ld", n->op->name, a->name, t_numel(a), b->name, t_numel(b));
+        return graph_error(g, "%s: %s has %ld elements, %s has %ld", n->op->name, a->name, t_numel(a),
+                           b->name, t_numel(b));
     return graph_out(n, a->ndim, a->dim);
 }
 
@@ -26,5 +27,6 @@ static const OpCase cases[] = {
     {"minus", &minus, {{'r', 1, {65}, 0}, {'r', 1, {65}, 0}}},
     {NULL, NULL, {{0, 0, {0}, 0}}}};
 
-const Op op_axpy = {.name = "axpy", .formula = "y = alpha a + b", .n_in = 2, .attr_size = sizeof(AxpyAttr), .shape = shape,
+const Op op_axpy = {.name = "axpy", .formula = "y = alpha a + b", .n_in = 2, .attr_size = sizeof(AxpyAttr),
+                    .shape = shape,
                     .forward = forward, .backward = backward, .saves = 0, .cases = cases};

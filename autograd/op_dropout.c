@@ -1,6 +1,6 @@
 /* autograd/op_dropout.c: y = x m / (1 - p), m = 1 with probability 1 - p.      x, y (B,...)
- * m depends on (seed, step, stream, global sample index, element) only: the backward, a recomputed forward, any thread
- * count and any split into micro-batches draw the same mask. */
+ * m depends on (seed, step, stream, global sample index, element) only: the backward, a recomputed forward,
+ * any thread count and any split into micro-batches draw the same mask. */
 #include "autograd/autograd.h"
 
 static bool shape(Node *n, Graph *g) {
@@ -27,6 +27,8 @@ static const OpCase cases[] = {
     {"p0", &none, {{'r', 2, {3, 4}, 0}}},
     {NULL, NULL, {{0, 0, {0}, 0}}}};
 
-const Op op_dropout = {.name = "dropout", .formula = "y = x m / (1 - p)", .n_in = 1, .attr_size = sizeof(DropoutAttr),
-                       .flags = OP_RANDOM, .shape = shape, .forward = forward, .backward = backward, .saves = 0,
+const Op op_dropout = {.name = "dropout", .formula = "y = x m / (1 - p)", .n_in = 1,
+                       .attr_size = sizeof(DropoutAttr),
+                       .flags = OP_RANDOM, .shape = shape, .forward = forward, .backward = backward,
+                       .saves = 0,
                        .cases = cases};

@@ -1,5 +1,6 @@
 /* autograd/op_embedding.c: y[r] = W[ids[r]].      W (V,C)   ids int32 (...)   y (...,C)
- * dW[v] += sum of dy[r] over rows with ids[r] == v, in row order. Ids are in [0,V): checked where data is read. */
+ * dW[v] += sum of dy[r] over rows with ids[r] == v, in row order. Ids are in [0,V): checked where data is
+ * read. */
 #include "autograd/autograd.h"
 
 static bool shape(Node *n, Graph *g) {
@@ -28,5 +29,6 @@ static const OpCase cases[] = {
     {"wide", NULL, {{'r', 2, {11, 65}, 0}, {'i', 1, {9}, 11}}},
     {NULL, NULL, {{0, 0, {0}, 0}}}};
 
-const Op op_embedding = {.name = "embedding", .formula = "y[r] = W[ids[r]]", .n_in = 2, .shape = shape, .forward = forward,
+const Op op_embedding = {.name = "embedding", .formula = "y[r] = W[ids[r]]", .n_in = 2, .shape = shape,
+                         .forward = forward,
                          .backward = backward, .saves = SAVE_IN(1), .cases = cases};

@@ -21,5 +21,7 @@ static const OpCase cases[] = {
     {"tanh", &tanh_form, {{'r', 2, {5, 13}, 0}}},
     {NULL, NULL, {{0, 0, {0}, 0}}}};
 
-const Op op_gelu = {.name = "gelu", .formula = "y = x Phi(x), or its tanh form", .n_in = 1, .attr_size = sizeof(GeluAttr),
-                    .shape = shape, .forward = forward, .backward = backward, .saves = SAVE_IN(0), .cases = cases};
+const Op op_gelu = {.name = "gelu", .formula = "y = x Phi(x), or its tanh form", .n_in = 1,
+                    .attr_size = sizeof(GeluAttr),
+                    .shape = shape, .forward = forward, .backward = backward, .saves = SAVE_IN(0),
+                    .cases = cases};

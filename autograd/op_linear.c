@@ -5,9 +5,11 @@
 static bool shape(Node *n, Graph *g) {
     const Tensor *x = n->in[0], *w = n->in[1], *b = n->in[2];
     if (w->ndim != 2 || w->dim[1] != t_last(x))
-        return graph_error(g, "linear: x %s has width %ld, weight %s is (%ld,%ld)", x->name, t_last(x), w->name, w->dim[0],
+        return graph_error(g, "linear: x %s has width %ld, weight %s is (%ld,%ld)", x->name, t_last(x),
+                           w->name, w->dim[0],
                            w->ndim == 2 ? w->dim[1] : 0);
-    if (b && t_numel(b) != w->dim[0]) return graph_error(g, "linear: bias %s has %ld entries, not %ld", b->name, t_numel(b), w->dim[0]);
+    if (b && t_numel(b) != w->dim[0]) return graph_error(g, "linear: bias %s has %ld entries, not %ld",
+                                                         b->name, t_numel(b), w->dim[0]);
     long dim[MAX_DIM] = {0};
     for (int i = 0; i < x->ndim; i++) dim[i] = x->dim[i];
     dim[x->ndim - 1] = w->dim[0];
@@ -34,5 +36,7 @@ static const OpCase cases[] = {
     {"frozen", NULL, {{'r', 2, {9, 8}, 0}, {'R', 2, {6, 8}, 0}}},
     {NULL, NULL, {{0, 0, {0}, 0}}}};
 
-const Op op_linear = {.name = "linear", .formula = "y = x W^T (+ b)", .n_in = 3, .optional = 1 << 2, .shape = shape,
-                      .forward = forward, .backward = backward, .saves = SAVE_IN(0) | SAVE_IN(1), .cases = cases};
+const Op op_linear = {.name = "linear", .formula = "y = x W^T (+ b)", .n_in = 3, .optional = 1 << 2,
+                      .shape = shape,
+                      .forward = forward, .backward = backward, .saves = SAVE_IN(0) | SAVE_IN(1),
+                      .cases = cases};

@@ -1,11 +1,14 @@
-/* autograd/op_mse.c: a feature loss: sum over target rows of mean over channels of (a - b)^2.      a, b (...,C)
- * targets int32 (rows) or absent: rows with -100 do not count. da = 2 (a - b)/C,   db = -da (algorithms 5.2). */
+/* autograd/op_mse.c: a feature loss: sum over target rows of mean over channels of (a - b)^2.      a, b
+ * (...,C)
+ * targets int32 (rows) or absent: rows with -100 do not count. da = 2 (a - b)/C,   db = -da (algorithms 5.2).
+ * */
 #include "autograd/autograd.h"
 
 static bool shape(Node *n, Graph *g) {
     const Tensor *a = n->in[0], *b = n->in[1], *y = n->in[2];
     if (t_last(a) != t_last(b) || t_rows(a) != t_rows(b) || (y && t_numel(y) != t_rows(a)))
-        return graph_error(g, "mse: %s is (%ld,%ld), %s is (%ld,%ld); widths that differ need projector: linear", a->name,
+        return graph_error(g,
+            "mse: %s is (%ld,%ld), %s is (%ld,%ld); widths that differ need projector: linear", a->name,
                            t_rows(a), t_last(a), b->name, t_rows(b), t_last(b));
     n->stat_bytes = sizeof(double);
     return graph_out(n, 1, (long[]){1});
@@ -23,7 +26,8 @@ static void forward(const Node *n, const Kernels *k) {
 static void backward(const Node *n, const Kernels *k) {
     const Tensor *a = n->in[0], *b = n->in[1];
     forward(n, k);
-    k->mse_bwd(a->grad, b->grad, a->data, b->data, targets(n), t_rows(a), t_last(a), n->loss_weight, grad_mode(n, 0),
+    k->mse_bwd(a->grad, b->grad, a->data, b->data, targets(n), t_rows(a), t_last(a), n->loss_weight,
+               grad_mode(n, 0),
                grad_mode(n, 1));
 }
 

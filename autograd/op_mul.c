@@ -5,7 +5,8 @@
 static bool shape(Node *n, Graph *g) {
     const Tensor *a = n->in[0], *b = n->in[1];
     if (t_numel(a) != t_numel(b))
-        return graph_error(g, "%s: %s has %ld elements, %s has %ld", n->op->name, a->name, t_numel(a), b->name, t_numel(b));
+        return graph_error(g, "%s: %s has %ld elements, %s has %ld", n->op->name, a->name, t_numel(a),
+                           b->name, t_numel(b));
     return graph_out(n, a->ndim, a->dim);
 }
 
@@ -15,7 +16,8 @@ static void forward(const Node *n, const Kernels *k) {
 
 static void backward(const Node *n, const Kernels *k) {
     for (int i = 0; i < 2; i++)
-        if (n->in[i]->grad) k->mul(n->in[i]->grad, n->out->grad, n->in[1 - i]->data, t_numel(n->out), grad_mode(n, i));
+        if (n->in[i]->grad) k->mul(n->in[i]->grad, n->out->grad, n->in[1 - i]->data, t_numel(n->out),
+                                   grad_mode(n, i));
 }
 
 static const OpCase cases[] = {

@@ -1,13 +1,14 @@
 /* autograd/op_slice.c: columns [at, at + width) of every row.      x (...,W)   y (...,width)
- * Cuts a fused projection apart where its parts must lie by themselves (the KV cache). Inference only: in training
- * attention reads the fused tensor at three columns instead. */
+ * Cuts a fused projection apart where its parts must lie by themselves (the KV cache). Inference only: in
+ * training attention reads the fused tensor at three columns instead. */
 #include "autograd/autograd.h"
 
 static bool shape(Node *n, Graph *g) {
     const SliceAttr *at = n->attr;
     const Tensor *x = n->in[0];
     if (at->at < 0 || at->width < 1 || at->at + at->width > t_last(x))
-        return graph_error(g, "slice: columns %ld to %ld of %s, which has %ld", at->at, at->at + at->width, x->name, t_last(x));
+        return graph_error(g, "slice: columns %ld to %ld of %s, which has %ld", at->at, at->at + at->width,
+                           x->name, t_last(x));
     long dim[MAX_DIM] = {0};
     for (int i = 0; i < x->ndim; i++) dim[i] = x->dim[i];
     dim[x->ndim - 1] = at->width;
@@ -27,5 +28,6 @@ static const OpCase cases[] = {
     {"middle", &middle, {{'R', 3, {2, 3, 9}, 0}}},
     {NULL, NULL, {{0, 0, {0}, 0}}}};
 
-const Op op_slice = {.name = "slice", .formula = "y = x[..., at : at + width]", .n_in = 1, .attr_size = sizeof(SliceAttr),
+const Op op_slice = {.name = "slice", .formula = "y = x[..., at : at + width]", .n_in = 1,
+                     .attr_size = sizeof(SliceAttr),
                      .shape = shape, .forward = forward, .cases = cases};

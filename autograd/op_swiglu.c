@@ -5,7 +5,8 @@
 static bool shape(Node *n, Graph *g) {
     const Tensor *a = n->in[0], *b = n->in[1];
     if (t_numel(a) != t_numel(b))
-        return graph_error(g, "%s: %s has %ld elements, %s has %ld", n->op->name, a->name, t_numel(a), b->name, t_numel(b));
+        return graph_error(g, "%s: %s has %ld elements, %s has %ld", n->op->name, a->name, t_numel(a),
+                           b->name, t_numel(b));
     return graph_out(n, a->ndim, a->dim);
 }
 
@@ -30,5 +31,6 @@ static const OpCase cases[] = {
     {"up", NULL, {{'R', 2, {3, 33}, 0}, {'r', 2, {3, 33}, 0}}},
     {NULL, NULL, {{0, 0, {0}, 0}}}};
 
-const Op op_swiglu = {.name = "swiglu", .formula = "y = g sigmoid(g) u", .n_in = 2, .shape = shape, .forward = forward,
+const Op op_swiglu = {.name = "swiglu", .formula = "y = g sigmoid(g) u", .n_in = 2, .shape = shape,
+                      .forward = forward,
                       .backward = backward, .saves = SAVE_IN(0) | SAVE_IN(1), .cases = cases};

@@ -35,7 +35,8 @@ bool params_alloc_grads(Params *ps, Err *e) {
     for (int i = 0; i < ps->n; i++) {
         Param *p = ps->p[i];
         if (p->frozen) { p->w.flags |= T_NOGRAD; continue; }
-        if (!p->tied_to && !p->w.grad) p->w.grad = arena_alloc(ps->run, (size_t)t_numel(&p->w) * ps->k->real, e);
+        if (!p->tied_to && !p->w.grad) p->w.grad = arena_alloc(ps->run, (size_t)t_numel(&p->w) * ps->k->real,
+                                                               e);
     }
     return !e->code;
 }

@@ -1,7 +1,8 @@
 /* autograd/place.c: offsets in one arena for buffers with known lifetimes.
  *
- * Largest first, each at the lowest offset where it overlaps no buffer that lives at the same time. Best-fit by size is
- * within a few per cent of the lower bound on transformer graphs (the largest sum of live bytes). */
+ * Largest first, each at the lowest offset where it overlaps no buffer that lives at the same time. Best-fit
+ * by size is within a few per cent of the lower bound on transformer graphs (the largest sum of live
+ * bytes). */
 #include "autograd/graph_impl.h"
 #include <stdlib.h>
 

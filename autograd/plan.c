@@ -1,9 +1,10 @@
 /* autograd/plan.c: which nodes run, in which order, and where every tensor lies.
  *
- * The schedule of a micro-batch is: forward of all needed nodes in recorded order, then backward in reverse order; with
- * recompute, each segment's interior is run forward again just before its backward. A tensor's data lives from its
- * producer to its last reader; a reader in backward is one whose op's `saves` claims the tensor. Gradients live from the
- * first consumer's backward to the producer's. All of it goes into one step arena (place.c). */
+ * The schedule of a micro-batch is: forward of all needed nodes in recorded order, then backward in reverse
+ * order; with recompute, each segment's interior is run forward again just before its backward. A tensor's
+ * data lives from its producer to its last reader; a reader in backward is one whose op's `saves` claims the
+ * tensor. Gradients live from the first consumer's backward to the producer's. All of it goes into one step
+ * arena (place.c). */
 #include "autograd/graph_impl.h"
 #include <stdio.h>
 #include <string.h>
@@ -24,7 +25,8 @@ static bool in_loss(const Graph *g, const Node *n) {
     return false;
 }
 
-/* needed: something kept or a loss depends on it. needs_backward: it lies between a loss and a wanted gradient. */
+/* needed: something kept or a loss depends on it. needs_backward: it lies between a loss and a wanted
+ * gradient. */
 static void mark_needed(Graph *g) {
     for (int i = g->n_node - 1; i >= 0; i--) {
         Node *n = g->node[i];
@@ -47,7 +49,8 @@ static void mark_interior(Plan *p) {
     Graph *g = p->g;
     for (int i = 0; i < g->n_node; i++) {
         Node *n = g->node[i];
-        p->interior[n->out->id] = g->opt.recompute && n->segment >= 0 && n->needs_backward && !n->weight_phase &&
+        p->interior[n->out->id] = g->opt.recompute && n->segment >= 0 && n->needs_backward &&
+            !n->weight_phase &&
                                   !(n->out->flags & T_KEEP) && !(n->op->flags & OP_LOSS);
     }
     for (int i = 0; i < g->n_node; i++)
@@ -57,8 +60,8 @@ static void mark_interior(Plan *p) {
         }
 }
 
-/* Schedules the segment's second forward: every interior tensor that a backward of the segment, or another node that is
- * run again, reads. */
+/* Schedules the segment's second forward: every interior tensor that a backward of the segment, or another
+ * node that is run again, reads. */
 static void push_again(Plan *p, int segment) {
     Graph *g = p->g;
     bool *want = arena_alloc(&g->own, (size_t)g->n_node, &g->err);
@@ -66,7 +69,8 @@ static void push_again(Plan *p, int segment) {
     for (int i = g->n_node - 1; i >= 0; i--) {
         Node *n = g->node[i];
         if (n->segment != segment || !n->needed || n->weight_phase) continue;
-        if (p->interior[n->out->id] && n->needs_backward && (n->stat_bytes || (n->op->saves & SAVE_OUT))) want[i] = true;
+        if (p->interior[n->out->id] && n->needs_backward &&
+            (n->stat_bytes || (n->op->saves & SAVE_OUT))) want[i] = true;
         for (int j = 0; j < n->op->n_in; j++) {
             Tensor *t = n->in[j];
             if (!t || !t->node || !p->interior[t->id]) continue;
@@ -103,7 +107,8 @@ static bool make_schedule(Plan *p) {
     return !g->err.code;
 }
 
-/* The first writer of each gradient sets it, the others add: no gradient is ever zeroed just to be added to. */
+/* The first writer of each gradient sets it, the others add: no gradient is ever zeroed just to be added
+ * to. */
 static void mark_first(const Schedule *s, bool *seen) {
     for (int i = 0; i < s->n; i++) {
         Node *n = s->s[i].n;
@@ -131,7 +136,8 @@ static void reach(Life *l, int at) {
     if (at > l->to) l->to = at;
 }
 
-/* Data lifetimes. A reader that runs again, or backward, after the interior was dropped reads the second life. */
+/* Data lifetimes. A reader that runs again, or backward, after the interior was dropped reads the second
+ * life. */
 static void data_lives(Plan *p) {
     Graph *g = p->g;
     for (int at = 0; at < g->micro.n; at++) {
@@ -153,7 +159,8 @@ static void data_lives(Plan *p) {
             Tensor *t = n->in[j];
             if (!t || !t->node || t->node->weight_phase) continue;
             if (s->act == ACT_BACKWARD && !(n->op->saves & SAVE_IN(j))) continue;
-            reach(second && p->interior[t->id] && p->again[t->id].from >= 0 ? &p->again[t->id] : &p->data[t->id], at);
+            reach(second && p->interior[t->id] &&
+                  p->again[t->id].from >= 0 ? &p->again[t->id] : &p->data[t->id], at);
         }
     }
 }
@@ -171,7 +178,8 @@ static void grad_lives(Plan *p) {
         Node *n = g->micro.s[at].n;
         if (!(n->op->flags & OP_LOSS)) reach(&p->grad[n->out->id], at);
         for (int j = 0; j < n->op->n_in; j++)
-            if (t_wants_grad(n->in[j]) && n->in[j]->node && !n->in[j]->node->weight_phase && n->in[j]->node->needs_backward)
+            if (t_wants_grad(n->in[j]) && n->in[j]->node && !n->in[j]->node->weight_phase &&
+                n->in[j]->node->needs_backward)
                 reach(&p->grad[n->in[j]->id], at);
     }
 }
@@ -192,19 +200,21 @@ static int grad_root(const Plan *p, int id) {
     return id;
 }
 
-/* A residual add hands its gradient on unchanged: both inputs may share out's buffer, so that backward copies nothing.
- * in[1] may join only if everyone who reads its gradient does so before anyone adds to in[0]'s. */
+/* A residual add hands its gradient on unchanged: both inputs may share out's buffer, so that backward copies
+ * nothing. in[1] may join only if everyone who reads its gradient does so before anyone adds to in[0]'s. */
 static void share_grads(Plan *p) {
     Graph *g = p->g;
     if (g->opt.keep_all) return;
     for (int at = 0; at < g->micro.n; at++) {
         Node *n = g->micro.s[at].n;
-        if (g->micro.s[at].act != ACT_BACKWARD || !(n->op->flags & OP_GRADPASS) || n->in[0] == n->in[1]) continue;
+        if (g->micro.s[at].act != ACT_BACKWARD || !(n->op->flags & OP_GRADPASS) ||
+            n->in[0] == n->in[1]) continue;
         int root = grad_root(p, n->out->id), safe_until = INT32_MAX;
         for (int j = 0; j < 2; j++) {
             Tensor *t = n->in[j];
             if (!t_wants_grad(t) || !t->node || t->node->weight_phase || !(n->first_act >> j & 1u)) continue;
-            if (j == 1 && (next_writer(p, t, at) != INT32_MAX || p->bwd_at[t->node->id] >= safe_until)) continue;
+            if (j == 1 &&
+                (next_writer(p, t, at) != INT32_MAX || p->bwd_at[t->node->id] >= safe_until)) continue;
             p->grad_root[t->id] = root;
             if (j == 0) safe_until = next_writer(p, t, at);
             Life *r = &p->grad[root], *l = &p->grad[t->id];
@@ -268,7 +278,8 @@ static void assign(Plan *p, char *base) {
         if (p->again_at[i] >= 0) g->micro.s[p->again_at[i]].stat = late;
     }
     for (int i = 0; i < g->n_tensor; i++)
-        if (p->grad[i].from >= 0 && p->grad_root[i] == i && g->tensor[i]->node) g->tensor[i]->grad = at(g, base, &b);
+        if (p->grad[i].from >= 0 && p->grad_root[i] == i && g->tensor[i]->node) g->tensor[i]->grad = at(g,
+            base, &b);
     for (int i = 0; i < g->n_tensor; i++)
         if (p->grad_root[i] != i) g->tensor[i]->grad = g->tensor[grad_root(p, i)]->grad;
     for (int i = 0; i < g->n_node; i++)
@@ -289,7 +300,8 @@ static bool keep_tensors(Graph *g) {
             n->out->grad = arena_alloc(g->opt.run, t_bytes(g, n->out), &g->err);
             g->kept_bytes += t_bytes(g, n->out);
         }
-        if (n->stat_bytes && (weight || (n->op->flags & OP_LOSS))) n->stat = arena_alloc(g->opt.run, n->stat_bytes, &g->err);
+        if (n->stat_bytes && (weight || (n->op->flags & OP_LOSS))) n->stat = arena_alloc(g->opt.run,
+            n->stat_bytes, &g->err);
         if (n->scratch_bytes > g->scratch_bytes) g->scratch_bytes = n->scratch_bytes;
     }
     return !g->err.code;
@@ -331,9 +343,11 @@ static bool out_of_memory(Graph *g) {
         snprintf(names + n, sizeof names - n, "%s%s %s %.1f MB", j ? ", " : "", top[j]->name, top[j]->what,
                  (double)top[j]->bytes / 1e6);
     }
-    return err_set(&g->err, ERR_MEMORY, "a step needs %.1f MB for activations and gradients, %.1f MB are allowed; the largest: "
+    return err_set(&g->err, ERR_MEMORY,
+                   "a step needs %.1f MB for activations and gradients, %.1f MB are allowed; the largest: "
                    "%s. Lower train.batch_size or data.seq_len, or set model.activation_checkpointing: block",
-                   (double)(g->step_bytes + g->scratch_bytes) / 1e6, (double)g->opt.memory_limit / 1e6, names);
+                   (double)(g->step_bytes + g->scratch_bytes) / 1e6, (double)g->opt.memory_limit / 1e6,
+                   names);
 }
 
 bool graph_plan(Graph *g, Err *e) {

@@ -15,7 +15,8 @@ static bool finite_all(const Graph *g, const void *x, long n) {
 
 static void check_step(Graph *g, const Step *s) {
     if (g->state.first_bad) return;
-    if (s->act != ACT_BACKWARD && !finite_all(g, s->n->out->data, t_numel(s->n->out))) g->state.first_bad = s->n->out->name;
+    if (s->act != ACT_BACKWARD &&
+        !finite_all(g, s->n->out->data, t_numel(s->n->out))) g->state.first_bad = s->n->out->name;
     for (int j = 0; s->act == ACT_BACKWARD && j < s->n->op->n_in; j++) {
         const Tensor *t = s->n->in[j];
         if (t && t->grad && !finite_all(g, t->grad, t_numel(t))) { g->state.first_bad = t->name; return; }
@@ -95,7 +96,8 @@ char *graph_print(const Graph *g, Arena *a, Err *e) {
     const char *phase[] = {"weights", "micro", "weights"};
     for (int b = 0; b < 3; b++)
         for (int i = 0; i < all[b]->n && text; i++)
-            text = arena_printf(a, e, "%s%4d %-8s %-8s %-10s %s\n", text, i, phase[b], act_name[all[b]->s[i].act],
+            text = arena_printf(a, e, "%s%4d %-8s %-8s %-10s %s\n", text, i, phase[b],
+                                act_name[all[b]->s[i].act],
                                 all[b]->s[i].n->op->name, all[b]->s[i].n->out->name);
     return text;
 }
@@ -117,7 +119,8 @@ char *graph_memory_table(const Graph *g, Arena *a, Err *e) {
         text = arena_printf(a, e, "%s    %10.2f MB  %s (%s)\n", text, (double)g->buffer[best].bytes / 1e6,
                             g->buffer[best].name, g->buffer[best].what);
     }
-    return text ? arena_printf(a, e, "  step arena %14.2f MB  (activations %.2f, gradients %.2f, statistics %.2f, recomputed "
+    return text ? arena_printf(a, e,
+        "  step arena %14.2f MB  (activations %.2f, gradients %.2f, statistics %.2f, recomputed "
                                "%.2f MB share it)\n  scratch    %14.2f MB\n%s", (double)g->step_bytes / 1e6,
                                (double)by_kind[0] / 1e6, (double)by_kind[3] / 1e6, (double)by_kind[2] / 1e6,
                                (double)by_kind[1] / 1e6, (double)g->scratch_bytes / 1e6, text) : NULL;

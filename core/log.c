@@ -125,7 +125,8 @@ void log_progress(const char *line)
         progress_time = time_now();
         struct winsize w = {0};
         int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ? w.ws_col - 1 : 79;
-        snprintf(progress, sizeof progress, "%.*s", width, line);      /* a wrapped line could not be rewritten */
+        snprintf(progress, sizeof progress, "%.*s", width, line);
+            /* a wrapped line could not be rewritten */
         fprintf(stderr, "\r\033[K%s", progress);
     }
     pthread_mutex_unlock(&lock);

@@ -2,18 +2,23 @@
 #include "infer/infer.h"
 #include <string.h>
 
-bool generate(Generation *out, Model *m, const Tokenizer *tk, const char *prompt, long max_new, const SampleOptions *o,
+bool generate(Generation *out, Model *m, const Tokenizer *tk, const char *prompt, long max_new,
+              const SampleOptions *o,
               Arena *a, Err *e) {
     TokenBuf ids = {0};
     *out = (Generation){0};
-    if (!tk) return err_set(e, ERR_USAGE, "generation from text needs a tokenizer: put tokenizer.model beside the model "
+    if (!tk) return err_set(e, ERR_USAGE,
+                            "generation from text needs a tokenizer: put tokenizer.model beside the model "
                                           "or give --tokenizer");
     if (tokenizer_vocab(tk) > m->spec.V)
-        return err_set(e, ERR_USAGE, "the tokenizer has %d tokens, the model's vocabulary %ld", tokenizer_vocab(tk), m->spec.V);
+        return err_set(e, ERR_USAGE, "the tokenizer has %d tokens, the model's vocabulary %ld",
+                       tokenizer_vocab(tk), m->spec.V);
     if (!tokenizer_encode(tk, prompt, strlen(prompt), true, &ids, a, e)) return false;
-    if (!ids.n) return err_set(e, ERR_USAGE, "the prompt is empty and the tokenizer has no BOS to start from");
+    if (!ids.n) return err_set(e, ERR_USAGE,
+                               "the prompt is empty and the tokenizer has no BOS to start from");
     if ((long)ids.n > m->spec.max_pos)
-        return err_set(e, ERR_USAGE, "the prompt has %zu tokens, the model %ld positions", ids.n, m->spec.max_pos);
+        return err_set(e, ERR_USAGE, "the prompt has %zu tokens, the model %ld positions", ids.n,
+                       m->spec.max_pos);
     long room = m->spec.max_pos - (long)ids.n + 1, n = (long)ids.n;
     if (max_new > room) {
         log_warn("only %ld tokens can follow: the model has %ld positions", room, m->spec.max_pos);

@@ -4,7 +4,8 @@
  *   session_feed(s, ids, n, &e);                          // prompt, in chunks; logits of the last token
  *   int next = sample_token(session_logits(s), V, &opts, history, n_history, counter, &scratch);
  *
- * One sequence; the same transformer builder, recorded with cache leaves, one plan per chunk length (1, 16, 128).
+ * One sequence; the same transformer builder, recorded with cache leaves, one plan per chunk length (1, 16,
+ * 128).
  */
 #ifndef INFER_H
 #define INFER_H
@@ -27,14 +28,17 @@ void session_reset(Session *s);
 bool session_feed(Session *s, const int32_t *ids, long n, Err *e);
 const float *session_logits(const Session *s);             /* (V), of the last token fed */
 long session_length(const Session *s);
-/* logits (V) -> token. history: ids so far (repetition penalty). counter: number of the draw, for the random stream.
- * work: V floats + V int32 of scratch. */
+/* logits (V) -> token. history: ids so far (repetition penalty). counter: number of the draw, for the random
+ * stream. work: V floats + V int32 of scratch. */
 int sample_token(const float *logits, long V, const SampleOptions *o, const int32_t *history, long n_history,
                  uint32_t counter, void *work);
 size_t sample_work_bytes(long V);
 
-typedef struct Generation { int32_t *ids; long n, n_prompt; char *text; size_t text_bytes; double prefill_s, decode_s; bool ended; } Generation;
-/* Prompt with its BOS, then up to max_new tokens; an end token stops and is not in ids. tk may be NULL: ids only. */
-bool generate(Generation *out, Model *m, const Tokenizer *tk, const char *prompt, long max_new, const SampleOptions *o,
+typedef struct Generation { int32_t *ids; long n, n_prompt; char *text; size_t text_bytes; double prefill_s,
+                           decode_s; bool ended; } Generation;
+/* Prompt with its BOS, then up to max_new tokens; an end token stops and is not in ids. tk may be NULL: ids
+ * only. */
+bool generate(Generation *out, Model *m, const Tokenizer *tk, const char *prompt, long max_new,
+              const SampleOptions *o,
               Arena *a, Err *e);
 #endif

@@ -1,4 +1,5 @@
-/* infer/sample.c: logits to a token. Order: repetition penalty (1909.05858), temperature, top-k, top-p (1904.09751), min-p. */
+/* infer/sample.c: logits to a token. Order: repetition penalty (1909.05858), temperature, top-k, top-p
+ * (1904.09751), min-p. */
 #include "infer/infer.h"
 #include <math.h>
 #include <stdlib.h>
@@ -35,10 +36,12 @@ int sample_token(const float *logits, long V, const SampleOptions *o, const int3
     Candidate *c = work;
     float *z = (float *)(c + V);
     memcpy(z, logits, (size_t)V * sizeof *z);
-    if (o->repetition_penalty != 1 && o->repetition_penalty > 0) penalise(z, V, o->repetition_penalty, history, n_history);
+    if (o->repetition_penalty != 1 && o->repetition_penalty > 0) penalise(z, V, o->repetition_penalty,
+                                                                          history, n_history);
     if (o->temperature <= 0) return argmax(z, V);
     float top = z[argmax(z, V)];
-    for (long i = 0; i < V; i++) c[i] = (Candidate){(float)exp(((double)z[i] - top) / o->temperature), (int32_t)i};
+    for (long i = 0; i < V; i++) c[i] = (Candidate){(float)exp(((double)z[i] - top) / o->temperature),
+                                                    (int32_t)i};
     qsort(c, (size_t)V, sizeof *c, by_p);
     long n = o->top_k > 0 && o->top_k < V ? (long)o->top_k : V;
     double sum = 0, cut = 0;

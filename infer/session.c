@@ -1,5 +1,6 @@
-/* infer/session.c: one sequence with its KV cache. The transformer is recorded once per chunk length; all of them read and
- * append to the same cache leaves. A prompt is fed in the largest chunks that fit, the rest token by token. */
+/* infer/session.c: one sequence with its KV cache. The transformer is recorded once per chunk length; all of
+ * them read and append to the same cache leaves. A prompt is fed in the largest chunks that fit, the rest
+ * token by token. */
 #include "infer/infer.h"
 #include <string.h>
 
@@ -33,7 +34,8 @@ static bool record(Session *s, Bucket *b, long T, Err *e) {
         Tensor **kv[2] = {&k[l], &v[l]};
         void *data[2] = {s->k_data[l], s->v_data[l]};
         for (int i = 0; i < 2; i++) {
-            *kv[i] = graph_leaf(b->g, i ? "v_cache" : "k_cache", 3, (long[]){1, s->capacity, sp->Hkv * sp->D}, data[i]);
+            *kv[i] = graph_leaf(b->g, i ? "v_cache" : "k_cache", 3, (long[]){1, s->capacity,
+                                                                             sp->Hkv * sp->D}, data[i]);
         }
     }
     ModelInputs in = {.ids = b->ids, .pos = b->pos, .past = b->past, .k_cache = k, .v_cache = v};
@@ -78,15 +80,18 @@ static void run_head(Session *s, const Bucket *b, long row) {
     memcpy(s->head_in->data, (const char *)b->hidden->data + (size_t)(row * C) * real, (size_t)C * real);
     graph_forward(s->head);
     for (long i = 0; i < V; i++)
-        s->out[i] = real == sizeof(float) ? ((const float *)s->logits->data)[i] : (float)((const double *)s->logits->data)[i];
+        s->out[i] = real == sizeof(float) ? ((const float *)s->logits->data)[i] :
+            (float)((const double *)s->logits->data)[i];
 }
 
 bool session_feed(Session *s, const int32_t *ids, long n, Err *e) {
     if (s->length + n > s->capacity)
-        return err_set(e, ERR_USAGE, "%ld tokens do not fit: the sequence has %ld and may hold %ld", n, s->length, s->capacity);
+        return err_set(e, ERR_USAGE, "%ld tokens do not fit: the sequence has %ld and may hold %ld", n,
+                       s->length, s->capacity);
     for (long i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= s->m->spec.V)
-            return err_set(e, ERR_USAGE, "token id %d is outside the vocabulary of %ld", ids[i], s->m->spec.V);
+            return err_set(e, ERR_USAGE, "token id %d is outside the vocabulary of %ld", ids[i],
+                           s->m->spec.V);
     for (long done = 0; done < n && !e->code;) {
         int i = 0;
         while (bucket_size[i] > n - done) i++;

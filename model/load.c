@@ -1,4 +1,5 @@
-/* model/load.c: parameters and sites of a model, their values from a file or fresh, and the way back to a file. */
+/* model/load.c: parameters and sites of a model, their values from a file or fresh, and the way back to a
+ * file. */
 #include "model/model.h"
 #include <math.h>
 #include <stdio.h>
@@ -105,8 +106,10 @@ static bool read_param(Model *m, Param *p, const TensorFile *f, Err *e) {
     formats_dims(t, dim);
     for (int i = 0; i < p->w.ndim; i++) need[i] = p->w.dim[i];
     if (!same_dims(&p->w, t->ndim, dim))
-        return err_set(e, ERR_CORRUPT, "%s: tensor %s has shape %s, the configuration wants %s", f->path, p->name,
-                       dims_text(t->ndim, dim, have, sizeof have), dims_text(p->w.ndim, need, want, sizeof want));
+        return err_set(e, ERR_CORRUPT, "%s: tensor %s has shape %s, the configuration wants %s", f->path,
+                       p->name,
+                       dims_text(t->ndim, dim, have, sizeof have), dims_text(p->w.ndim, need, want,
+                                                                             sizeof want));
     size_t n = (size_t)t_numel(&p->w);
     if (t->in_out) p->in_out = true;
     bool wide = m->params.k->real == sizeof(double);
@@ -115,7 +118,8 @@ static bool read_param(Model *m, Param *p, const TensorFile *f, Err *e) {
     if (dst && formats_read_f32(f, t, dst, e)) {
         for (size_t i = 0; i < n; i++)
             if (!isfinite(dst[i])) {
-                err_set(e, ERR_CORRUPT, "%s: tensor %s holds %s at element %zu; nothing was loaded", f->path, p->name,
+                err_set(e, ERR_CORRUPT, "%s: tensor %s holds %s at element %zu; nothing was loaded", f->path,
+                        p->name,
                         isnan(dst[i]) ? "NaN" : "infinity", i);
                 break;
             }
@@ -130,7 +134,8 @@ static void warn_unused(const Model *m, const TensorFile *f) {
         const char *name = f->t[i].name;
         bool alias = m->spec.tied && !strcmp(name, "lm_head.weight");
         if (!alias && !f->t[i].tied_to && !params_find(&m->params, name))
-            log_warn("%s: tensor %s is not part of a %s model and is not used", f->path, name, m->spec.family->arch);
+            log_warn("%s: tensor %s is not part of a %s model and is not used", f->path, name,
+                     m->spec.family->arch);
     }
 }
 
@@ -224,7 +229,8 @@ bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e) {
             for (size_t j = 0; f && j < n; j++) f[j] = (float)((const double *)v)[j];
             v = f;
         }
-        t[out->n] = (OutTensor){.name = p->name, .ndim = p->w.ndim, .src = v, .dtype = dtype, .in_out = p->in_out};
+        t[out->n] = (OutTensor){.name = p->name, .ndim = p->w.ndim, .src = v, .dtype = dtype,
+                                .in_out = p->in_out};
         for (int d = 0; d < p->w.ndim; d++) t[out->n].dim[d] = p->w.dim[d];
         out->n++;
         graph_free(g);

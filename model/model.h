@@ -1,12 +1,14 @@
 /* model/model.h: floor 4. One transformer builder whose families are data; sites and taps by name.
  *
- *   Model m;  model_open(&m, "model_dir", kernels_cpu_f32(), &run, &e);        // or model_fresh(&m, &spec, seed, ...)
+ *   Model m;  model_open(&m, "model_dir", kernels_cpu_f32(), &run, &e);        // or model_fresh(&m, &spec,
+ *   seed, ...)
  *   graph_prefix(g, "student.");
- *   Tensor *h = model_hidden(g, &m, &(ModelInputs){.ids = ids, .pos = pos});   // taps: embed, layers.N.*, final_norm
+ *   Tensor *h = model_hidden(g, &m, &(ModelInputs){.ids = ids, .pos = pos});   // taps: embed, layers.N.*,
+ *   final_norm
  *   Tensor *z = model_logits(g, &m, h);
  *
- * Parameters carry Hugging Face names; in memory every projection is [out,in] and RoPE is half-split. A compression method
- * hangs Attachments on Sites before the graph is recorded; it never opens transformer.c.
+ * Parameters carry Hugging Face names; in memory every projection is [out,in] and RoPE is half-split. A
+ * compression method hangs Attachments on Sites before the graph is recorded; it never opens transformer.c.
  */
 #ifndef MODEL_H
 #define MODEL_H
@@ -17,7 +19,8 @@
 /* Names of one family, printf templates over the layer number; NULL = the family has no such tensor. */
 typedef struct FamilyNames {
     const char *embed, *pos, *norm1, *norm2, *final_norm, *head;
-    const char *q, *k, *v, *qkv, *o, *gate, *up, *down, *q_norm, *k_norm;   /* module paths, without .weight */
+    /* module paths, without .weight */
+    const char *q, *k, *v, *qkv, *o, *gate, *up, *down, *q_norm, *k_norm;
 } FamilyNames;
 typedef struct Family {
     const char *arch, *architecture;       /* "llama", "LlamaForCausalLM" */
@@ -30,26 +33,31 @@ const char *family_list(void);                    /* "gpt2, llama, mistral, qwen
 
 typedef struct ModelSpec {
     const Family *family;
-    long V, C, L, H, Hkv, D, F, max_pos;          /* vocabulary, width, layers, heads, kv heads, head width, ffn, positions */
+    /* vocabulary, width, layers, heads, kv heads, head width, ffn, positions */
+    long V, C, L, H, Hkv, D, F, max_pos;
     double eps, rope_theta, init_std, residual_scale, dropout;
     long window, window_from;                     /* sliding window (0 = none) of layers >= window_from */
     const unsigned char *layer_sliding;           /* layer_types: 1 = sliding; NULL = window_from decides */
     bool tied, tanh_gelu, attention_bias, mlp_bias;
     int bos, eos;                                 /* -1 = none */
 } ModelSpec;
-/* From HF config.json text (transformers 4 and 5 spellings). ERR_USAGE names the key that is missing, wrong or beyond us. */
+/* From HF config.json text (transformers 4 and 5 spellings). ERR_USAGE names the key that is missing, wrong
+ * or beyond us. */
 bool spec_parse(ModelSpec *s, const char *config_json, const char *where, Arena *a, Err *e);
 bool spec_from_init(ModelSpec *s, const ModelInitConfig *c, long vocab, long seq_len, Err *e);
-char *spec_json(const ModelSpec *s, Arena *a, Err *e);     /* config.json, both spellings of what changed in transformers 5 */
+/* config.json, both spellings of what changed in transformers 5 */
+char *spec_json(const ModelSpec *s, Arena *a, Err *e);
 
 /* What compression may hang on one projection. apply records nodes and returns the tensor to use instead. */
 typedef struct Attachment Attachment;
-struct Attachment { const char *kind; Tensor *(*apply)(Graph *g, Tensor *t, const Attachment *a); void *state; };
+struct Attachment { const char *kind; Tensor *(*apply)(Graph *g, Tensor *t,
+                                                       const Attachment *a); void *state; };
 enum { SITE_MAX = 4 };
 typedef struct Site {
     const char *name;                             /* HF module path: model.layers.0.self_attn.q_proj */
     Param *w, *b;                                 /* w (out,in), b (out) or NULL */
-    Attachment wx[SITE_MAX], ax[SITE_MAX];        /* on the weight (mask, then quantiser), on the activation */
+    /* on the weight (mask, then quantiser), on the activation */
+    Attachment wx[SITE_MAX], ax[SITE_MAX];
     int n_wx, n_ax;
     Tensor *lora_a, *lora_b; double lora_scale;   /* side branch: a (r,in), b (out,r) */
 } Site;
@@ -63,18 +71,21 @@ typedef struct Model {
     Arena *run;
 } Model;
 Site *model_site(const Model *m, const char *name);
-/* Hangs an attachment on every site whose name or weight name matches; returns how many. 0 is for the caller to refuse. */
+/* Hangs an attachment on every site whose name or weight name matches; returns how many. 0 is for the caller
+ * to refuse. */
 int model_attach(Model *m, const char *glob, bool on_weight, Attachment a, Err *e);
 
 /* A file's model: spec, parameters, sites; values read, shapes checked, NaN refused (tensor named). */
 bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e);
 bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e);
-/* Fresh values: N(0, init_std), residual projections times residual_scale, norms 1, biases 0; keyed by tensor name. */
+/* Fresh values: N(0, init_std), residual projections times residual_scale, norms 1, biases 0; keyed by tensor
+ * name. */
 bool model_fresh(Model *m, const ModelSpec *s, uint64_t seed, const Kernels *k, Arena *run, Err *e);
 int model_freeze(Model *m, const char *glob);     /* returns how many parameters matched */
 int64_t model_bytes(const Model *m);              /* parameters as float32 */
 const char *model_content_hash(const Model *m, Arena *a, Err *e);   /* XXH3-128 over names and values */
-/* A view for writers: float values in memory layout, effective weights where sites change them (bake of attachments). */
+/* A view for writers: float values in memory layout, effective weights where sites change them (bake of
+ * attachments). */
 bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e);
 
 typedef struct ModelInputs {
@@ -85,7 +96,8 @@ typedef struct ModelInputs {
 } ModelInputs;
 Tensor *model_hidden(Graph *g, Model *m, const ModelInputs *in);    /* (B,T,C) after the final norm */
 Tensor *model_head(Graph *g, Model *m);           /* (V,C): the head's effective weight */
-Tensor *model_logits(Graph *g, Model *m, Tensor *hidden);           /* (B,T,V): only where somebody asks for it by name */
+/* (B,T,V): only where somebody asks for it by name */
+Tensor *model_logits(Graph *g, Model *m, Tensor *hidden);
 Tensor *site_weight(Graph *g, Site *s);           /* the site's weight after its attachments */
 Tensor *site_linear(Graph *g, Tensor *x, Site *s);
 #endif

@@ -1,5 +1,6 @@
-/* model/site.c: the one doorway every projection takes. compress/ hung the attachments on the site, from the config, before
- * the graph was recorded: mask first, then quantiser; the LoRA branch stands beside W, so that a frozen W needs no dW. */
+/* model/site.c: the one doorway every projection takes. compress/ hung the attachments on the site, from the
+ * config, before the graph was recorded: mask first, then quantiser; the LoRA branch stands beside W, so that
+ * a frozen W needs no dW. */
 #include "model/model.h"
 #include <string.h>
 

@@ -44,7 +44,8 @@ static int get_token(const Reader *r, const char *key) {
     return json_is_integer(v) ? (int)json_integer_value(v) : -1;
 }
 
-/* rope_parameters (transformers 5), else rope_theta + rope_scaling (4); llama alone was published without the key. */
+/* rope_parameters (transformers 5), else rope_theta + rope_scaling (4); llama alone was published without the
+ * key. */
 static void read_rope(const Reader *r, ModelSpec *s) {
     const json_t *p = get(r, "rope_parameters"), *old = get(r, "rope_scaling");
     const json_t *theta = p ? json_object_get(p, "rope_theta") : get(r, "rope_theta");
@@ -81,7 +82,8 @@ static void read_activation(const Reader *r, ModelSpec *s) {
     const json_t *v = get(r, s->family->in_out ? "activation_function" : "hidden_act");
     const char *act = v ? json_string_value(v) : NULL;
     if (s->family->gated) {
-        if (act && strcmp(act, "silu")) err_set(r->e, ERR_USAGE, "%s: hidden_act %s: not in this version", r->where, act);
+        if (act && strcmp(act, "silu")) err_set(r->e, ERR_USAGE, "%s: hidden_act %s: not in this version",
+                                                r->where, act);
         return;
     }
     s->tanh_gelu = !act || !strcmp(act, "gelu_new") || !strcmp(act, "gelu_pytorch_tanh");
@@ -98,7 +100,8 @@ static void read_gpt2(const Reader *r, ModelSpec *s) {
     s->eps = get_real(r, "layer_norm_epsilon", 1e-5);
     s->dropout = get_real(r, "resid_pdrop", 0.1);
     if (!get_bool(r, "scale_attn_weights", true) || get_bool(r, "scale_attn_by_inverse_layer_idx", false))
-        err_set(r->e, ERR_USAGE, "%s: scale_attn_by_inverse_layer_idx / scale_attn_weights: not in this version", r->where);
+        err_set(r->e, ERR_USAGE,
+                "%s: scale_attn_by_inverse_layer_idx / scale_attn_weights: not in this version", r->where);
 }
 
 static void read_llama(const Reader *r, ModelSpec *s, Arena *a) {
@@ -118,9 +121,11 @@ static void read_llama(const Reader *r, ModelSpec *s, Arena *a) {
 static bool check(const ModelSpec *s, const char *where, Err *e) {
     if (e->code) return false;
     if (s->V < 1 || s->C < 1 || s->L < 1 || s->H < 1 || s->Hkv < 1 || s->D < 1 || s->F < 1 || s->max_pos < 1)
-        return err_set(e, ERR_USAGE, "%s: vocabulary, width, layers, heads, ffn width and positions must all be at least 1", where);
+        return err_set(e, ERR_USAGE,
+            "%s: vocabulary, width, layers, heads, ffn width and positions must all be at least 1", where);
     if (s->H % s->Hkv)
-        return err_set(e, ERR_USAGE, "%s: %ld query heads are no multiple of %ld key-value heads", where, s->H, s->Hkv);
+        return err_set(e, ERR_USAGE, "%s: %ld query heads are no multiple of %ld key-value heads", where,
+                       s->H, s->Hkv);
     if (!s->family->learned_pos && s->D % 2)
         return err_set(e, ERR_USAGE, "%s: head width %ld is odd; rotary positions need pairs", where, s->D);
     return true;
@@ -129,13 +134,15 @@ static bool check(const ModelSpec *s, const char *where, Err *e) {
 bool spec_parse(ModelSpec *s, const char *config_json, const char *where, Arena *a, Err *e) {
     json_error_t je;
     json_t *root = json_loads(config_json, JSON_REJECT_DUPLICATES, &je);
-    if (!root) return err_set(e, ERR_CORRUPT, "%s: config.json line %d column %d: %s", where, je.line, je.column, je.text);
+    if (!root) return err_set(e, ERR_CORRUPT, "%s: config.json line %d column %d: %s", where, je.line,
+                              je.column, je.text);
     Reader r = {root, where, e};
     const json_t *type = get(&r, "model_type");
     const char *arch = type ? json_string_value(type) : NULL;
     *s = (ModelSpec){.family = family_find(arch)};
     if (!s->family) {
-        err_set(e, ERR_USAGE, "%s: model_type \"%s\" is not supported; supported are %s", where, arch ? arch : "(missing)",
+        err_set(e, ERR_USAGE, "%s: model_type \"%s\" is not supported; supported are %s", where,
+                arch ? arch : "(missing)",
                 family_list());
         json_decref(root);
         return false;
@@ -159,19 +166,25 @@ bool spec_from_init(ModelSpec *s, const ModelInitConfig *c, long vocab, long seq
     *s = (ModelSpec){.family = f, .V = c->vocab_size ? c->vocab_size : vocab, .C = c->hidden_size,
                      .L = c->num_hidden_layers, .H = c->num_attention_heads,
                      .Hkv = c->num_key_value_heads ? c->num_key_value_heads : c->num_attention_heads,
-                     .max_pos = c->max_position_embeddings ? c->max_position_embeddings : seq_len, .eps = c->rms_norm_eps,
-                     .rope_theta = c->rope_theta, .init_std = c->initializer_range, .tied = c->tie_word_embeddings,
+                     .max_pos = c->max_position_embeddings ? c->max_position_embeddings : seq_len,
+                     .eps = c->rms_norm_eps,
+                     .rope_theta = c->rope_theta, .init_std = c->initializer_range,
+                     .tied = c->tie_word_embeddings,
                      .tanh_gelu = true, .bos = -1, .eos = -1};
-    if (!f) return err_set(e, ERR_USAGE, "model.init.arch: %s is not supported; supported are %s", c->arch, family_list());
+    if (!f) return err_set(e, ERR_USAGE, "model.init.arch: %s is not supported; supported are %s", c->arch,
+                           family_list());
     if (s->C < 1 || s->L < 1 || s->H < 1)
-        return err_set(e, ERR_USAGE, "model.init: hidden_size, num_hidden_layers and num_attention_heads are required");
+        return err_set(e, ERR_USAGE,
+                       "model.init: hidden_size, num_hidden_layers and num_attention_heads are required");
     if (!c->head_dim && s->C % s->H)
-        return err_set(e, ERR_USAGE, "model.init: hidden_size %ld is no multiple of num_attention_heads %ld", s->C, s->H);
+        return err_set(e, ERR_USAGE, "model.init: hidden_size %ld is no multiple of num_attention_heads %ld",
+                       s->C, s->H);
     s->D = c->head_dim ? c->head_dim : s->C / s->H;
     s->F = c->intermediate_size ? c->intermediate_size : f->learned_pos ? 4 * s->C : 0;
     s->residual_scale = isnan(c->residual_init_scale) ? 1 / sqrt(2.0 * (double)s->L) : c->residual_init_scale;
     if (!strcmp(f->arch, "gpt2") && s->Hkv != s->H)
-        return err_set(e, ERR_USAGE, "model.init: gpt2 has no grouped keys; num_key_value_heads must equal num_attention_heads");
+        return err_set(e, ERR_USAGE,
+            "model.init: gpt2 has no grouped keys; num_key_value_heads must equal num_attention_heads");
     return check(s, "model.init", e);
 }
 
@@ -184,23 +197,30 @@ static json_t *layer_types(const ModelSpec *s) {
     return v;
 }
 
-static void token(json_t *o, const char *key, int id) { json_object_set_new(o, key, id >= 0 ? json_integer(id) : json_null()); }
+static void token(json_t *o, const char *key, int id) { json_object_set_new(o, key,
+    id >= 0 ? json_integer(id) : json_null()); }
 
 char *spec_json(const ModelSpec *s, Arena *a, Err *e) {
     json_t *o = json_object();
     json_object_set_new(o, "architectures", json_pack("[s]", s->family->architecture));
     json_object_set_new(o, "model_type", json_string(s->family->arch));
     if (s->family->learned_pos) {
-        json_object_update_new(o, json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:f,s:f,s:f}", "n_embd", (json_int_t)s->C, "n_layer",
-            (json_int_t)s->L, "n_head", (json_int_t)s->H, "n_positions", (json_int_t)s->max_pos, "n_ctx", (json_int_t)s->max_pos,
-            "n_inner", (json_int_t)s->F, "activation_function", s->tanh_gelu ? "gelu_new" : "gelu", "layer_norm_epsilon", s->eps,
+        json_object_update_new(o, json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:f,s:f,s:f}", "n_embd",
+                                            (json_int_t)s->C, "n_layer",
+            (json_int_t)s->L, "n_head", (json_int_t)s->H, "n_positions", (json_int_t)s->max_pos, "n_ctx",
+            (json_int_t)s->max_pos,
+            "n_inner", (json_int_t)s->F, "activation_function", s->tanh_gelu ? "gelu_new" : "gelu",
+            "layer_norm_epsilon", s->eps,
             "resid_pdrop", s->dropout, "embd_pdrop", s->dropout, "attn_pdrop", 0.0));
     } else {
-        json_object_update_new(o, json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:b,s:b,s:f,s:{s:s,s:f}}", "hidden_size",
+        json_object_update_new(o, json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:b,s:b,s:f,s:{s:s,s:f}}",
+                                            "hidden_size",
             (json_int_t)s->C, "num_hidden_layers", (json_int_t)s->L, "num_attention_heads", (json_int_t)s->H,
-            "num_key_value_heads", (json_int_t)s->Hkv, "head_dim", (json_int_t)s->D, "intermediate_size", (json_int_t)s->F,
+            "num_key_value_heads", (json_int_t)s->Hkv, "head_dim", (json_int_t)s->D, "intermediate_size",
+            (json_int_t)s->F,
             "max_position_embeddings", (json_int_t)s->max_pos, "hidden_act", "silu", "rms_norm_eps", s->eps,
-            "attention_bias", (int)s->attention_bias, "mlp_bias", (int)s->mlp_bias, "rope_theta", s->rope_theta,
+            "attention_bias", (int)s->attention_bias, "mlp_bias", (int)s->mlp_bias, "rope_theta",
+            s->rope_theta,
             "rope_parameters", "rope_type", "default", "rope_theta", s->rope_theta));
         if (!strncmp(s->family->arch, "qwen", 4)) {
             json_object_set_new(o, "use_sliding_window", json_boolean(s->window > 0));
@@ -210,7 +230,8 @@ char *spec_json(const ModelSpec *s, Arena *a, Err *e) {
         if (strcmp(s->family->arch, "llama"))
             json_object_set_new(o, "sliding_window", s->window ? json_integer(s->window) : json_null());
     }
-    json_object_update_new(o, json_pack("{s:I,s:b,s:f,s:s,s:s}", "vocab_size", (json_int_t)s->V, "tie_word_embeddings",
+    json_object_update_new(o, json_pack("{s:I,s:b,s:f,s:s,s:s}", "vocab_size", (json_int_t)s->V,
+                                        "tie_word_embeddings",
         (int)s->tied, "initializer_range", s->init_std, "torch_dtype", "float32", "dtype", "float32"));
     token(o, "bos_token_id", s->bos);
     token(o, "eos_token_id", s->eos);

@@ -1,5 +1,5 @@
-/* model/transformer.c: the transformer. Knows names and shapes only; what a family has is read off its table, what
- * compression does to a projection is the site's business.
+/* model/transformer.c: the transformer. Knows names and shapes only; what a family has is read off its table,
+ * what compression does to a projection is the site's business.
  *   x += attn(norm1(x));   x += mlp(norm2(x));   final norm.     Taps: product.md 4, distill.features. */
 #include "model/model.h"
 #include <math.h>
@@ -27,7 +27,8 @@ static Tensor *weight(Graph *g, Param *p) { return p ? graph_param(g, &p->w) : N
 static Tensor *norm(Graph *g, const Model *m, Tensor *x, const char *fmt, int l) {
     NormAttr at = {m->spec.eps};
     Tensor *w = weight(g, param(m, fmt, l, ".weight"));
-    if (m->spec.family->layernorm) return OP_ATTR(g, layernorm, at, x, w, weight(g, param(m, fmt, l, ".bias")));
+    if (m->spec.family->layernorm) return OP_ATTR(g, layernorm, at, x, w, weight(g, param(m, fmt, l,
+                                                                                          ".bias")));
     return OP_ATTR(g, rmsnorm, at, x, w);
 }
 
@@ -51,7 +52,8 @@ static bool sliding(const ModelSpec *s, int l) {
 }
 
 /* q, k, v of one layer: three sites, or one fused site read at three columns. */
-static void project(Graph *g, Model *m, Tensor *h, const ModelInputs *in, int l, Tensor *qkv[3], AttentionAttr *at) {
+static void project(Graph *g, Model *m, Tensor *h, const ModelInputs *in, int l, Tensor *qkv[3],
+                    AttentionAttr *at) {
     const ModelSpec *s = &m->spec;
     const FamilyNames *n = &s->family->name;
     if (n->qkv) {
@@ -88,7 +90,8 @@ static void cached(Graph *g, Model *m, const ModelInputs *in, int l, Tensor *qkv
 static Tensor *attention(Graph *g, Model *m, Tensor *h, const ModelInputs *in, int l) {
     const ModelSpec *s = &m->spec;
     Tensor *qkv[3];
-    AttentionAttr at = {.n_head = s->H, .n_kv_head = s->Hkv, .D = s->D, .scale = 1 / sqrt((double)s->D), .causal = true,
+    AttentionAttr at = {.n_head = s->H, .n_kv_head = s->Hkv, .D = s->D, .scale = 1 / sqrt((double)s->D),
+                        .causal = true,
                         .window = sliding(s, l) ? s->window : 0};
     project(g, m, h, in, l, qkv, &at);
     cached(g, m, in, l, qkv, &at);

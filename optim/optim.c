@@ -1,6 +1,6 @@
-/* optim/optim.c: AdamW (1711.05101, decoupled decay), Adam (L2 in the gradient is not it: Adam = AdamW without decay), SGD
- * with momentum; clipping by the global norm; parameter groups. Gradients come in as sums over the step's target tokens
- * and are divided once, here. */
+/* optim/optim.c: AdamW (1711.05101, decoupled decay), Adam (L2 in the gradient is not it: Adam = AdamW
+ * without decay), SGD with momentum; clipping by the global norm; parameter groups. Gradients come in as sums
+ * over the step's target tokens and are divided once, here. */
 #include "optim/optim.h"
 #include <math.h>
 #include <string.h>

@@ -37,7 +37,8 @@ static inline Tensor *bench_leaf(Bench *b, const OpCase *c, int j) {
         uint32_t r = rng_u32(key, (uint32_t)i);
         if (real) real_put(t->data, i, rng_uniform(key, (uint32_t)i) * 2 - 1, b->k);
         else if (kind == 'p') ((int32_t *)t->data)[i] = (int32_t)(i % t_last(t));
-        else if (kind == 's') ((int32_t *)t->data)[i] = (int32_t)((i % t_last(t)) * c->in[j].limit / t_last(t));
+        else if (kind == 's')
+            ((int32_t *)t->data)[i] = (int32_t)((i % t_last(t)) * c->in[j].limit / t_last(t));
         else if (kind == 't' && r % 4 == 0) ((int32_t *)t->data)[i] = -100;
         else ((int32_t *)t->data)[i] = (int32_t)(r % (uint32_t)c->in[j].limit);
     }
@@ -64,7 +65,8 @@ static inline void bench_open(Bench *b, const Op *op, const OpCase *c, const Ker
     b->node->stat = arena_alloc(&b->a, b->node->stat_bytes, &b->e);
     b->node->scratch = arena_alloc(&b->a, b->node->scratch_bytes, &b->e);
     for (int j = 0; j < op->n_in; j++)
-        if (b->wants[j] && !b->in[j]->grad) b->in[j]->grad = arena_alloc(&b->a, (size_t)t_numel(b->in[j]) * real, &b->e);
+        if (b->wants[j] && !b->in[j]->grad) b->in[j]->grad = arena_alloc(&b->a,
+            (size_t)t_numel(b->in[j]) * real, &b->e);
     RngKey key = {.seed = 9, .stream = 1};
     for (long i = 0; i < t_numel(out); i++) real_put(out->grad, i, rng_uniform(key, (uint32_t)i) * 2 - 1, k);
     b->node->loss_weight = b->loss_weight;

@@ -1,12 +1,13 @@
-/* tests/test_model.c: whole models: the real stories260K against its golden file, tiny transformers models against what
- * transformers computes, the doorway of attachments, recompute, generation. */
+/* tests/test_model.c: whole models: the real stories260K against its golden file, tiny transformers models
+ * against what transformers computes, the doorway of attachments, recompute, generation. */
 #include "infer/infer.h"
 #include "tests/test.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-typedef struct Run1 { Arena a; Err e; Model m; Graph *g; Tensor *ids, *y, *pos, *logits, *nll; TensorFile gold; } Run1;
+typedef struct Run1 { Arena a; Err e; Model m; Graph *g; Tensor *ids, *y, *pos, *logits,
+                     *nll; TensorFile gold; } Run1;
 
 static const float *gold(Run1 *r, const char *name) {
     const FileTensor *t = formats_find(&r->gold, name);
@@ -26,7 +27,8 @@ static void read_ints(Run1 *r, const char *name, int32_t *dst, long n) {
     }
 }
 
-static void open_run(Run1 *r, const char *model, const char *golden, long B, long T, const Kernels *k, bool recompute) {
+static void open_run(Run1 *r, const char *model, const char *golden, long B, long T, const Kernels *k,
+                     bool recompute) {
     *r = (Run1){.a = {.name = "test"}};
     if (!model_open(&r->m, model, k, &r->a, &r->e)) test_fail(__FILE__, __LINE__, "%s", r->e.msg);
     if (!formats_open(&r->gold, golden, &r->a, &r->e)) test_fail(__FILE__, __LINE__, "%s", r->e.msg);
@@ -102,7 +104,8 @@ static void golden_tiny(const char *name, const Kernels *k, double tol_logit, do
         top = fmax(top, fabs((double)z[i]));
         worst = fmax(worst, fabs(have - (double)z[i]));
     }
-    if (!(worst <= tol_logit * fmax(1, top))) test_fail(__FILE__, __LINE__, "%s: logits differ by %g (largest %g)", name, worst, top);
+    if (!(worst <= tol_logit * fmax(1, top))) test_fail(__FILE__, __LINE__,
+        "%s: logits differ by %g (largest %g)", name, worst, top);
     for (int p = 0; p < r.m.params.n; p++) {
         const Param *q = r.m.params.p[p];
         char key[160];
@@ -117,12 +120,14 @@ static void golden_tiny(const char *name, const Kernels *k, double tol_logit, do
             diff += (have - (double)want[at]) * (have - (double)want[at]);
             norm += (double)want[at] * (double)want[at];
         }
-        if (!(sqrt(diff) <= tol_grad * sqrt(norm) + 1e-9)) test_fail(__FILE__, __LINE__, "%s: %s off by %g relative", name, key, sqrt(diff / norm));
+        if (!(sqrt(diff) <= tol_grad * sqrt(norm) + 1e-9)) test_fail(__FILE__, __LINE__,
+            "%s: %s off by %g relative", name, key, sqrt(diff / norm));
     }
     close_run(&r);
 }
 
-static const char *const tiny[] = {"hf-tiny-gpt2", "hf-tiny-llama", "hf-tiny-qwen2", "hf-tiny-qwen3", "hf-tiny-mistral"};
+static const char *const tiny[] = {"hf-tiny-gpt2", "hf-tiny-llama", "hf-tiny-qwen2", "hf-tiny-qwen3",
+                                   "hf-tiny-mistral"};
 TEST(model, transformers_float64) {
     for (int i = 0; i < 5; i++) golden_tiny(tiny[i], kernels_ref_f64(), 2e-7, 2e-6);
 }
@@ -140,15 +145,18 @@ TEST(model, attachment_by_glob) {
     ASSERT(model_open(&m, "tests/data/hf-tiny-llama", kernels_ref_f64(), &a, &e));
     Site *s = model_site(&m, "model.layers.0.mlp.up_proj");
     ASSERT(s != NULL);
-    Tensor mask = {.name = "mask", .dtype = DT_F64, .ndim = 2, .dim = {s->w->w.dim[0], s->w->w.dim[1]}, .flags = T_NOGRAD | T_PARAM};
+    Tensor mask = {.name = "mask", .dtype = DT_F64, .ndim = 2, .dim = {s->w->w.dim[0], s->w->w.dim[1]},
+                   .flags = T_NOGRAD | T_PARAM};
     long n = t_numel(&mask);
     mask.data = arena_alloc(&a, (size_t)n * sizeof(double), &e);
     for (long i = 0; i < n; i++) ((double *)mask.data)[i] = i % 3 ? 1 : 0;
-    ASSERT_EQ(model_attach(&m, "*layers.0.mlp.up_proj*", true, (Attachment){"mask", mask_weight, &mask}, &e), 1);
+    ASSERT_EQ(model_attach(&m, "*layers.0.mlp.up_proj*", true, (Attachment){"mask", mask_weight, &mask}, &e),
+              1);
     ASSERT_EQ(model_attach(&m, "no.such.*", true, (Attachment){"mask", mask_weight, &mask}, &e), 0);
     params_alloc_grads(&m.params, &e);
     Graph *g = graph_new(&(GraphOptions){.k = kernels_ref_f64(), .train = true, .run = &a}, &e);
-    Tensor *ids = graph_input(g, "ids", DT_I32, 2, (long[]){1, 8}), *y = graph_input(g, "y", DT_I32, 2, (long[]){1, 8});
+    Tensor *ids = graph_input(g, "ids", DT_I32, 2, (long[]){1, 8}), *y = graph_input(g, "y", DT_I32, 2,
+                                                                                     (long[]){1, 8});
     Tensor *pos = graph_input(g, "pos", DT_I32, 2, (long[]){1, 8});
     Tensor *h = model_hidden(g, &m, &(ModelInputs){.ids = ids, .pos = pos});
     LmLossAttr at = {.a = {.ce_weight = 1, .temperature = 1}};
@@ -184,7 +192,8 @@ TEST(model, attachment_by_glob) {
 TEST(model, recompute_is_bitwise_equal) {
     Run1 r[2];
     for (int i = 0; i < 2; i++) {
-        open_run(&r[i], "tests/data/hf-tiny-gpt2", "tests/golden/hf-tiny-gpt2.safetensors", 2, 16, kernels_cpu_f32(), i == 1);
+        open_run(&r[i], "tests/data/hf-tiny-gpt2", "tests/golden/hf-tiny-gpt2.safetensors", 2, 16,
+                 kernels_cpu_f32(), i == 1);
         read_ints(&r[i], "input_ids", r[i].ids->data, 32);
         read_ints(&r[i], "labels", r[i].y->data, 32);
         graph_step_begin(r[i].g);
@@ -215,7 +224,8 @@ TEST(model, cache_equals_full_forward) {
         ASSERT(s != NULL);
         for (int t = 0; t < 16; t++) {
             ASSERT(session_feed(s, (int32_t *)r.ids->data + t, 1, &r.e));
-            ASSERT_CLOSE_F32(session_logits(s), (float *)r.logits->data + (long)t * r.m.spec.V, (size_t)r.m.spec.V, 1e-5, 2e-5);
+            ASSERT_CLOSE_F32(session_logits(s), (float *)r.logits->data + (long)t * r.m.spec.V,
+                             (size_t)r.m.spec.V, 1e-5, 2e-5);
         }
         session_free(s);
         close_run(&r);

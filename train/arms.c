@@ -1,4 +1,5 @@
-/* train/arms.c: every arm of an experiment with every seed, on the same data order; one JSON row each, one table. */
+/* train/arms.c: every arm of an experiment with every seed, on the same data order; one JSON row each, one
+ * table. */
 #include "train/train.h"
 #include <jansson.h>
 #include <math.h>
@@ -12,8 +13,10 @@ static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(
 
 static char *row_json(const Row *row, const char *data_hash, Arena *a, Err *e) {
     const EvalResult *v = &row->r.eval;
-    json_t *o = json_pack("{s:s,s:I,s:s,s:I,s:I,s:I}", "arm", row->arm, "seed", (json_int_t)row->seed, "status", row->r.status,
-                          "step", (json_int_t)row->r.step, "parameters", (json_int_t)row->r.parameters, "bytes",
+    json_t *o = json_pack("{s:s,s:I,s:s,s:I,s:I,s:I}", "arm", row->arm, "seed", (json_int_t)row->seed,
+                          "status", row->r.status,
+                          "step", (json_int_t)row->r.step, "parameters", (json_int_t)row->r.parameters,
+                          "bytes",
                           (json_int_t)row->r.bytes);
     if (!o) { err_set(e, ERR_MEMORY, "arms.jsonl: out of memory"); return NULL; }
     json_object_set_new(o, "train_loss", number(row->r.loss));
@@ -56,7 +59,8 @@ static Stat stat_of(const Row *row, int n, const char *arm, int what) {
 }
 
 static char *spread(const Stat *s, int digits, Arena *a, Err *e) {
-    return s->n > 1 ? arena_printf(a, e, "%.*f ± %.*f", digits, s->mean, digits, s->sd) : arena_printf(a, e, "%.*f", digits, s->mean);
+    return s->n > 1 ? arena_printf(a, e, "%.*f ± %.*f", digits, s->mean, digits, s->sd) : arena_printf(a, e,
+        "%.*f", digits, s->mean);
 }
 
 /* Columns are padded by hand: the ± sign is two bytes but one column. */
@@ -84,7 +88,8 @@ static char *line(const char *name, const char *v[5], Arena *a, Err *e) {
 static char *table_text(const Config *c, const Row *row, int n, Arena *a, Err *e) {
     const RunResult *t = NULL;
     for (int i = 0; i < n && !t; i++) if (row[i].r.teacher_parameters) t = &row[i].r;
-    char *text = line("model", (const char *[]){"perplexity", "KL to teacher", "top-1 agreement", "parameters", "bytes"}, a, e);
+    char *text = line("model", (const char *[]){"perplexity", "KL to teacher", "top-1 agreement",
+                                                "parameters", "bytes"}, a, e);
     if (t && text) {
         const char *v[5] = {arena_printf(a, e, "%.3f", t->teacher_eval.perplexity), "0", "100 %",
                             arena_printf(a, e, "%lld", (long long)t->teacher_parameters),
@@ -96,7 +101,8 @@ static char *table_text(const Config *c, const Row *row, int n, Arena *a, Err *e
         const Row *first = NULL;
         for (int i = 0; i < n && !first; i++) if (!strcmp(row[i].arm, c->arm[k])) first = &row[i];
         if (!first) continue;
-        Stat p = stat_of(row, n, c->arm[k], 0), kl = stat_of(row, n, c->arm[k], 1), top = stat_of(row, n, c->arm[k], 2);
+        Stat p = stat_of(row, n, c->arm[k], 0), kl = stat_of(row, n, c->arm[k], 1), top = stat_of(row, n,
+            c->arm[k], 2);
         const char *v[5] = {spread(&p, 3, a, e), first->r.eval.against ? spread(&kl, 4, a, e) : "-",
                             first->r.eval.against ? arena_printf(a, e, "%s %%", spread(&top, 1, a, e)) : "-",
                             arena_printf(a, e, "%lld", (long long)first->r.parameters),
@@ -113,33 +119,40 @@ static char *samples_text(const Config *c, const Row *row, int n, char *text, Ar
     for (int k = 0; k < c->n_arm && text; k++)
         for (int i = 0; i < n && text; i++)
             if (!strcmp(row[i].arm, c->arm[k]) && row[i].r.sample) {
-                text = arena_printf(a, e, "%s\n-- %s (seed %lld)\n%s\n", text, c->arm[k], (long long)row[i].seed, row[i].r.sample);
+                text = arena_printf(a, e, "%s\n-- %s (seed %lld)\n%s\n", text, c->arm[k],
+                                    (long long)row[i].seed, row[i].r.sample);
                 break;
             }
     for (int i = 0; i < n && text; i++)
-        if (row[i].r.checkpoint && !i) text = arena_printf(a, e, "%s\n-- checkpoint of %s, seed %lld\n%s\n", text, row[i].arm,
+        if (row[i].r.checkpoint && !i) text = arena_printf(a, e, "%s\n-- checkpoint of %s, seed %lld\n%s\n",
+                                                           text, row[i].arm,
                                                            (long long)row[i].seed, row[i].r.checkpoint);
     return text;
 }
 
-bool train_arms(const char *path, int n_override, char *const *override, const TrainOptions *o, char **table, Arena *a, Err *e) {
+bool train_arms(const char *path, int n_override, char *const *override, const TrainOptions *o, char **table,
+                Arena *a, Err *e) {
     Config *base = config_load(a, path, n_override, override, NULL, e);
     if (!base) return false;
-    if (!base->n_arm) return err_set(e, ERR_USAGE, "%s: --arms needs a map `arms:` of name to overrides", path);
+    if (!base->n_arm) return err_set(e, ERR_USAGE, "%s: --arms needs a map `arms:` of name to overrides",
+                                     path);
     int n_seed = base->seeds.n ? base->seeds.n : 1, n = 0;
     Row *row = arena_alloc(a, (size_t)(base->n_arm * n_seed) * sizeof *row, e);
     const char *out = path_join(a, base->run.output_dir, "arms.jsonl", e);
     char *jsonl = arena_strdup(a, "", e);
     for (int i = 0; i < base->n_arm && row && jsonl && !e->code; i++)
-        for (int s = 0; s < n_seed && !e->code && strcmp(n ? row[n - 1].r.status : "done", "interrupted"); s++) {
+        for (int s = 0; s < n_seed && !e->code && strcmp(n ? row[n - 1].r.status : "done",
+                                                         "interrupted"); s++) {
             int64_t seed = base->seeds.n ? base->seeds.v[s] : base->run.seed;
             Arena one = {.name = "run"};
             Config *c = config_load_arm(&one, path, n_override, override, base->arm[i], seed, NULL, e);
             if (!c) return false;
-            c->run.output_dir = arena_printf(a, e, "%s/%s-seed%lld", base->run.output_dir, base->arm[i], (long long)seed);
+            c->run.output_dir = arena_printf(a, e, "%s/%s-seed%lld", base->run.output_dir, base->arm[i],
+                                             (long long)seed);
             log_info("arm %s, seed %lld", base->arm[i], (long long)seed);
             row[n] = (Row){.arm = base->arm[i], .seed = seed};
-            if (!train_run(c, o, &row[n].r, &one, e)) return err_prefix(e, "arm %s, seed %lld", base->arm[i], (long long)seed);
+            if (!train_run(c, o, &row[n].r, &one, e)) return err_prefix(e, "arm %s, seed %lld", base->arm[i],
+                                                                        (long long)seed);
             RunResult *r = &row[n].r;                       /* strings must outlive the run's arena */
             r->sample = r->sample ? arena_strdup(a, r->sample, e) : NULL;
             r->teacher_sample = r->teacher_sample ? arena_strdup(a, r->teacher_sample, e) : NULL;
@@ -148,7 +161,8 @@ bool train_arms(const char *path, int n_override, char *const *override, const T
             char *l = row_json(&row[n], NULL, a, e);
             jsonl = l ? arena_printf(a, e, "%s%s\n", jsonl, l) : NULL;
             n++;
-            if (jsonl && !o->dry_run && dir_make(base->run.output_dir, e)) file_write_atomic(out, jsonl, strlen(jsonl), e);
+            if (jsonl && !o->dry_run && dir_make(base->run.output_dir, e)) file_write_atomic(out, jsonl,
+                strlen(jsonl), e);
             log_close();
             arena_free(&one);
         }

@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static void put(H5Out *h, const char *group, const Param *p, const void *data, const Kernels *k, Arena *a, Err *e) {
+static void put(H5Out *h, const char *group, const Param *p, const void *data, const Kernels *k, Arena *a,
+                Err *e) {
     const char *path = arena_printf(a, e, "%s/%s", group, p->name);
     int64_t dim[MAX_DIM];
     for (int i = 0; i < p->w.ndim; i++) dim[i] = p->w.dim[i];
@@ -19,7 +20,8 @@ static void put_state(H5Out *h, const TrainState *s) {
     h5_attr_i64(h, "/", "tokens_seen", s->tokens_seen);
     h5_attr_f64(h, "/", "epoch", s->epoch);
     h5_attr_u64s(h, "/rng", "philox_key", (uint64_t[]){s->seed, 0}, 2);
-    h5_attr_u64s(h, "/rng", "philox_counter", (uint64_t[]){0, (uint64_t)s->step, 0, (uint64_t)s->samples_seen}, 4);
+    h5_attr_u64s(h, "/rng", "philox_counter", (uint64_t[]){0, (uint64_t)s->step, 0,
+                                                           (uint64_t)s->samples_seen}, 4);
     h5_attr_f64(h, "/data_state", "epoch", s->epoch);
     h5_attr_i64(h, "/data_state", "sample_index", s->samples_seen);
     h5_attr_i64(h, "/data_state", "tokens_seen", s->tokens_seen);
@@ -31,7 +33,8 @@ static void put_state(H5Out *h, const TrainState *s) {
     h5_attr_i64(h, "/best", "stale_evals", s->stale_evals);
 }
 
-static bool write_state(const char *path, const CheckpointConfig *c, const Model *m, const Optim *o, const TrainState *s, Arena *a,
+static bool write_state(const char *path, const CheckpointConfig *c, const Model *m, const Optim *o,
+                        const TrainState *s, Arena *a,
                         Err *e) {
     H5Out *h = h5_create(path, "train_state", m->spec.family->arch, s->step, a, e);
     if (!h) return false;
@@ -40,7 +43,8 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
     if (m->generation_json) h5_text(h, "/config/generation_json", m->generation_json);
     if (s->run_yaml) h5_text(h, "/config/run_yaml", s->run_yaml);
     if (m->tokenizer_path) h5_attr_str(h, "/config", "tokenizer_path", m->tokenizer_path);
-    for (int i = 0; i < ps->n; i++) put(h, ps->p[i]->aux ? "/aux" : "/tensors", ps->p[i], ps->p[i]->w.data, ps->k, a, e);
+    for (int i = 0; i < ps->n; i++) put(h, ps->p[i]->aux ? "/aux" : "/tensors", ps->p[i], ps->p[i]->w.data,
+                                        ps->k, a, e);
     if (c->save_optimizer && o) {
         for (int i = 0; i < ps->n; i++) {
             put(h, "/optimizer/m", ps->p[i], ps->p[i]->m, ps->k, a, e);
@@ -57,7 +61,8 @@ static int step_of(const char *name) {
     return sscanf(name, "step_%d.h5%n", &step, &used) == 1 && used == (int)strlen(name) ? step : -1;
 }
 
-static int descending(const void *a, const void *b) { int x = *(const int *)a, y = *(const int *)b; return x < y ? 1 : x > y ? -1 : 0; }
+static int descending(const void *a, const void *b) { int x = *(const int *)a,
+                                                     y = *(const int *)b; return x < y ? 1 : x > y ? -1 : 0; }
 
 /* Steps of all files of our naming in dir, newest first. */
 static int list_steps(const char *dir, int *step, int cap) {
@@ -99,14 +104,16 @@ static int keep_best(const char *dir, const char *name, const TrainState *s, Are
     return step_of(name);
 }
 
-bool checkpoint_save(const char *run, const CheckpointConfig *c, const Model *m, const Optim *o, const TrainState *s, Arena *unused,
+bool checkpoint_save(const char *run, const CheckpointConfig *c, const Model *m, const Optim *o,
+                     const TrainState *s, Arena *unused,
                      Err *e) {
     (void)unused;
     Arena tmp = {.name = "checkpoint"};
     const char *dir = path_join(&tmp, run, "checkpoints", e);
     char name[64];
     snprintf(name, sizeof name, "step_%08lld.h5", (long long)s->step);
-    const char *path = dir ? path_join(&tmp, dir, name, e) : NULL, *latest = dir ? path_join(&tmp, dir, "latest", e) : NULL;
+    const char *path = dir ? path_join(&tmp, dir, name, e) : NULL, *latest = dir ? path_join(&tmp, dir,
+        "latest", e) : NULL;
     if (path && latest && dir_make(dir, e) && write_state(path, c, m, o, s, &tmp, e)) {
         char *text = arena_printf(&tmp, e, "%s\n", name);
         if (text && file_write_atomic(latest, text, strlen(text), e)) {
@@ -130,7 +137,9 @@ const char *checkpoint_find(const char *run, Arena *a, Err *e) {
         log_warn("skipping a damaged checkpoint: %s", bad.msg);
     }
     if (n && !e->code)
-        err_set(e, ERR_CORRUPT, "%s: none of the %d checkpoints is whole; move them away, or start over with --overwrite", dir, n);
+        err_set(e, ERR_CORRUPT,
+            "%s: none of the %d checkpoints is whole; move them away, or start over with --overwrite",
+            dir, n);
     return NULL;
 }
 
@@ -143,7 +152,8 @@ static bool get(H5In *h, const char *group, const Param *p, void *data, const Ke
     DType want = k->real == sizeof(double) ? DT_F64 : DT_F32;
     bool same = ndim == p->w.ndim && t == want;
     for (int i = 0; same && i < ndim; i++) same = dim[i] == p->w.dim[i];
-    if (!same) return err_set(e, ERR_USAGE, "%s does not have the shape or type this configuration gives the tensor", path);
+    if (!same) return err_set(e, ERR_USAGE,
+                              "%s does not have the shape or type this configuration gives the tensor", path);
     return h5_read_tensor(h, path, t, data, (size_t)t_numel(&p->w) * k->real, e);
 }
 
@@ -154,7 +164,8 @@ static void get_state(H5In *h, TrainState *s, Err *e) {
     if (h5_get_i64(h, "/data_state", "sample_index", &v, e)) s->samples_seen = v;
     h5_get_f64(h, "/", "epoch", &s->epoch, e);
     if (h5_get_i64(h, "/data_state", "permutation_seed", &v, e) && (uint64_t)v != s->seed)
-        err_set(e, ERR_USAGE, "run.seed is %llu, the checkpoint's run had %lld: data order and initialisation would differ",
+        err_set(e, ERR_USAGE,
+                "run.seed is %llu, the checkpoint's run had %lld: data order and initialisation would differ",
                 (unsigned long long)s->seed, (long long)v);
     s->data_hash = h5_get_str(h, "/data_state", "content_hash", e);
     if (h5_get_i64(h, "/schedule", "bad_steps", &v, e)) s->bad_steps = (int)v;

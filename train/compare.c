@@ -29,7 +29,8 @@ static json_t *only(const char *name, const char *where) {
 }
 
 /* One tensor of both files. Shapes that differ make it unequal with no distance. */
-static json_t *pair(const TensorFile *fa, const FileTensor *a, const TensorFile *fb, const FileTensor *b, bool *equal, Err *e) {
+static json_t *pair(const TensorFile *fa, const FileTensor *a, const TensorFile *fb, const FileTensor *b,
+                    bool *equal, Err *e) {
     Arena tmp = {.name = "compare"};
     int64_t da[4] = {0}, db[4] = {0};
     json_t *o = json_pack("{s:s}", "name", a->name);
@@ -53,7 +54,8 @@ static json_t *pair(const TensorFile *fa, const FileTensor *a, const TensorFile 
         if (memcmp(&x[i], &y[i], sizeof *x)) *equal = false;
     }
     json_object_set_new(o, "max_abs", isfinite(max) ? json_real(max) : json_null());
-    json_object_set_new(o, "rel_l2", isfinite(diff) ? json_real(norm > 0 ? sqrt(diff / norm) : sqrt(diff)) : json_null());
+    json_object_set_new(o, "rel_l2",
+                        isfinite(diff) ? json_real(norm > 0 ? sqrt(diff / norm) : sqrt(diff)) : json_null());
     json_object_set_new(o, "equal", json_boolean(*equal));
     arena_free(&tmp);
     return o;
@@ -90,8 +92,10 @@ static json_t *describe(const TensorFile *f, const FileTensor *t, int64_t *total
     int64_t nonzero = 0;
     const float *v = t->tied_to ? NULL : values(f, t, &tmp, e);
     for (size_t i = 0; v && i < count(t); i++) nonzero += v[i] != 0;
-    json_t *o = json_pack("{s:s,s:o,s:s,s:s,s:I,s:I}", "name", t->name, "shape", shape, "dtype", dtype_name(t->dtype), "encoding",
-                          "plain", "bytes", (json_int_t)(t->tied_to ? 0 : t->bytes), "nonzero", (json_int_t)nonzero);
+    json_t *o = json_pack("{s:s,s:o,s:s,s:s,s:I,s:I}", "name", t->name, "shape", shape, "dtype",
+                          dtype_name(t->dtype), "encoding",
+                          "plain", "bytes", (json_int_t)(t->tied_to ? 0 : t->bytes), "nonzero",
+                          (json_int_t)nonzero);
     if (t->tied_to) json_object_set_new(o, "tied_to", json_string(t->tied_to));
     else { *total += (int64_t)t->bytes; *params += (int64_t)count(t); }
     arena_free(&tmp);
@@ -103,9 +107,11 @@ char *inspect_json(const char *path, Arena *ar, Err *e) {
     json_t *list = json_array(), *o = NULL;
     int64_t bytes = 0, params = 0;
     if (formats_open(&f, path, ar, e)) {
-        for (int i = 0; i < f.n && !e->code; i++) json_array_append_new(list, describe(&f, &f.t[i], &bytes, &params, e));
+        for (int i = 0; i < f.n && !e->code; i++) json_array_append_new(list, describe(&f, &f.t[i], &bytes,
+                                                                                       &params, e));
         if (!e->code) {
-            o = json_pack("{s:s,s:O,s:I,s:I}", "format", format_name(f.format), "tensors", list, "bytes", (json_int_t)bytes,
+            o = json_pack("{s:s,s:O,s:I,s:I}", "format", format_name(f.format), "tensors", list, "bytes",
+                          (json_int_t)bytes,
                           "parameters", (json_int_t)params);
             json_object_set_new(o, "arch", f.arch ? json_string(f.arch) : json_null());
             if (f.kind) json_object_set_new(o, "kind", json_string(f.kind));

@@ -1,5 +1,5 @@
-/* train/evaluate.c: perplexity by a named protocol, KL and top-1 agreement against a teacher, on the same tokens.
- * Hidden states of a batch are kept; logits exist for a chunk of rows at a time, of both models. */
+/* train/evaluate.c: perplexity by a named protocol, KL and top-1 agreement against a teacher, on the same
+ * tokens. Hidden states of a batch are kept; logits exist for a chunk of rows at a time, of both models. */
 #include "train/train.h"
 #include <jansson.h>
 #include <math.h>
@@ -19,7 +19,8 @@ Evaluator *evaluator_new(Model *m, Model *against, long B, long T, Arena *a, Err
     if (!ev) return NULL;
     *ev = (Evaluator){.m = m, .against = against, .B = B, .T = T};
     if (against && against->spec.V != m->spec.V) {
-        err_set(e, ERR_USAGE, "the vocabularies differ: %ld against %ld tokens; KL has no meaning", m->spec.V, against->spec.V);
+        err_set(e, ERR_USAGE, "the vocabularies differ: %ld against %ld tokens; KL has no meaning",
+                m->spec.V, against->spec.V);
         return NULL;
     }
     const Kernels *k = m->params.k;
@@ -57,7 +58,8 @@ static void score_chunk(Evaluator *ev, long r, long n, Sums *s) {
     long V = ev->m->spec.V;
     for (int i = 0; i < 2 && ev->h[i]; i++) {
         long C = t_last(ev->h[i]);
-        k->gemm_nt(ev->z[i], (const char *)ev->h[i]->data + (size_t)(r * C) * k->real, ev->w[i]->data, n, V, C, SET);
+        k->gemm_nt(ev->z[i], (const char *)ev->h[i]->data + (size_t)(r * C) * k->real, ev->w[i]->data, n, V,
+                   C, SET);
         k->argmax(ev->top[i], ev->z[i], n, V);
     }
     double sums[LM_SUMS] = {0};
@@ -87,13 +89,17 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
         }
         graph_forward(ev->g);
         long rows = ev->B * ev->T;
-        for (long r = 0; r < rows; r += ev->chunk) score_chunk(ev, r, rows - r < ev->chunk ? rows - r : ev->chunk, &s);
+        for (long r = 0; r < rows; r += ev->chunk) score_chunk(ev, r,
+            rows - r < ev->chunk ? rows - r : ev->chunk, &s);
     }
     arena_free(&tmp);
     if (e->code) return false;
-    if (!s.tokens) return err_set(e, ERR_USAGE, "%s: nothing to score: %zu tokens make no window of %ld", t->path, t->n, ev->T);
-    *out = (EvalResult){.protocol = protocol, .window = window ? window : ev->T, .tokens = s.tokens, .text_bytes = (int64_t)t->bytes,
-                        .nll = s.nll / (double)s.tokens, .against = ev->against != NULL, .kl = s.kl / (double)s.tokens,
+    if (!s.tokens) return err_set(e, ERR_USAGE, "%s: nothing to score: %zu tokens make no window of %ld",
+                                  t->path, t->n, ev->T);
+    *out = (EvalResult){.protocol = protocol, .window = window ? window : ev->T, .tokens = s.tokens,
+                        .text_bytes = (int64_t)t->bytes,
+                        .nll = s.nll / (double)s.tokens, .against = ev->against != NULL,
+                        .kl = s.kl / (double)s.tokens,
                         .top1_agreement = (double)s.agree / (double)s.tokens};
     out->perplexity = exp(out->nll);
     if (t->bytes && !max_batches) out->bits_per_byte = s.nll / log(2) / (double)t->bytes;
@@ -101,10 +107,12 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
 }
 
 char *eval_json(const EvalResult *r, const char *model, const char *data, Arena *a, Err *e) {
-    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:f,s:f}", "model", model, "data", data, "protocol", r->protocol, "tokens",
+    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:f,s:f}", "model", model, "data", data, "protocol", r->protocol,
+                          "tokens",
                           (json_int_t)r->tokens, "nll", r->nll, "perplexity", r->perplexity);
     if (o) json_object_set_new(o, "window", json_integer(r->window));
-    if (o) json_object_set_new(o, "bits_per_byte", r->bits_per_byte > 0 ? json_real(r->bits_per_byte) : json_null());
+    if (o) json_object_set_new(o, "bits_per_byte",
+                               r->bits_per_byte > 0 ? json_real(r->bits_per_byte) : json_null());
     if (o && r->against) {
         json_object_set_new(o, "kl", json_real(r->kl));
         json_object_set_new(o, "top1_agreement", json_real(r->top1_agreement));

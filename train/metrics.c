@@ -1,5 +1,6 @@
-/* train/metrics.c: metrics.jsonl, one flushed object per event; 9 significant digits, so a float32 survives. On resume,
- * events behind the resumed step are cut off (the old file stays as metrics.jsonl.bak), a half-written last line too. */
+/* train/metrics.c: metrics.jsonl, one flushed object per event; 9 significant digits, so a float32 survives.
+ * On resume, events behind the resumed step are cut off (the old file stays as metrics.jsonl.bak), a
+ * half-written last line too. */
 #include "train/train.h"
 #include <jansson.h>
 #include <math.h>
@@ -30,7 +31,8 @@ static size_t keep_lines(const char *text, size_t bytes, int64_t limit, char *ou
     return kept;
 }
 
-Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step, bool resumed, Arena *a, Err *e) {
+Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step, bool resumed, Arena *a,
+                      Err *e) {
     Metrics *m = arena_alloc(a, sizeof *m, e);
     const char *path = path_join(a, dir, "metrics.jsonl", e);
     if (!m || !path) return NULL;
@@ -41,7 +43,8 @@ Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step,
         size_t bytes;
         char *old = file_read(&tmp, path, &bytes, e), *kept = old ? arena_alloc(&tmp, bytes + 1, e) : NULL;
         const char *bak = kept ? arena_printf(&tmp, e, "%s.bak", path) : NULL;
-        if (bak && file_write_atomic(bak, old, bytes, e)) file_write_atomic(path, kept, keep_lines(old, bytes, resumed_step, kept), e);
+        if (bak && file_write_atomic(bak, old, bytes, e)) file_write_atomic(path, kept, keep_lines(old,
+            bytes, resumed_step, kept), e);
         arena_free(&tmp);
         if (e->code) return NULL;
     }
@@ -58,12 +61,14 @@ void metrics_write(Metrics *m, const char *event, int64_t step, const Metric *v,
     gmtime_r(&ts.tv_sec, &tm);
     char when[32];
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
-    fprintf(m->f, "{\"t\": %.3f, \"time\": \"%s.%03ldZ\", \"event\": \"%s\", \"step\": %lld", time_now() - m->start, when,
+    fprintf(m->f, "{\"t\": %.3f, \"time\": \"%s.%03ldZ\", \"event\": \"%s\", \"step\": %lld",
+            time_now() - m->start, when,
             ts.tv_nsec / 1000000, event, (long long)step);
     bool bad = false;
     for (int i = 0; i < n; i++) {
         if (!isfinite(v[i].value)) { fprintf(m->f, ", \"%s\": null", v[i].key); bad = true; }
-        else if (v[i].value == floor(v[i].value) && fabs(v[i].value) < 1e15) fprintf(m->f, ", \"%s\": %.0f", v[i].key, v[i].value);
+        else if (v[i].value == floor(v[i].value) && fabs(v[i].value) < 1e15) fprintf(m->f, ", \"%s\": %.0f",
+                                                                                     v[i].key, v[i].value);
         else fprintf(m->f, ", \"%s\": %.9g", v[i].key, v[i].value);
     }
     struct rusage u;

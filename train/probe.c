@@ -1,5 +1,5 @@
-/* train/probe.c: one batch through the model, everything written down (product.md 5, contract for scripts). The tool that
- * people reach for when a converted model disagrees. */
+/* train/probe.c: one batch through the model, everything written down (product.md 5, contract for scripts).
+ * The tool that people reach for when a converted model disagrees. */
 #include "train/train.h"
 #include <math.h>
 #include <string.h>
@@ -12,14 +12,16 @@ typedef struct Probe {
 } Probe;
 
 /* Integers of an input tensor, checked against [lo, hi). */
-static bool read_ids(Probe *p, const TensorFile *f, const char *name, int32_t *dst, int64_t lo, int64_t hi, int64_t also) {
+static bool read_ids(Probe *p, const TensorFile *f, const char *name, int32_t *dst, int64_t lo, int64_t hi,
+                     int64_t also) {
     const FileTensor *t = formats_find(f, name);
     for (int64_t i = 0; i < p->B * p->T; i++) {
         int64_t v = 0;
         if (t->dtype == DT_I64) memcpy(&v, t->data + i * 8, 8);
         else { int32_t x; memcpy(&x, t->data + i * 4, 4); v = x; }
         if ((v < lo || v >= hi) && v != also)
-            return err_set(p->e, ERR_USAGE, "%s: %s[%lld] = %lld is outside the vocabulary of %lld", f->path, name, (long long)i,
+            return err_set(p->e, ERR_USAGE, "%s: %s[%lld] = %lld is outside the vocabulary of %lld", f->path,
+                           name, (long long)i,
                            (long long)v, (long long)hi);
         dst[i] = (int32_t)v;
     }
@@ -28,16 +30,19 @@ static bool read_ids(Probe *p, const TensorFile *f, const char *name, int32_t *d
 
 static bool check_input(Probe *p, const TensorFile *f, const char *name, bool required) {
     const FileTensor *t = formats_find(f, name);
-    if (!t) return required ? err_set(p->e, ERR_USAGE, "%s: no tensor %s (I32 or I64, [B,T])", f->path, name) : true;
+    if (!t) return required ? err_set(p->e, ERR_USAGE, "%s: no tensor %s (I32 or I64, [B,T])", f->path,
+                                      name) : true;
     if (t->ndim != 2 || (t->dtype != DT_I32 && t->dtype != DT_I64) || !t->data)
         return err_set(p->e, ERR_USAGE, "%s: %s must be I32 or I64 of shape [B,T]", f->path, name);
     if (required) { p->B = (long)t->dim[0]; p->T = (long)t->dim[1]; }
     if (t->dim[0] != p->B || t->dim[1] != p->T || p->B < 1 || p->T < 1)
-        return err_set(p->e, ERR_USAGE, "%s: %s has another shape than input_ids, or is empty", f->path, name);
+        return err_set(p->e, ERR_USAGE, "%s: %s has another shape than input_ids, or is empty", f->path,
+                       name);
     return true;
 }
 
-static Tensor *input(Probe *p, const char *name) { return graph_input(p->g, name, DT_I32, 2, (long[]){p->B, p->T}); }
+static Tensor *input(Probe *p, const char *name) { return graph_input(p->g, name, DT_I32, 2, (long[]){p->B,
+    p->T}); }
 
 static bool record(Probe *p, bool grad, const char *taps) {
     const Kernels *k = p->m->params.k;
@@ -57,7 +62,8 @@ static bool record(Probe *p, bool grad, const char *taps) {
     Tensor *tap[1024];
     int n = taps ? graph_taps(p->g, taps, name, tap, 1024) : 0;
     if (taps && !n && !graph_err(p->g)->code)
-        return err_set(p->e, ERR_USAGE, "--taps %s matches nothing; taps are embed, layers.N.{attn_in,q,k,v,qkv,attn_mix,attn_out,"
+        return err_set(p->e, ERR_USAGE,
+            "--taps %s matches nothing; taps are embed, layers.N.{attn_in,q,k,v,qkv,attn_mix,attn_out,"
                        "mlp_in,mlp_out,out}, final_norm, logits", taps);
     for (int i = 0; i < n; i++) graph_keep(p->g, tap[i]);
     return graph_plan(p->g, p->e);
@@ -79,7 +85,8 @@ static void add_grads(Probe *p) {
     const Params *ps = &p->m->params;
     for (int i = 0; i < ps->n; i++) {
         const Param *q = ps->p[i];
-        if (q->w.grad) add(p, arena_printf(p->a, p->e, "grad.%s", q->name), q->w.ndim, q->w.dim, q->w.grad, q->in_out);
+        if (q->w.grad) add(p, arena_printf(p->a, p->e, "grad.%s", q->name), q->w.ndim, q->w.dim, q->w.grad,
+                           q->in_out);
     }
 }
 
@@ -87,14 +94,16 @@ static bool run(Probe *p, const TensorFile *f, bool grad, const char *taps) {
     const Params *ps = &p->m->params;
     long V = p->m->spec.V, rows = p->B * p->T, count = 0;
     if (p->T > p->m->spec.max_pos)
-        return err_set(p->e, ERR_USAGE, "%s: %ld tokens in a row, the model has %ld positions", f->path, p->T, p->m->spec.max_pos);
+        return err_set(p->e, ERR_USAGE, "%s: %ld tokens in a row, the model has %ld positions", f->path,
+                       p->T, p->m->spec.max_pos);
     if ((grad && !params_alloc_grads(&p->m->params, p->e)) || !record(p, grad, taps)) return false;
     int32_t *ids = p->ids->data, *y = p->labels->data, *pos = p->pos->data;
     if (!read_ids(p, f, "input_ids", ids, 0, V, 0)) return false;
     if (p->own_labels) { if (!read_ids(p, f, "labels", y, 0, V, -100)) return false; }
     else for (long i = 0; i < rows; i++) y[i] = (i + 1) % p->T ? ids[i + 1] : -100;
     for (long i = 0; i < rows; i++) { pos[i] = (int32_t)(i % p->T); count += y[i] >= 0; }
-    if (!count) return err_set(p->e, ERR_USAGE, "%s: every label is masked (-100): there is no loss", f->path);
+    if (!count) return err_set(p->e, ERR_USAGE, "%s: every label is masked (-100): there is no loss",
+                               f->path);
     if (grad) {
         p->loss->node->loss_weight = 1 / (double)count;    /* gradients of the mean */
         graph_step_begin(p->g);
@@ -112,7 +121,8 @@ static bool run(Probe *p, const TensorFile *f, bool grad, const char *taps) {
     const char *name[1024];
     Tensor *tap[1024];
     int n = taps ? graph_taps(p->g, taps, name, tap, 1024) : 0;
-    for (int i = 0; i < n; i++) add(p, arena_printf(p->a, p->e, "tap.%s", name[i]), tap[i]->ndim, tap[i]->dim, tap[i]->data, false);
+    for (int i = 0; i < n; i++) add(p, arena_printf(p->a, p->e, "tap.%s", name[i]), tap[i]->ndim,
+                                    tap[i]->dim, tap[i]->data, false);
     return !p->e->code;
 }
 
@@ -120,10 +130,12 @@ bool probe(Model *m, const char *in, const char *out, bool grad, const char *tap
     Arena a = {.name = "probe"};
     TensorFile f = {0};
     Probe p = {.m = m, .a = &a, .e = e, .cap = m->params.n + 1024};
-    bool ok = formats_open(&f, in, &a, e) && check_input(&p, &f, "input_ids", true) && check_input(&p, &f, "labels", false);
+    bool ok = formats_open(&f, in, &a, e) && check_input(&p, &f, "input_ids", true) && check_input(&p, &f,
+        "labels", false);
     p.out = ok ? arena_alloc(&a, (size_t)p.cap * sizeof *p.out, e) : NULL;
     p.own_labels = ok && formats_find(&f, "labels");
-    if (p.out && run(&p, &f, grad, taps)) formats_write_safetensors(out, &(OutModel){.n = p.n, .t = p.out}, e);
+    if (p.out && run(&p, &f, grad, taps)) formats_write_safetensors(out, &(OutModel){.n = p.n, .t = p.out},
+                                                                    e);
     graph_free(p.g);
     formats_close(&f);
     arena_free(&a);

@@ -1,5 +1,5 @@
-/* train/run.c: the loop, one for every recipe. A step is: weight nodes, micro-batches that add up, one division by the
- * step's target tokens, clip, update; then, when due, a line, an evaluation, a checkpoint. */
+/* train/run.c: the loop, one for every recipe. A step is: weight nodes, micro-batches that add up, one
+ * division by the step's target tokens, clip, update; then, when due, a line, an evaluation, a checkpoint. */
 #include "train/run_impl.h"
 #include <math.h>
 #include <stdio.h>
@@ -14,7 +14,8 @@ static long fill_batch(Run *r, int64_t first_sample) {
     long targets = 0;
     for (long b = 0; b < r->B; b++) {
         size_t at = (size_t)(b * r->T);
-        targets += loader_fill(r->loader, first_sample + b, (int32_t *)r->ids->data + at, (int32_t *)r->targets->data + at,
+        targets += loader_fill(r->loader, first_sample + b, (int32_t *)r->ids->data + at,
+                               (int32_t *)r->targets->data + at,
                                NULL, NULL);
     }
     return targets;
@@ -61,10 +62,12 @@ static StepInfo one_step(Run *r, Err *e) {
     return info;
 }
 
-/* A non-finite gradient changes nothing; several in a row end the run, naming where the first one came from. */
+/* A non-finite gradient changes nothing; several in a row end the run, naming where the first one came
+ * from. */
 static bool check_finite(Run *r, const StepInfo *info, Err *e) {
     if (!info->skipped) return true;
-    log_warn("step %lld: gradient is not finite (loss %g); the step is skipped (%d in a row)", (long long)r->st.step, r->loss,
+    log_warn("step %lld: gradient is not finite (loss %g); the step is skipped (%d in a row)",
+             (long long)r->st.step, r->loss,
              r->st.bad_steps);
     if (r->st.bad_steps < r->c->train.skip_nonfinite) return true;
     RunState *s = graph_state(r->g);
@@ -72,7 +75,8 @@ static bool check_finite(Run *r, const StepInfo *info, Err *e) {
     s->first_bad = NULL;
     graph_step_begin(r->g);
     graph_micro(r->g);
-    return err_set(e, ERR_FAIL, "%d steps in a row gave a gradient that is not finite; the first bad tensor is %s. Lower "
+    return err_set(e, ERR_FAIL,
+                   "%d steps in a row gave a gradient that is not finite; the first bad tensor is %s. Lower "
                    "optim.learning_rate or look at the data (last checkpoint is kept)", r->st.bad_steps,
                    s->first_bad ? s->first_bad : "not in the last batch");
 }
@@ -88,7 +92,8 @@ static void log_train(Run *r, const StepInfo *info, double dt) {
     m[n++] = (Metric){"grad_norm", info->grad_norm};
     m[n++] = (Metric){"dt_ms", dt * 1e3};
     m[n++] = (Metric){"tok_s", (double)r->step_tokens / dt};
-    if (r->peak_flops > 0) m[n++] = (Metric){"mfu", r->flops_per_token * (double)r->step_tokens / dt / r->peak_flops};
+    if (r->peak_flops > 0) m[n++] = (Metric){"mfu",
+        r->flops_per_token * (double)r->step_tokens / dt / r->peak_flops};
     metrics_write(r->metrics, "train", r->st.step, m, n);
 }
 
@@ -96,10 +101,12 @@ bool run_evaluate(Run *r, Err *e) {
     if (!r->ev || !r->c->eval.perplexity.enabled) return true;
     const PerplexityConfig *p = &r->c->eval.perplexity;
     int bos = r->tk ? tokenizer_bos(r->tk) : -1;
-    if (!evaluator_run(r->ev, &r->val, bos, p->protocol, (long)p->window, (long)p->stride, r->c->eval.max_batches, &r->eval, e))
+    if (!evaluator_run(r->ev, &r->val, bos, p->protocol, (long)p->window, (long)p->stride,
+                       r->c->eval.max_batches, &r->eval, e))
         return err_prefix(e, "data.val");
     r->has_eval = true;
-    Metric m[8] = {{"loss", r->eval.nll}, {"perplexity", r->eval.perplexity}, {"tokens", (double)r->eval.tokens}};
+    Metric m[8] = {{"loss", r->eval.nll}, {"perplexity", r->eval.perplexity}, {"tokens",
+                                                                               (double)r->eval.tokens}};
     int n = 3;
     if (r->eval.bits_per_byte > 0) m[n++] = (Metric){"bits_per_byte", r->eval.bits_per_byte};
     if (r->eval.against) {
@@ -108,8 +115,10 @@ bool run_evaluate(Run *r, Err *e) {
     }
     metrics_write(r->metrics, "eval", r->st.step, m, n);
     char kl[96] = "";
-    if (r->eval.against) snprintf(kl, sizeof kl, ", KL to the teacher %.4f nat, top-1 agreement %.1f %%", r->eval.kl, 100 * r->eval.top1_agreement);
-    log_info("step %lld: validation perplexity %.4f (%s, %lld tokens)%s", (long long)r->st.step, r->eval.perplexity, p->protocol,
+    if (r->eval.against) snprintf(kl, sizeof kl, ", KL to the teacher %.4f nat, top-1 agreement %.1f %%",
+                                  r->eval.kl, 100 * r->eval.top1_agreement);
+    log_info("step %lld: validation perplexity %.4f (%s, %lld tokens)%s", (long long)r->st.step,
+             r->eval.perplexity, p->protocol,
              (long long)r->eval.tokens, kl);
     return run_samples(r, &r->model, NULL, e);
 }
@@ -129,7 +138,8 @@ static bool due(int64_t step, int64_t every) { return every > 0 && step % every 
 static bool out_of_patience(Run *r) {
     const EarlyStoppingConfig *s = &r->c->train.early_stopping;
     if (!r->has_eval) return false;
-    if (isnan(r->st.best) || r->eval.nll < r->st.best - s->min_delta) { r->st.best = r->eval.nll; r->st.stale_evals = 0; }
+    if (isnan(r->st.best) ||
+        r->eval.nll < r->st.best - s->min_delta) { r->st.best = r->eval.nll; r->st.stale_evals = 0; }
     else r->st.stale_evals++;
     return s->patience > 0 && r->st.stale_evals >= s->patience;
 }
@@ -144,16 +154,19 @@ static const char *after_step(Run *r, Clock *ck, Err *e) {
     const char *status = NULL;
     if (c->run.time_limit && time_now() - ck->start > ck->limit) status = "stopped";
     if (stop) status = "interrupted";
-    bool eval = last || (c->eval.every_steps ? due(s, c->eval.every_steps) : due(s, per_epoch > 0 ? per_epoch : 1));
+    bool eval = last || (c->eval.every_steps ? due(s, c->eval.every_steps) : due(s,
+        per_epoch > 0 ? per_epoch : 1));
     if (eval && !stop) {
         if (!run_evaluate(r, e)) return "failed";
         ck->evaluated = s;
         if (out_of_patience(r)) {
-            log_info("step %lld: no improvement for %d evaluations; stopping", (long long)s, r->st.stale_evals);
+            log_info("step %lld: no improvement for %d evaluations; stopping", (long long)s,
+                     r->st.stale_evals);
             status = "stopped";
         }
     }
-    bool timed = c->checkpoint.every_minutes > 0 && time_now() - ck->last_save > 60 * c->checkpoint.every_minutes;
+    bool timed = c->checkpoint.every_minutes > 0 &&
+        time_now() - ck->last_save > 60 * c->checkpoint.every_minutes;
     if (last || status || due(s, c->checkpoint.every_steps) || timed || (train_signal & SIG_SAVE)) {
         train_signal &= ~SIG_SAVE;
         if (!save(r, e)) return "failed";
@@ -197,7 +210,8 @@ static bool resume(Run *r, const char *how, bool *resumed, Err *e) {
     const char *hash = r->st.data_hash;
     if (!checkpoint_load(path, &r->model, r->opt, &r->st, r->a, e)) return false;
     if (r->st.data_hash && strcmp(hash, r->st.data_hash))
-        return err_set(e, ERR_USAGE, "%s was trained on other data (content hash %s, now %s): resume with the same data.train, "
+        return err_set(e, ERR_USAGE,
+            "%s was trained on other data (content hash %s, now %s): resume with the same data.train, "
                        "or start a new run.output_dir", path, r->st.data_hash, hash);
     r->st.n_steps = n_steps;
     r->st.data_hash = hash;
@@ -210,7 +224,8 @@ static bool teacher_row(Run *r, RunResult *out, Err *e) {
     if (!r->has_teacher || !r->has_val) return true;
     Evaluator *ev = evaluator_new(&r->teacher, NULL, r->B, r->T, r->a, e);
     const PerplexityConfig *p = &r->c->eval.perplexity;
-    bool ok = ev && evaluator_run(ev, &r->val, r->tk ? tokenizer_bos(r->tk) : -1, p->protocol, (long)p->window, (long)p->stride,
+    bool ok = ev && evaluator_run(ev, &r->val, r->tk ? tokenizer_bos(r->tk) : -1, p->protocol,
+                                  (long)p->window, (long)p->stride,
                                   r->c->eval.max_batches, &out->teacher_eval, e);
     evaluator_free(ev);
     out->teacher_parameters = params_count(&r->teacher.params, false);
@@ -220,7 +235,8 @@ static bool teacher_row(Run *r, RunResult *out, Err *e) {
 
 static void finish(Run *r, const char *status, const Err *e) {
     bool ok = !e->code;
-    if (strcmp(status, "done") && ok) return;             /* stopped or interrupted: neither DONE nor FAILED */
+    /* stopped or interrupted: neither DONE nor FAILED */
+    if (strcmp(status, "done") && ok) return;
     char text[2200];
     int n = snprintf(text, sizeof text, "%s\n", ok ? "done" : e->msg);
     Err ignore = {0};
@@ -232,19 +248,22 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
     Run r;
     *out = (RunResult){.status = "failed"};
     bool resumed = false, written = false;
-    if (run_setup(&r, c, a, e) && resume(&r, o->overwrite ? "never" : o->resume ? o->resume : c->run.resume, &resumed, e)) {
+    if (run_setup(&r, c, a, e) && resume(&r, o->overwrite ? "never" : o->resume ? o->resume : c->run.resume,
+                                         &resumed, e)) {
         r.start_step = r.st.step;
         if (o->dry_run) {
             run_header(&r);
             one_step(&r, e);
-            log_info("dry run: one step in %.1f s, loss %.4f; nothing was written", time_now() - r.started, r.loss);
+            log_info("dry run: one step in %.1f s, loss %.4f; nothing was written", time_now() - r.started,
+                     r.loss);
             out->status = "dry run";
         } else if (run_folder(&r, o, resumed, e)) {
             written = true;
             r.metrics = metrics_open(r.dir, &c->log, r.st.step, resumed, a, e);
             run_header(&r);
             if (!e->code) out->status = loop(&r, e);
-            if (!e->code && !strcmp(out->status, "done") && run_samples(&r, &r.model, &out->sample, e)) run_export(&r, e);
+            if (!e->code && !strcmp(out->status, "done") && run_samples(&r, &r.model, &out->sample,
+                                                                        e)) run_export(&r, e);
             if (!e->code && !strcmp(out->status, "done")) teacher_row(&r, out, e);
         }
     }

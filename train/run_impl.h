@@ -1,4 +1,5 @@
-/* train/run_impl.h: one run's state, shared by setup.c (building it), run.c (the loop) and console.c (what is shown). */
+/* train/run_impl.h: one run's state, shared by setup.c (building it), run.c (the loop) and console.c (what is
+ * shown). */
 #ifndef RUN_IMPL_H
 #define RUN_IMPL_H
 #include "compress/compress.h"
@@ -26,12 +27,15 @@ typedef struct Run {
     int64_t start_step;
     const char *checkpoint;
 } Run;
-bool run_setup(Run *r, Config *c, Arena *a, Err *e);          /* models, data, graph, optimizer; nothing is written */
+/* models, data, graph, optimizer; nothing is written */
+bool run_setup(Run *r, Config *c, Arena *a, Err *e);
 void run_free(Run *r);
 void run_header(const Run *r);                                /* the table of llm.c's kind, into the log */
 void run_progress(const Run *r, const StepInfo *s, double dt, bool line);
-bool run_samples(Run *r, Model *m, const char **text, Err *e);/* the first prompt's continuation; samples/step_N.txt when logging */
+/* the first prompt's continuation; samples/step_N.txt when logging */
+bool run_samples(Run *r, Model *m, const char **text, Err *e);
 bool run_evaluate(Run *r, Err *e);
 bool run_export(Run *r, Err *e);
-bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e);   /* config.yaml, config.resolved.yaml, env.json ... */
+/* config.yaml, config.resolved.yaml, env.json ... */
+bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e);
 #endif

@@ -10,11 +10,13 @@
 #include "infer/infer.h"
 #include "train/config_impl.h"
 
-/* ---- evaluate.c -------------------------------------------------------------------------------------------------- */
+/* ---- evaluate.c ---------------------------------------------------------------------------------------- */
 typedef struct EvalResult {
     const char *protocol; long window;
-    int64_t tokens, text_bytes;                 /* tokens scored; bytes of text they stand for, 0 for token files */
-    double nll, perplexity, bits_per_byte;      /* mean nats per token; bits_per_byte 0 when text_bytes is 0 */
+    /* tokens scored; bytes of text they stand for, 0 for token files */
+    int64_t tokens, text_bytes;
+    /* mean nats per token; bits_per_byte 0 when text_bytes is 0 */
+    double nll, perplexity, bits_per_byte;
     bool against; double kl, top1_agreement;    /* teacher || model, nats per token; share of equal argmax */
 } EvalResult;
 typedef struct Evaluator Evaluator;
@@ -24,44 +26,55 @@ void evaluator_free(Evaluator *ev);
 /* tokens: one stream. max_batches 0 = all. */
 bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol, long window, long stride,
                    int64_t max_batches, EvalResult *out, Err *e);
-char *eval_json(const EvalResult *r, const char *model, const char *data, Arena *a, Err *e);   /* product contract, one object */
+/* product contract, one object */
+char *eval_json(const EvalResult *r, const char *model, const char *data, Arena *a, Err *e);
 
-/* ---- checkpoint.c: the whole training state, product.md 6.6 and 6.8 ------------------------------------------------ */
+/* ---- checkpoint.c: the whole training state, product.md 6.6 and 6.8 ------------------------------------ */
 typedef struct TrainState {
-    int64_t step, n_steps, tokens_seen, samples_seen; double epoch, best;   /* best: of keep_best's metric, NaN = none */
+    /* best: of keep_best's metric, NaN = none */
+    int64_t step, n_steps, tokens_seen, samples_seen; double epoch, best;
     const char *data_hash, *run_yaml, *tokenizer_path; uint64_t seed; int bad_steps, stale_evals;
 } TrainState;
-/* Writes dir/checkpoints/step_XXXXXXXX.h5 (temp, fsync, rename, fsync), then `latest`, then retention of our own names. */
-bool checkpoint_save(const char *dir, const CheckpointConfig *c, const Model *m, const Optim *o, const TrainState *s, Arena *a, Err *e);
-/* Newest checkpoint of dir/checkpoints whose envelope holds; a damaged one is skipped with a message. NULL: none. */
+/* Writes dir/checkpoints/step_XXXXXXXX.h5 (temp, fsync, rename, fsync), then `latest`, then retention of our
+ * own names. */
+bool checkpoint_save(const char *dir, const CheckpointConfig *c, const Model *m, const Optim *o,
+                     const TrainState *s, Arena *a, Err *e);
+/* Newest checkpoint of dir/checkpoints whose envelope holds; a damaged one is skipped with a message. NULL:
+ * none. */
 const char *checkpoint_find(const char *dir, Arena *a, Err *e);
 /* Into a model and optimizer of the same shapes; every tensor checked. o may be NULL (weights only). */
 bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena *a, Err *e);
 
-/* ---- run.c ------------------------------------------------------------------------------------------------------- */
-typedef struct TrainOptions { const char *resume; bool overwrite, dry_run; } TrainOptions;    /* resume NULL = run.resume */
+/* ---- run.c --------------------------------------------------------------------------------------------- */
+/* resume NULL = run.resume */
+typedef struct TrainOptions { const char *resume; bool overwrite, dry_run; } TrainOptions;
 typedef struct RunResult {
     const char *status;                         /* done, stopped, interrupted */
     int64_t step; double loss; bool has_eval; EvalResult eval, teacher_eval;
-    int64_t parameters, teacher_parameters, bytes, teacher_bytes; const char *checkpoint, *sample, *teacher_sample;
+    int64_t parameters, teacher_parameters, bytes, teacher_bytes; const char *checkpoint, *sample,
+        *teacher_sample;
     double seconds, tokens_per_s;
 } RunResult;
 bool train_run(Config *c, const TrainOptions *o, RunResult *r, Arena *a, Err *e);
-/* Every arm with every seed, same data order; one JSON row each in arms.jsonl; *table = the comparison as text. */
-bool train_arms(const char *path, int n_override, char *const *override, const TrainOptions *o, char **table, Arena *a, Err *e);
-extern volatile int train_signal;               /* set by main's handlers: SIGINT, SIGTERM -> save and stop; SIGUSR1 -> save */
+/* Every arm with every seed, same data order; one JSON row each in arms.jsonl; *table = the comparison as
+ * text. */
+bool train_arms(const char *path, int n_override, char *const *override, const TrainOptions *o, char **table,
+                Arena *a, Err *e);
+/* set by main's handlers: SIGINT, SIGTERM -> save and stop; SIGUSR1 -> save */
+extern volatile int train_signal;
 char *memory_report(const Config *c, Arena *a, Err *e);       /* the estimate `validate` prints */
 
-/* ---- metrics.c: metrics.jsonl, run.log, the progress line ---------------------------------------------------------- */
+/* ---- metrics.c: metrics.jsonl, run.log, the progress line ---------------------------------------------- */
 typedef struct Metric { const char *key; double value; } Metric;
 typedef struct Metrics Metrics;
-Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step, bool resumed, Arena *a, Err *e);
+Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step, bool resumed, Arena *a,
+                      Err *e);
 void metrics_write(Metrics *m, const char *event, int64_t step, const Metric *v, int n);
 void metrics_close(Metrics *m);
 
-/* ---- probe.c: one batch through a model, everything written down ---------------------------------------------------- */
+/* ---- probe.c: one batch through a model, everything written down --------------------------------------- */
 bool probe(Model *m, const char *in, const char *out, bool grad, const char *taps, Err *e);
-/* ---- compare.c --------------------------------------------------------------------------------------------------- */
+/* ---- compare.c ----------------------------------------------------------------------------------------- */
 char *compare_json(const char *a, const char *b, Arena *ar, Err *e);
 char *inspect_json(const char *path, Arena *ar, Err *e);
 #endif
