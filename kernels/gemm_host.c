@@ -12,6 +12,7 @@
 #include "kernels/gemm_impl.h"
 #include <math.h>
 #include <omp.h>
+#include <string.h>
 
 enum {
     UNIT = 16,
@@ -59,6 +60,10 @@ void gemm_sliced(GemmPiece *piece, bool library, GemmForm form, void *y_, const 
 {
     float *y = y_;
     const float *x = x_, *w = w_;
+    if (M < 1 || N < 1 || K < 1) {
+        if (M > 0 && N > 0 && mode == SET) memset(y, 0, (size_t)M * (size_t)N * sizeof *y);
+        return;
+    }
     const long ldx = form == GEMM_TN ? M : K, ldw = form == GEMM_NT ? K : N;
     const Grid grid = choose_grid(form, M, N, wanted_pieces(M, N, K, library));
     const int pieces = grid.rows * grid.cols;

@@ -1,27 +1,16 @@
 /* kernels/table_gemm.c: which GEMM serves a table, and the doors every call goes through.
  *
- * A door takes care of empty sizes (K = 0 makes zeros), sends products of fewer than 8 rows to kernels that
- * stream the weights once, and cuts the rest into pieces for the back end (gemm_host.c).
+ * A door sends products of fewer than 8 rows to kernels that stream the weights once, and cuts the rest into
+ * pieces for the back end (gemm_host.c).
  */
 #include "kernels/gemm_impl.h"
 #include <string.h>
 
-typedef void GemmCall(void *y, const void *x, const void *w, long M, long N, long K, Mode mode);
 enum { FEW_ROWS = 8 };
-
-/* True when nothing is left to multiply: y has no elements, or K = 0 and y was zeroed (SET) or left alone
- * (ADD). */
-static bool empty(void *y, long M, long N, long K, Mode mode)
-{
-    if (M > 0 && N > 0 && K > 0) return false;
-    if (M > 0 && N > 0 && mode == SET) memset(y, 0, (size_t)M * (size_t)N * sizeof(float));
-    return true;
-}
 
 #define DOOR(fn, form, piece, library, few, reference)                                                     \
     static void fn(void *y, const void *x, const void *w, long M, long N, long K, Mode mode)               \
     {                                                                                                      \
-        if (empty(y, M, N, K, mode)) return;                                                               \
         GemmPiece *const small = few;                                                                      \
         if (M >= FEW_ROWS) gemm_sliced(piece, library, form, y, x, w, M, N, K, mode);                      \
         else if (small) gemm_sliced(small, false, form, y, x, w, M, N, K, mode);                           \

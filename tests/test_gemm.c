@@ -133,7 +133,8 @@ TEST(gemm, empty_sizes)
 TEST(gemm, bits_do_not_depend_on_threads)
 {
     static const Shape shapes[] = {{1024, 64, 64}, {1024, 172, 64}, {512, 768, 768},  {48, 40, 3000},
-                                   {1, 3000, 768}, {5, 3000, 768},  {384, 384, 2048}, {1030, 100, 385}};
+                                   {1, 3000, 768}, {5, 3000, 768},  {384, 384, 2048}, {1030, 100, 385},
+                                   {8, 16, 12000}};
     static const int threads[] = {1, 2, 3, 8};
     Kernels k;
     const char *name;
@@ -159,6 +160,43 @@ TEST(gemm, bits_do_not_depend_on_threads)
                 }
         arena_free(&a);
     }
+}
+
+/* In place of a product: each element of a piece gets the piece's size and whether one thread is left. */
+static void piece_that_signs(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w,
+                             long ldw, long m, long n, long k, Mode mode)
+{
+    (void)form, (void)x, (void)ldx, (void)w, (void)ldw, (void)k, (void)mode;
+    for (long i = 0; i < m; i++)
+        for (long j = 0; j < n; j++)
+            y[i * ldy + j] = (float)(m * 1000 + n) + (omp_get_max_threads() == 1 ? 0.0f : 0.5f);
+}
+
+TEST(gemm, pieces_for_a_library_follow_from_the_shape_and_leave_it_one_thread)
+{
+    static const Shape shapes[] = {
+        {8, 8, 8}, {8, 16, 12000}, {300, 200, 100}, {256, 384, 1152}, {1000, 777, 3000}};
+    static const int threads[] = {1, 2, 3, 8};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int form = 0; form < FORMS; form++) {
+            Arena a = {.name = "test"};
+            Err e = {0};
+            const Shape z = shapes[s];
+            const size_t ny = (size_t)(z.M * z.N);
+            float *first = arena_alloc(&a, ny * sizeof *first, &e);
+            float *y = arena_alloc(&a, ny * sizeof *y, &e);
+            ASSERT(first && y);
+            for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
+                omp_set_num_threads(threads[t]);
+                gemm_sliced(piece_that_signs, true, (GemmForm)form, t ? y : first, y, y, z.M, z.N, z.K, SET);
+                for (size_t i = 0; i < ny; i++) {
+                    const float sign = t ? y[i] : first[i];
+                    ASSERT_EQ(sign, first[i]);
+                    ASSERT(sign >= 1001.0f && sign == floorf(sign));
+                }
+            }
+            arena_free(&a);
+        }
 }
 
 /* Sums of the builtin GEMM run in an order fixed by K: a row comes out the same alone among 8 or among 100.
