@@ -499,10 +499,12 @@ static const Verb verbs[] = {
 enum { N_VERB = (int)(sizeof verbs / sizeof *verbs) };
 
 static int usage(void) {
-    printf("pare: trains transformers and makes them small\nusage: pare [-v|-q] VERB [options] [CONFIG] [key=value ...]\n\n");
+    printf("pare: trains transformers and makes them small\n"
+           "usage: pare [-v|-q] VERB [options] [CONFIG] [key=value ...]\n\n");
     for (int i = 0; i < N_VERB; i++) printf("  %-9s %-24s %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
     printf("\n`pare VERB --help` lists a verb's options; `pare config schema` every key of a config.\n"
-           "exit: 0 ok, 1 failure, 2 usage or config, 3 damaged data, 4 out of memory, 5 no device, 130 interrupted after saving\n");
+           "exit: 0 ok, 1 failure, 2 usage or config, 3 damaged data, 4 out of memory, 5 no device,\n"
+           "      130 interrupted after saving\n");
     return 0;
 }
 

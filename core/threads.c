@@ -14,9 +14,9 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <xmmintrin.h>
 
-/* GNU OpenMP's idle threads spin for 300,000 pauses (about 14 ms) at each barrier before they sleep: with other
- * work on the machine that is nearly all of a small model's step (measured: 76 ms a step on one thread, 450 on
- * two). The count is read when the library is loaded, so it is set before that; the user's own wins. */
+/* GNU OpenMP's idle threads spin for 300,000 pauses (about 14 ms) at each barrier before they sleep: with
+ * other work on the machine that is nearly all of a small model's step (measured: 76 ms a step on one thread,
+ * 450 on two). The count is read when the library is loaded, so it is set before; the user's own wins. */
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
 static void short_spins(void) { setenv("GOMP_SPINCOUNT", "1000", 0); }
 __attribute__((section(".preinit_array"), used))

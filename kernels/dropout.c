@@ -1,12 +1,13 @@
 /* kernels/dropout.c: y (+)= x / (1-p) where kept, 0 elsewhere; its own backward. Reference, float and double.
- * x y (samples, per_sample). Element e of sample s is kept when rng_u32({seed, step, stream, sample0 + s}, e) >= p 2^32:
- * the mask depends on the global sample and element only, so a second pass, another thread count or rank repeats it.
+ * x y (samples, per_sample). Element e of sample s is kept when rng_u32({seed, step, stream, sample0 + s}, e)
+ * >= p 2^32: the mask depends on the global sample and element only, so a second pass, another thread count
+ * or rank repeats it.
  */
 #include "kernels/ref_impl.h"
 #include "core/core.h"
 
-void K(dropout)(void *y_, const void *x_, double p, uint64_t seed, uint32_t step, uint32_t stream, uint32_t sample0,
-                long samples, long per_sample, Mode mode) {
+void K(dropout)(void *y_, const void *x_, double p, uint64_t seed, uint32_t step, uint32_t stream,
+                uint32_t sample0, long samples, long per_sample, Mode mode) {
     REAL *y = y_;                                                   /* (samples, per_sample) */
     const REAL *x = x_;                                             /* (samples, per_sample) */
     const REAL up = (REAL)(1.0 / (1.0 - p));

@@ -1,5 +1,6 @@
-/* kernels/dropout_vec_impl.h: dropout.c in vectors: DW counters of Philox4x32-10 at once, one per 64-bit lane (only the
- * low halves count). The lanes hold quads 0, 2, 1, 3 (or 0, 4, 1, 5, ...), so two unpackings give the elements in order.
+/* kernels/dropout_vec_impl.h: dropout.c in vectors: DW counters of Philox4x32-10 at once, one per 64-bit lane
+ * (only the low halves count). The lanes hold quads 0, 2, 1, 3 (or 0, 4, 1, 5, ...), so two unpackings give
+ * the elements in order.
  */
 
 /* Words w[2][VW as 32-bit lanes]: 2 VW = 4 DW elements from quad q0 on. */
@@ -12,7 +13,7 @@ VFN void philox(VI out[2], uint32_t q0, uint32_t step, uint32_t stream, uint32_t
         c2 = vi_xor3(vi_shr32(p0), c3, vi_set(k1));
         c1 = p1;
         c3 = p0;
-        k0 += 0x9E3779B9u;                                          /* Weyl steps of the paper, as in core/rng.c */
+        k0 += 0x9E3779B9u; /* Weyl steps of the paper, as in core/rng.c */
         k1 += 0xBB67AE85u;
     }
     const VI low = vi_set(0xFFFFFFFFu);
@@ -32,13 +33,14 @@ static void dropout_run(float *y, const float *x, long n, VF up, uint32_t least,
             if (left >= VW)
                 vf_store(y + at, vf_only(vi_above(u[h], least), vf_get(x + at, VW) * up), VW, mode);
             else if (left > 0)
-                vf_store(y + at, vf_only(vi_above(u[h], least), vf_get(x + at, (int)left) * up), (int)left, mode);
+                vf_store(y + at, vf_only(vi_above(u[h], least), vf_get(x + at, (int)left) * up), (int)left,
+                         mode);
         }
     }
 }
 
-void V(dropout)(void *y_, const void *x_, double p, uint64_t seed, uint32_t step, uint32_t stream, uint32_t sample0,
-                long samples, long per_sample, Mode mode) {
+void V(dropout)(void *y_, const void *x_, double p, uint64_t seed, uint32_t step, uint32_t stream,
+                uint32_t sample0, long samples, long per_sample, Mode mode) {
     float *y = y_;                                                  /* (samples, per_sample) */
     const float *x = x_;                                            /* (samples, per_sample) */
     const double least = ceil(p * 4294967296.0);                    /* u >= p 2^32 is u > least - 1 */
@@ -52,7 +54,7 @@ void V(dropout)(void *y_, const void *x_, double p, uint64_t seed, uint32_t step
 #pragma omp parallel for schedule(static) if (samples * per_sample > PAR_MIN / 4)
     for (long r = 0; r < samples * runs; r++) {
         const long s = r / runs, e0 = r % runs * PAR_BLOCK, at = s * per_sample + e0;
-        dropout_run(y + at, x + at, lmin(PAR_BLOCK, per_sample - e0), up, last_dropped, (uint32_t)e0, step, stream,
-                    sample0 + (uint32_t)s, seed, mode);
+        dropout_run(y + at, x + at, lmin(PAR_BLOCK, per_sample - e0), up, last_dropped, (uint32_t)e0, step,
+                    stream, sample0 + (uint32_t)s, seed, mode);
     }
 }

@@ -1,5 +1,6 @@
 /* kernels/embedding.c: y (N,C) (+)= rows ids of w (V,C); dw (V,C) += rows of dy. Reference, float and double.
- * The gradient is shared out by columns, so the rows of one id are added in the order they stand, on any thread count.
+ * The gradient is shared out by columns, so the rows of one id are added in the order they stand, on any
+ * thread count.
  */
 #include "kernels/ref_impl.h"
 

@@ -1,6 +1,6 @@
 /* kernels/feature.c: losses between hidden states, summed over rows that count. Reference, float and double.
  *   mse    sum over rows of mean((a - b)^2)      da (+)= g 2 (a - b) / C,  db (+)= -that
- *   cosine sum over rows of 1 - cos(a, b)        da (+)= -g (b/|b| - cos a/|a|) / |a|,  db the same with a and b swapped
+ *   cosine sum over rows of 1 - cos(a, b)        da (+)= -g (b/|b| - cos a/|a|) / |a|,  db with a, b swapped
  * a b da db (N,C), targets (N) or NULL; rows with target -100 count nothing and get gradient 0.
  * A row shorter than COS_EPS has no direction: its cosine is 0 and its gradients are 0.
  */
@@ -44,7 +44,7 @@ void K(mse_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int3
     }
 }
 
-typedef struct Cosine { double na, nb, cos; bool on; } Cosine;      /* lengths, cosine, whether it is defined */
+typedef struct Cosine { double na, nb, cos; bool on; } Cosine;  /* lengths, cosine, whether it is defined */
 static Cosine cosine(const REAL *a, const REAL *b, long C) {        /* a b (C) */
     double aa = 0.0, bb = 0.0, ab = 0.0;
     for (long j = 0; j < C; j++) {
@@ -70,8 +70,8 @@ void K(cosine_fwd)(double *sum, const void *a_, const void *b_, const int32_t *t
     }
 }
 
-void K(cosine_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N, long C,
-                   double g, Mode ma, Mode mb) {
+void K(cosine_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N,
+                   long C, double g, Mode ma, Mode mb) {
     REAL *da = da_, *db = db_;                                      /* (N,C), (N,C) or NULL */
     const REAL *a = a_, *b = b_;                                    /* (N,C) */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)

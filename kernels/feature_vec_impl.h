@@ -1,4 +1,5 @@
-/* kernels/feature_vec_impl.h: the mean squared error of feature.c in vectors; differences in float, squares in double. */
+/* kernels/feature_vec_impl.h: the mean squared error of feature.c in vectors; differences in float, squares
+ * in double. */
 
 static double row_mse(const float *a, const float *b, long C) {     /* a b (C) */
     VD s = vd_zero();
@@ -20,8 +21,8 @@ void V(mse_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targ
     }
 }
 
-void V(mse_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N, long C, double g,
-                Mode ma, Mode mb) {
+void V(mse_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N, long C,
+                double g, Mode ma, Mode mb) {
     float *da = da_, *db = db_;                                     /* (N,C), (N,C) or NULL */
     const float *a = a_, *b = b_, s = (float)(2.0 * g / (double)C); /* (N,C); targets (N) or NULL */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)

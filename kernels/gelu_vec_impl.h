@@ -1,4 +1,4 @@
-/* kernels/gelu_vec_impl.h: gelu.c in vectors; formulas in scalar.h, exp and Phi in vec_math_impl.h.  All (n). */
+/* kernels/gelu_vec_impl.h: gelu.c in vectors; formulas in scalar.h, Phi in vec_math_impl.h. All (n). */
 
 VFN VF tanh_arg(VF x) { return x * vf_fma(x * x, vf_set(0.07135481282553492f), vf_set(1.5957691216057308f)); }
 
@@ -27,9 +27,15 @@ void V(gelu_fwd)(void *y_, const void *x_, long n, bool tanh_form) {
     const float *x = x_;                                            /* (n) */
     EACH_BLOCK(lo, len, {
         if (tanh_form)
-            EACH_VECTOR(len, i, k, { const VF v = vf_get(x + lo + i, k); vf_put(y + lo + i, v * tanh_factor(v), k); });
+            EACH_VECTOR(len, i, k, {
+                const VF v = vf_get(x + lo + i, k);
+                vf_put(y + lo + i, v * tanh_factor(v), k);
+            });
         else
-            EACH_VECTOR(len, i, k, { const VF v = vf_get(x + lo + i, k); vf_put(y + lo + i, v * erf_factor(v), k); });
+            EACH_VECTOR(len, i, k, {
+                const VF v = vf_get(x + lo + i, k);
+                vf_put(y + lo + i, v * erf_factor(v), k);
+            });
     })
 }
 
@@ -40,8 +46,10 @@ void V(gelu_bwd)(void *dx_, const void *dy_, const void *x_, long n, bool tanh_f
         float *to = dx + lo;
         const float *d = dy + lo, *v = x + lo;
         if (tanh_form)
-            EACH_VECTOR(len, i, k, { vf_store(to + i, vf_get(d + i, k) * tanh_grad(vf_get(v + i, k)), k, mode); });
+            EACH_VECTOR(len, i, k,
+                        { vf_store(to + i, vf_get(d + i, k) * tanh_grad(vf_get(v + i, k)), k, mode); });
         else
-            EACH_VECTOR(len, i, k, { vf_store(to + i, vf_get(d + i, k) * erf_grad(vf_get(v + i, k)), k, mode); });
+            EACH_VECTOR(len, i, k,
+                        { vf_store(to + i, vf_get(d + i, k) * erf_grad(vf_get(v + i, k)), k, mode); });
     })
 }

@@ -1,6 +1,7 @@
-/* kernels/layernorm.c: y = (x - mean) rstd w + b over each row. Reference, float and double.  Ba et al. 1607.06450
+/* kernels/layernorm.c: y = (x - mean) rstd w + b over each row. Reference, float and double.  1607.06450
  * x y dx dy (N,C); w b dw db (C); mean rstd (N).  With xh = (x - mean) rstd and d = dy w:
- *   dx (+)= rstd (d - mean(d) - xh mean(d xh)),  dw (+)= sum over rows of dy xh,  db (+)= sum over rows of dy
+ *   dx (+)= rstd (d - mean(d) - xh mean(d xh))
+ *   dw (+)= sum over rows of dy xh,  db (+)= sum over rows of dy
  */
 #include "kernels/ref_impl.h"
 
@@ -25,7 +26,8 @@ void K(layernorm_fwd)(void *y_, void *mean_, void *rstd_, const void *x_, const 
     }
 }
 
-static void row_bwd(REAL *dx, const REAL *dy, const REAL *x, const REAL *w, double m, double r, long C, Mode mode) {
+static void row_bwd(REAL *dx, const REAL *dy, const REAL *x, const REAL *w, double m, double r, long C,
+                    Mode mode) {
     double sd = 0.0, sdx = 0.0;                                     /* dx dy x (C), w (C) or NULL */
     for (long j = 0; j < C; j++) {
         const double d = (double)dy[j] * (w ? (double)w[j] : 1.0);

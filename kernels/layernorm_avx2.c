@@ -1,3 +1,3 @@
-/* kernels/layernorm_avx2.c: the float kernels of layernorm.c for AVX2; the work is in layernorm_vec_impl.h. */
+/* kernels/layernorm_avx2.c: layernorm.c for AVX2, float; the work is in layernorm_vec_impl.h. */
 #include "kernels/vec_avx2_impl.h"
 #include "kernels/layernorm_vec_impl.h"

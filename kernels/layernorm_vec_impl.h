@@ -1,10 +1,10 @@
-/* kernels/layernorm_vec_impl.h: layernorm.c in vectors. Row sums in double; the float mean is split in two so that rows far
- * from zero keep their digits. Column sums: float over COL_RUN rows, then double.
+/* kernels/layernorm_vec_impl.h: layernorm.c in vectors. Row sums in double; the float mean is split in two so
+ * that rows far from zero keep their digits. Column sums: float over COL_RUN rows, then double.
  */
-enum { COL_RUN = 32, COL_VECS = 4, COLS = COL_VECS * VW };           /* one tile's sums: 4 vectors each for dw and db */
+enum { COL_RUN = 32, COL_VECS = 4, COLS = COL_VECS * VW }; /* one tile's sums: 4 vectors each for dw and db */
 
-static void layernorm_row(float *y, const float *x, const float *w, const float *b, long C, double eps, float *mean,
-                          float *rstd) {
+static void layernorm_row(float *y, const float *x, const float *w, const float *b, long C, double eps,
+                          float *mean, float *rstd) {
     const double m = row_sum(x, C) / (double)C;                     /* y x w b (C) */
     const double r = 1.0 / sqrt(row_squares(x, C, m) / (double)C + eps);
     const VF hi = vf_set((float)m), low = vf_set((float)(m - (double)(float)m));
@@ -19,16 +19,16 @@ static void layernorm_row(float *y, const float *x, const float *w, const float 
     *rstd = (float)r;
 }
 
-void V(layernorm_fwd)(void *y_, void *mean_, void *rstd_, const void *x_, const void *w, const void *b, long N, long C,
-                      double eps) {
+void V(layernorm_fwd)(void *y_, void *mean_, void *rstd_, const void *x_, const void *w, const void *b,
+                      long N, long C, double eps) {
     float *y = y_, *mean = mean_, *rstd = rstd_;                    /* (N,C), (N), (N) */
     const float *x = x_;                                            /* (N,C); w, b (C) or NULL */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
     for (long i = 0; i < N; i++) layernorm_row(y + i * C, x + i * C, w, b, C, eps, mean + i, rstd + i);
 }
 
-static void layernorm_row_bwd(float *dx, const float *dy, const float *x, const float *w, float m, float r, long C,
-                              Mode mode) {
+static void layernorm_row_bwd(float *dx, const float *dy, const float *x, const float *w, float m, float r,
+                              long C, Mode mode) {
     const VF mv = vf_set(m), rv = vf_set(r);                        /* dx dy x (C), w (C) or NULL */
     VD sd = vd_zero(), sdx = vd_zero();
     EACH_VECTOR(C, j, k, {                                          /* lanes behind the row: d is 0 */
@@ -75,7 +75,7 @@ static void layernorm_columns(float *dw, float *db, const float *dy, const float
 void V(layernorm_bwd)(void *dx_, void *dw, void *db, const void *dy_, const void *x_, const void *mean_,
                       const void *rstd_, const void *w, long N, long C, Mode mx, Mode mw, Mode mb) {
     float *dx = dx_;                                                /* (N,C) or NULL; dw db (C) or NULL */
-    const float *dy = dy_, *x = x_, *mean = mean_, *rstd = rstd_;   /* (N,C), (N,C), (N), (N); w (C) or NULL */
+    const float *dy = dy_, *x = x_, *mean = mean_, *rstd = rstd_; /* (N,C), (N,C), (N), (N); w (C) or NULL */
     if (dw || db) {                                                 /* before dx, which may overwrite dy */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
         for (long c0 = 0; c0 < C; c0 += COLS)

@@ -1,4 +1,4 @@
-/* kernels/pointwise.c: fill, copy, axpby, mul, scale, add_row, add_colsum, sumsq. Reference, float and double.
+/* kernels/pointwise.c: fill, copy, axpby, mul, scale, add_row, add_colsum, sumsq. Reference, both types.
  * x y z a b (n); rows (N,C); b db (C). Sums over rows and squares are added in double.
  */
 #include "kernels/ref_impl.h"

@@ -1,5 +1,5 @@
-/* kernels/pointwise_vec_impl.h: the sweeps of pointwise.c in vectors. Sums of squares in double; column sums: float over
- * COL_RUN rows, then double.
+/* kernels/pointwise_vec_impl.h: the sweeps of pointwise.c in vectors. Sums of squares in double; column sums:
+ * float over COL_RUN rows, then double.
  */
 enum { COL_RUN = 32, COL_VECS = 4, COLS = COL_VECS * VW };
 
@@ -8,7 +8,8 @@ void V(axpby)(void *y_, double a, const void *x_, double b, const void *z_, long
     const float *x = x_, *z = z_, fa = (float)a, fb = (float)b;     /* (n) */
     EACH_BLOCK(lo, len, {
         EACH_VECTOR(len, i, k, {
-            vf_put(y + lo + i, vf_fma(vf_get(x + lo + i, k), vf_set(fa), vf_get(z + lo + i, k) * vf_set(fb)), k);
+            vf_put(y + lo + i, vf_fma(vf_get(x + lo + i, k), vf_set(fa), vf_get(z + lo + i, k) * vf_set(fb)),
+                   k);
         });
     })
 }
@@ -17,7 +18,8 @@ void V(mul)(void *y_, const void *a_, const void *b_, long n, Mode mode) {
     float *y = y_;                                                  /* (n) */
     const float *a = a_, *b = b_;                                   /* (n) */
     EACH_BLOCK(lo, len, {
-        EACH_VECTOR(len, i, k, { vf_store(y + lo + i, vf_get(a + lo + i, k) * vf_get(b + lo + i, k), k, mode); });
+        EACH_VECTOR(len, i, k,
+                    { vf_store(y + lo + i, vf_get(a + lo + i, k) * vf_get(b + lo + i, k), k, mode); });
     })
 }
 

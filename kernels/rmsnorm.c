@@ -1,4 +1,4 @@
-/* kernels/rmsnorm.c: y = x rstd w, rstd = 1/sqrt(mean(x^2) + eps). Reference, float and double.  Zhang & Sennrich 1910.07467
+/* kernels/rmsnorm.c: y = x rstd w, rstd = 1/sqrt(mean(x^2) + eps). Reference, float and double.  1910.07467
  * x y dx dy (N,C); w dw (C); rstd (N).  With xh = x rstd and d = dy w:
  *   dx (+)= rstd (d - xh mean(d xh)),  dw (+)= sum over rows of dy xh
  */

@@ -1,3 +1,3 @@
-/* kernels/rope_avx2.c: the float kernels of rope.c for AVX2; the work is in rope_vec_impl.h. */
+/* kernels/rope_avx2.c: rope.c for AVX2, float; the work is in rope_vec_impl.h. */
 #include "kernels/vec_avx2_impl.h"
 #include "kernels/rope_vec_impl.h"

@@ -1,7 +1,8 @@
-/* kernels/rope_vec_impl.h: rope.c in vectors. cos and sin of a row in double, DW angles at once, then float for all heads.
- * Interleaved pairs are turned in place: with c doubled and s = -s0 s0 -s1 s1 ..., y = x c + swapped(x) s.
+/* kernels/rope_vec_impl.h: rope.c in vectors. cos and sin of a row in double, DW angles at once, then float
+ * for all heads. Interleaved pairs are turned in place, c doubled and s = -s0 s0 -s1 s1 ...:
+ *   y = x c + swapped(x) s
  */
-enum { PAIRS = 256 };                                               /* pairs whose cos and sin stand on the stack at once */
+enum { PAIRS = 256 }; /* pairs whose cos and sin stand on the stack at once */
 
 /* c, sn (n) of pairs j0.. of one row; both have room for n rounded up to DW. */
 static void angles(float *c, float *sn, const RopeShape *s, long row, long j0, long n, double sign) {
@@ -16,22 +17,23 @@ static void angles(float *c, float *sn, const RopeShape *s, long row, long j0, l
     }
 }
 
-static void turn_halves(float *y, const float *x, const RopeShape *s, const float *c, const float *sn, long j0, long n,
-                        Mode mode) {
+static void turn_halves(float *y, const float *x, const RopeShape *s, const float *c, const float *sn,
+                        long j0, long n, Mode mode) {
     const long half = s->D_rot / 2;                                 /* y x (H,D); c sn (n) */
     for (long h = 0; h < s->H; h++) {
         float *ya = y + h * s->D + j0, *yb = ya + half;
         const float *xa = x + h * s->D + j0, *xb = xa + half;
         EACH_VECTOR(n, j, k, {
-            const VF a = vf_get(xa + j, k), b = vf_get(xb + j, k), cv = vf_get(c + j, k), sv = vf_get(sn + j, k);
+            const VF a = vf_get(xa + j, k), b = vf_get(xb + j, k), cv = vf_get(c + j, k),
+                     sv = vf_get(sn + j, k);
             vf_store(ya + j, vf_fnma(b, sv, a * cv), k, mode);
             vf_store(yb + j, vf_fma(a, sv, b * cv), k, mode);
         });
     }
 }
 
-static void turn_pairs(float *y, const float *x, const RopeShape *s, const float *c, const float *sn, long j0, long n,
-                       Mode mode) {
+static void turn_pairs(float *y, const float *x, const RopeShape *s, const float *c, const float *sn, long j0,
+                       long n, Mode mode) {
     float cc[2 * PAIRS], ss[2 * PAIRS];                             /* y x (H,D); c sn (n) */
     for (long j = 0; j < n; j++) {
         cc[2 * j] = cc[2 * j + 1] = c[j];
@@ -48,7 +50,8 @@ static void turn_pairs(float *y, const float *x, const RopeShape *s, const float
     }
 }
 
-static void rope(float *y, const float *x, const RopeShape *s, long y_stride, long x_stride, double sign, Mode mode) {
+static void rope(float *y, const float *x, const RopeShape *s, long y_stride, long x_stride, double sign,
+                 Mode mode) {
     const long half = s->D_rot / 2;                                 /* y x (rows,H,D) */
 #pragma omp parallel for schedule(static) if (s->rows * s->H * s->D > PAR_MIN)
     for (long i = 0; i < s->rows; i++) {
@@ -69,10 +72,10 @@ static void rope(float *y, const float *x, const RopeShape *s, long y_stride, lo
     }
 }
 
-void V(rope_fwd)(void *y, const void *x, const RopeShape *s) {      /* y, x (rows,H,D) at y_stride, x_stride */
+void V(rope_fwd)(void *y, const void *x, const RopeShape *s) { /* y, x (rows,H,D) at y_stride, x_stride */
     rope(y, x, s, s->y_stride, s->x_stride, 1.0, SET);
 }
 
-void V(rope_bwd)(void *dx, const void *dy, const RopeShape *s, Mode mode) {   /* dx at x_stride, dy at y_stride */
+void V(rope_bwd)(void *dx, const void *dy, const RopeShape *s, Mode mode) { /* dx: x_stride, dy: y_stride */
     rope(dx, dy, s, s->x_stride, s->y_stride, -1.0, mode);
 }

@@ -1,10 +1,12 @@
-/* kernels/scalar.h: pointwise formulas and their derivatives, once, for every back end that computes element by element.
+/* kernels/scalar.h: pointwise formulas and their derivatives, once, for every back end that computes element
+ * by element.
  *
  *   float y = gelu_tanh_f32(x);   double d = gelu_tanh_grad_f64(x);      // C
  *   template code in a .cu file calls the same functions: HD makes them __host__ __device__
  *
- * The file includes itself twice, for float (_f32, expf) and double (_f64, exp); SCALAR_T, S() and M() exist only inside.
- * GELU: Hendrycks & Gimpel 1606.08415. SwiGLU: Shazeer 2002.05202. AdamW: Loshchilov & Hutter 1711.05101.
+ * The file includes itself twice, for float (_f32, expf) and double (_f64, exp); SCALAR_T, S() and M() exist
+ * only inside. GELU: Hendrycks & Gimpel 1606.08415. SwiGLU: Shazeer 2002.05202. AdamW: Loshchilov & Hutter
+ * 1711.05101.
  */
 #ifndef SCALAR_T
 #ifndef SCALAR_H
@@ -81,10 +83,12 @@ HD SCALAR_T S(softcap_grad)(SCALAR_T y, SCALAR_T cap) {
     return (SCALAR_T)1 - t * t;
 }
 
-/* One AdamW element. decay = lr wd, step = lr / c1, rsqrt_c2 = 1 / sqrt(c2), n1 = 1 - b1, n2 = 1 - b2. The decay is
- * subtracted, not folded into a factor 1 - lr wd: in float that factor is off by up to 0.1 % of lr wd at lr wd = 3e-5. */
-HD void S(adamw_element)(SCALAR_T *w, SCALAR_T *m, SCALAR_T *v, SCALAR_T g, SCALAR_T b1, SCALAR_T n1, SCALAR_T b2,
-                         SCALAR_T n2, SCALAR_T eps, SCALAR_T decay, SCALAR_T step, SCALAR_T rsqrt_c2) {
+/* One AdamW element. decay = lr wd, step = lr / c1, rsqrt_c2 = 1 / sqrt(c2), n1 = 1 - b1, n2 = 1 - b2. The
+ * decay is subtracted, not folded into a factor 1 - lr wd: in float that factor is off by up to 0.1 % of lr
+ * wd at lr wd = 3e-5. */
+HD void S(adamw_element)(SCALAR_T *w, SCALAR_T *m, SCALAR_T *v, SCALAR_T g, SCALAR_T b1, SCALAR_T n1,
+                         SCALAR_T b2, SCALAR_T n2, SCALAR_T eps, SCALAR_T decay, SCALAR_T step,
+                         SCALAR_T rsqrt_c2) {
     const SCALAR_T m1 = b1 * *m + n1 * g, v1 = b2 * *v + n2 * g * g;
     *m = m1;
     *v = v1;

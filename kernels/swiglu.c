@@ -15,7 +15,7 @@ void K(swiglu_bwd)(void *dg_, void *du_, const void *dy_, const void *g_, const 
     const REAL *dy = dy_, *g = g_, *u = u_;                         /* (n) */
 #pragma omp parallel for schedule(static) if (n > PAR_MIN)
     for (long i = 0; i < n; i++) {
-        const REAL d = dy[i], gi = g[i], ui = u[i];                 /* read first: dg or du may be dy itself */
+        const REAL d = dy[i], gi = g[i], ui = u[i]; /* read first: dg or du may be dy itself */
         if (dg) put(&dg[i], d * ui * K(silu_grad)(gi), mode);
         if (du) put(&du[i], d * K(silu)(gi), mode);
     }

@@ -1,3 +1,3 @@
-/* kernels/swiglu_avx512.c: the float kernels of swiglu.c for AVX-512; the work is in swiglu_vec_impl.h. */
+/* kernels/swiglu_avx512.c: swiglu.c for AVX-512, float; the work is in swiglu_vec_impl.h. */
 #include "kernels/vec_avx512_impl.h"
 #include "kernels/swiglu_vec_impl.h"

@@ -1,7 +1,8 @@
-/* kernels/table_cpu.c: the tables of CPU kernels: the reference first, then what is faster on this machine overwrites it.
+/* kernels/table_cpu.c: the tables of CPU kernels: the reference first, then what is faster on this machine
+ * overwrites it.
  *
- * PARE_ISA (core/cpu.c) lowers the instruction set, PARE_BLAS=auto|dnnl|openblas|builtin chooses the float GEMM. Tables are
- * made on first use, by the one host thread, and live as long as the program.
+ * PARE_ISA (core/cpu.c) lowers the instruction set, PARE_BLAS=auto|dnnl|openblas|builtin chooses the float
+ * GEMM. Tables are made on first use, by the one host thread, and live as long as the program.
  */
 #include "core/core.h"
 #include "kernels/attention_impl.h"

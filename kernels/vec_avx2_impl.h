@@ -1,4 +1,5 @@
-/* kernels/vec_avx2_impl.h: the vector words of the *_vec_impl.h kernels, 8 floats wide; meanings in vec_avx512_impl.h. */
+/* kernels/vec_avx2_impl.h: the vector words of the *_vec_impl.h kernels, 8 floats wide; meanings in
+ * vec_avx512_impl.h. */
 #ifndef VEC_IMPL_H
 #define VEC_IMPL_H
 #include <immintrin.h>
@@ -45,8 +46,8 @@ VFN float vf_hmax(VF a) {
     m = _mm_max_ps(m, _mm_movehl_ps(m, m));
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
-VFN VF vf_recip12(VF a) { return vf_set(1.0f) / a; }                        /* 5 cycles for 8 lanes: cheap enough */
-VFN VF vf_scale2(VF v, VF n) {                                              /* in two halves, so no exponent overflows */
+VFN VF vf_recip12(VF a) { return vf_set(1.0f) / a; } /* 5 cycles for 8 lanes: cheap enough */
+VFN VF vf_scale2(VF v, VF n) { /* in two halves, so no exponent overflows */
     const __m256i e = _mm256_cvtps_epi32(n), h = _mm256_srai_epi32(e, 1), bias = _mm256_set1_epi32(127);
     const __m256i a = _mm256_slli_epi32(_mm256_add_epi32(h, bias), 23);
     const __m256i b = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(e, h), bias), 23);
@@ -64,7 +65,9 @@ VFN VD vd_fma(VD s, VF a, VF b) {
     return (VD){_mm256_fmadd_pd(vd_low(a), vd_low(b), s.lo), _mm256_fmadd_pd(vd_high(a), vd_high(b), s.hi)};
 }
 VFN VD vd_plus(VD s, VD a) { return (VD){s.lo + a.lo, s.hi + a.hi}; }
-VFN VD vd_square(VD s, VD a) { return (VD){_mm256_fmadd_pd(a.lo, a.lo, s.lo), _mm256_fmadd_pd(a.hi, a.hi, s.hi)}; }
+VFN VD vd_square(VD s, VD a) {
+    return (VD){_mm256_fmadd_pd(a.lo, a.lo, s.lo), _mm256_fmadd_pd(a.hi, a.hi, s.hi)};
+}
 VFN double vd_sum(VD s) {
     const __m256d t = s.lo + s.hi;
     const __m128d u = _mm_add_pd(_mm256_castpd256_pd128(t), _mm256_extractf128_pd(t, 1));
@@ -94,7 +97,7 @@ VFN VI vi_mul32(VI a, VI b) { return _mm256_mul_epu32(a, b); }
 VFN VI vi_even_first(void) { return _mm256_setr_epi64x(0, 2, 1, 3); }
 VFN VI vi_pairs_low(VI a, VI b) { return _mm256_unpacklo_epi64(a, b); }
 VFN VI vi_pairs_high(VI a, VI b) { return _mm256_unpackhi_epi64(a, b); }
-VFN VM vi_above(VI u, uint32_t least) {                                     /* unsigned order by flipping the top bit */
+VFN VM vi_above(VI u, uint32_t least) { /* unsigned order by flipping the top bit */
     const __m256i top = _mm256_set1_epi32(INT32_MIN), l = _mm256_set1_epi32((int)(least ^ 0x80000000u));
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_xor_si256(u, top), l));
 }

@@ -1,9 +1,9 @@
-/* kernels/vec_avx512_impl.h: the vector words of the *_vec_impl.h kernels, 16 floats wide. The same words as in
- * vec_avx2_impl.h; + - * / work on VF (VW floats) and VX (DW doubles) by themselves (GNU C vectors).
+/* kernels/vec_avx512_impl.h: the vector words of the *_vec_impl.h kernels, 16 floats wide. The same words as
+ * in vec_avx2_impl.h; + - * / work on VF (VW floats) and VX (DW doubles) by themselves (GNU C vectors).
  *
  *   VF x = vf_get(p, k);         // k floats, zeros behind; k == VW is a plain load
  *   vf_put(q, vf_exp(x), k);
- *   VD s = vd_zero(); s = vd_add(s, x); double t = vd_sum(s);        // floats summed in double, in a fixed order
+ *   VD s = vd_zero(); s = vd_add(s, x); double t = vd_sum(s);        // floats summed in double, fixed order
  */
 #ifndef VEC_IMPL_H
 #define VEC_IMPL_H
@@ -38,7 +38,7 @@ VFN VF vf_min(VF a, VF b) { return _mm512_min_ps(a, b); }                   /* b
 VFN VM vf_lt(VF a, VF b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 VFN VF vf_pick(VM m, VF yes, VF no) { return _mm512_mask_blend_ps(m, no, yes); }
 VFN VF vf_only(VM m, VF a) { return _mm512_maskz_mov_ps(m, a); }            /* a where m, else 0 */
-VFN VF vf_first(VF a, VF rest, int k) {                                     /* lanes below k of a, then rest */
+VFN VF vf_first(VF a, VF rest, int k) { /* lanes below k of a, then rest */
     if (k == VW) return a;
     return _mm512_mask_blend_ps((__mmask16)((1u << k) - 1u), rest, a);
 }
@@ -56,7 +56,7 @@ VFN __m512d vd_low(VF a) { return _mm512_cvtps_pd(_mm512_castps512_ps256(a)); }
 VFN __m512d vd_high(VF a) {
     return _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)));
 }
-VFN VD vd_get(const float *p) {   /* VW floats; converted while loading, which spares the shuffles of vd_low */
+VFN VD vd_get(const float *p) { /* VW floats; converted while loading, which spares the shuffles of vd_low */
     return (VD){_mm512_cvtps_pd(_mm256_loadu_ps(p)), _mm512_cvtps_pd(_mm256_loadu_ps(p + DW))};
 }
 VFN VD vd_zero(void) { return (VD){_mm512_setzero_pd(), _mm512_setzero_pd()}; }
@@ -65,7 +65,9 @@ VFN VD vd_fma(VD s, VF a, VF b) {                                           /* s
     return (VD){_mm512_fmadd_pd(vd_low(a), vd_low(b), s.lo), _mm512_fmadd_pd(vd_high(a), vd_high(b), s.hi)};
 }
 VFN VD vd_plus(VD s, VD a) { return (VD){s.lo + a.lo, s.hi + a.hi}; }
-VFN VD vd_square(VD s, VD a) { return (VD){_mm512_fmadd_pd(a.lo, a.lo, s.lo), _mm512_fmadd_pd(a.hi, a.hi, s.hi)}; }
+VFN VD vd_square(VD s, VD a) {
+    return (VD){_mm512_fmadd_pd(a.lo, a.lo, s.lo), _mm512_fmadd_pd(a.hi, a.hi, s.hi)};
+}
 VFN double vd_sum(VD s) { return _mm512_reduce_add_pd(s.lo + s.hi); }
 
 VFN VX vx_set(double a) { return _mm512_set1_pd(a); }
@@ -93,7 +95,7 @@ VFN VI vi_mul32(VI a, VI b) { return _mm512_mul_epu32(a, b); }              /* l
 VFN VI vi_even_first(void) { return _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7); }
 VFN VI vi_pairs_low(VI a, VI b) { return _mm512_unpacklo_epi64(a, b); }     /* a0 b0 a2 b2 ... */
 VFN VI vi_pairs_high(VI a, VI b) { return _mm512_unpackhi_epi64(a, b); }    /* a1 b1 a3 b3 ... */
-VFN VM vi_above(VI u, uint32_t least) {                                     /* VW words of 32 bits, u > least */
+VFN VM vi_above(VI u, uint32_t least) { /* VW words of 32 bits, u > least */
     return _mm512_cmpgt_epu32_mask(u, _mm512_set1_epi32((int)least));
 }
 #include "kernels/vec_math_impl.h"

@@ -1,9 +1,9 @@
 /* kernels/vec_math_impl.h: exp, tanh, sigmoid, the normal distribution and sin/cos of a whole vector.
  *
- * Polynomials: weighted minimax fits of our own (Lawson's iteration on 4,000 Chebyshev nodes, 40-digit references).
- * Worst error over every seventh float, against double: exp 1.02 ulp, tanh 1.41, sigmoid 2.8, Phi 5.5 above -3;
- * sin and cos 2e-14 absolute. tests/test_kernels.c holds the kernels made of them to the double reference.
- * Included by vec_avx512_impl.h and vec_avx2_impl.h after their words.
+ * Polynomials: weighted minimax fits of our own (Lawson's iteration on 4,000 Chebyshev nodes, 40-digit
+ * references). Worst error over every seventh float, against double: exp 1.02 ulp, tanh 1.41, sigmoid 2.8,
+ * Phi 5.5 above -3; sin and cos 2e-14 absolute. tests/test_kernels.c holds the kernels made of them to the
+ * double reference. Included by vec_avx512_impl.h and vec_avx2_impl.h after their words.
  */
 #ifndef VEC_MATH_IMPL_H
 #define VEC_MATH_IMPL_H
@@ -11,24 +11,37 @@
 /* p = v or p += v, k lanes */
 VFN void vf_store(float *p, VF v, int k, Mode mode) { vf_put(p, mode == ADD ? vf_get(p, k) + v : v, k); }
 
-/* Statements for every vector of n elements: `at` is the element, `k` the lanes: VW, known when compiling, then the rest. */
-#define EACH_VECTOR(n, at, k, ...)                                                                                     \
-    do {                                                                                                               \
-        long at = 0;                                                                                                   \
-        for (; at + VW <= (n); at += VW) { enum { k = VW }; __VA_ARGS__ }                                              \
-        if (at < (n)) { const int k = (int)((n) - at); __VA_ARGS__ }                                                   \
+/* Statements for every vector of n elements: `at` is the element, `k` the lanes: VW, known when compiling,
+ * then the rest. */
+#define EACH_VECTOR(n, at, k, ...)         \
+    do {                                   \
+        long at = 0;                       \
+        for (; at + VW <= (n); at += VW) { \
+            enum { k = VW };               \
+            __VA_ARGS__                    \
+        }                                  \
+        if (at < (n)) {                    \
+            const int k = (int)((n) - at); \
+            __VA_ARGS__                    \
+        }                                  \
     } while (0)
-/* Statements for blocks of fixed size of n elements (the caller's variable), on all threads when n is worth it. */
-#define EACH_BLOCK(lo, len, ...)                                                                                       \
-    _Pragma("omp parallel for schedule(static) if (n > PAR_MIN)")                                                      \
-    for (long lo = 0; lo < n; lo += PAR_BLOCK) { const long len = lmin(PAR_BLOCK, n - lo); __VA_ARGS__ }
+/* Statements for blocks of fixed size of n elements (the caller's variable), on all threads when n is worth
+ * it. */
+#define EACH_BLOCK(lo, len, ...)                                      \
+    _Pragma("omp parallel for schedule(static) if (n > PAR_MIN)")     \
+    for (long lo = 0; lo < n; lo += PAR_BLOCK) {                      \
+        const long len = lmin(PAR_BLOCK, n - lo);                     \
+        __VA_ARGS__                                                   \
+    }
 
-/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) = 1 + r + r^2 Q(r), Q to 3.1e-9 of exp(r).
- * Arguments are held in [-104, 89], beyond which the result is 0 or inf; the order of max and min lets NaN through. */
+/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) = 1 + r + r^2 Q(r), Q to 3.1e-9 of
+ * exp(r). Arguments are held in [-104, 89], beyond which the result is 0 or inf; the order of max and min
+ * lets NaN through. */
 VFN VF vf_exp(VF x) {
     x = vf_min(vf_set(89.0f), vf_max(vf_set(-104.0f), x));
-    const VF magic = vf_set(12582912.0f), n = vf_fma(x, vf_set(1.44269504f), magic) - magic;    /* 1.5 * 2^23 rounds */
-    VF r = vf_fnma(n, vf_set(0.693359375f), x);                             /* ln 2, first 9 bits: the product is exact */
+    const VF magic = vf_set(12582912.0f);                                   /* adding 1.5 * 2^23 rounds */
+    const VF n = vf_fma(x, vf_set(1.44269504f), magic) - magic;
+    VF r = vf_fnma(n, vf_set(0.693359375f), x); /* ln 2, first 9 bits: the product is exact */
     r = vf_fnma(n, vf_set(-2.12194440e-4f), r);                             /* the rest */
     VF q = vf_set(1.3814539415761828e-3f);
     q = vf_fma(q, r, vf_set(8.36874544620514e-3f));
@@ -39,7 +52,8 @@ VFN VF vf_exp(VF x) {
     return vf_scale2(q + vf_set(1.0f), n);
 }
 
-/* Sum of x and of (x - m)^2 over a row of n floats, in double; two chains each, since one waits for its own additions. */
+/* Sum of x and of (x - m)^2 over a row of n floats, in double; two chains each, since one waits for its own
+ * additions. */
 VFN double row_sum(const float *x, long n) {
     VD s = vd_zero(), s2 = s;
     long j = 0;
@@ -83,14 +97,14 @@ VFN VF vf_tanh(VF x) {
     p = vf_fma(p, u, vf_set(-5.373971536755562e-2f));
     p = vf_fma(p, u, vf_set(1.3331441581249237e-1f));
     p = vf_fma(p, u, vf_set(-3.333328068256378e-1f));
-    const VF big = vf_fnma(e * vf_set(2.0f), vf_recip12(vf_set(1.0f) + e), vf_set(1.0f));   /* 1 - 2 e / (1 + e) */
+    const VF big = vf_fnma(e * vf_set(2.0f), vf_recip12(vf_set(1.0f) + e), vf_set(1.0f));
     const VF odd = vf_fma(p * u, x, x), neg = vf_set(0.0f) - big;
     return vf_pick(vf_lt(a, vf_set(0.625f)), odd, vf_pick(vf_lt(x, vf_set(0.0f)), neg, big));
 }
 
 /* Phi(x) (normal distribution) and, in *density, phi(x) sqrt(2 pi) = exp(-x^2/2).
- * With a = |x|: Phi(-a) = exp(-a^2/2) G(u), u = (a - 3)/(a + 3), G to 6.6e-9 of itself up to a = 13.5, where Phi(-a) < 1e-41;
- * held there. Both tails keep their relative accuracy. */
+ * With a = |x|: Phi(-a) = exp(-a^2/2) G(u), u = (a - 3)/(a + 3), G to 6.6e-9 of itself up to a = 13.5, where
+ * Phi(-a) < 1e-41; held there. Both tails keep their relative accuracy. */
 VFN VF vf_normal(VF x, VF *density) {
     const VF a = vf_min(vf_set(13.5f), vf_abs(x)), e = vf_exp(x * x * vf_set(-0.5f));
     const VF u = (a - vf_set(3.0f)) / (a + vf_set(3.0f));
@@ -109,10 +123,12 @@ VFN VF vf_normal(VF x, VF *density) {
     return vf_pick(vf_lt(x, vf_set(0.0f)), g, vf_set(1.0f) - g);
 }
 
-/* sin and cos of DW angles, |a| < 2^31: a = k pi/2 + r, |r| <= pi/4, Taylor series to r^13 and r^14 (terms left out below
- * 1e-13), the quarter turn by k mod 4. Adding 1.5 * 2^52 rounds to a whole number and leaves k in the low bits. */
+/* sin and cos of DW angles, |a| < 2^31: a = k pi/2 + r, |r| <= pi/4, Taylor series to r^13 and r^14 (terms
+ * left out below 1e-13), the quarter turn by k mod 4. Adding 1.5 * 2^52 rounds to a whole number and leaves k
+ * in the low bits. */
 VFN void vx_sincos(VX a, VX *sin, VX *cos) {
-    const VX magic = vx_set(6755399441055744.0), t = vx_fma(a, vx_set(0.63661977236758134308), magic), k = t - magic;
+    const VX magic = vx_set(6755399441055744.0), t = vx_fma(a, vx_set(0.63661977236758134308), magic),
+             k = t - magic;
     VX r = vx_fnma(k, vx_set(1.57079632679489655800), a);
     r = vx_fnma(k, vx_set(6.12323399573676603587e-17), r);
     const VX u = r * r;
@@ -130,7 +146,8 @@ VFN void vx_sincos(VX a, VX *sin, VX *cos) {
     c = vx_fma(c, u, vx_set(1.0 / 24.0));
     c = vx_fma(c, u, vx_set(-0.5));
     c = vx_fma(c, u, vx_set(1.0));
-    const VI q = vx_bits(t), odd = vi_shl63(q), two = vi_and(vi_set(2), q), two1 = vi_and(vi_set(2), vi_add(q, vi_set(1)));
+    const VI q = vx_bits(t), odd = vi_shl63(q), two = vi_and(vi_set(2), q),
+             two1 = vi_and(vi_set(2), vi_add(q, vi_set(1)));
     *sin = vx_from_bits(vi_xor(vx_bits(vx_pick_sign(odd, c, s)), vi_shl62(two)));
     *cos = vx_from_bits(vi_xor(vx_bits(vx_pick_sign(odd, s, c)), vi_shl62(two1)));
 }

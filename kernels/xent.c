@@ -1,10 +1,11 @@
-/* kernels/xent.c: softmax, cross-entropy and distillation loss with the gradient in place. Reference, float and double.
- * z zt (N,V), targets (N). Per row that counts, with p = softmax(zt/T), q = softmax(z/T), s = softmax(z), l = logsumexp(z):
- *   ce = l - (1-e) z[target] - e mean(z) + z_loss l^2       (e = label_smoothing)
- *   kd = sum p (log p - log q)                              forward KL, Hinton 1503.02531; entropy = -sum p log p
+/* kernels/xent.c: softmax, cross-entropy and distillation loss, gradient in place. Reference, both types.
+ * z zt (N,V), targets (N). Per row that counts, with p = softmax(zt/T), q = softmax(z/T), s = softmax(z),
+ * l = logsumexp(z), e = label_smoothing:
+ *   ce = l - (1-e) z[target] - e mean(z) + z_loss l^2
+ *   kd = sum p (log p - log q)           forward KL, Hinton 1503.02531;  entropy = -sum p log p
  *   dz = grad_scale (ce_weight (s (1 + 2 z_loss l) - (1-e) onehot - e/V) + kd_weight (q - p)/T)
- * A soft-cap c replaces z by c tanh(z/c) first. Logits of -inf have probability 0 (their terms are 0, never NaN).
- * Maxima are subtracted before every exp; sums stand in double; rows are added in order.
+ * A soft-cap c replaces z by c tanh(z/c) first. Logits of -inf have probability 0 (their terms are 0, never
+ * NaN). Maxima are subtracted before every exp; sums stand in double; rows are added in order.
  */
 #include "kernels/xent_impl.h"
 
@@ -34,14 +35,15 @@ static void kd_sums(const REAL *z, const REAL *zt, long V, const LossAttr *a, Xe
         const REAL d = (capped(z[v], cap) - m) * it, dt = (capped(zt[v], tcap) - mt) * it, ep = K(s_exp)(dt);
         s->sq += (double)K(s_exp)(d);
         s->sp += (double)ep;
-        if (ep == (REAL)0) continue;                                /* p log p -> 0, also where both logits are -inf */
+        if (ep == (REAL)0) continue; /* p log p -> 0, also where both logits are -inf */
         s->cross += (double)ep * ((double)dt - (double)d);
         s->own += (double)ep * (double)dt;
     }
     s->mt = (double)mt;
 }
 
-static void row_grad(REAL *z, const REAL *zt, int32_t t, long V, const LossAttr *a, const XentSums *s, XentFactors f) {
+static void row_grad(REAL *z, const REAL *zt, int32_t t, long V, const LossAttr *a, const XentSums *s,
+                     XentFactors f) {
     const REAL cap = (REAL)a->softcap, tcap = (REAL)a->teacher_softcap, m = (REAL)s->m, mt = (REAL)s->mt;
     const REAL c1 = (REAL)f.c1, c0 = (REAL)f.c0, cq = (REAL)f.cq, cp = (REAL)f.cp;   /* z zt (V) */
     const REAL it = (REAL)(zt ? 1.0 / a->temperature : 1.0);
@@ -62,8 +64,8 @@ static XentPart row(void *z, const void *zt, int32_t t, long V, const LossAttr *
     return xent_part(&s, a, V, zt);
 }
 
-void K(xent)(void *z, const void *zt, const int32_t *targets, long N, long V, const LossAttr *a, double grad_scale,
-             double *sums, void *nll) {
+void K(xent)(void *z, const void *zt, const int32_t *targets, long N, long V, const LossAttr *a,
+             double grad_scale, double *sums, void *nll) {
     xent_rows(row, sizeof(REAL), z, zt, targets, N, V, a, grad_scale, sums, nll);
 }
 

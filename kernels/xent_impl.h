@@ -1,13 +1,13 @@
-/* kernels/xent_impl.h: what the loss kernels have in common: from a row's sums to its losses and the factors of its
- * gradient (formulas at the head of xent.c), and the loop over rows.
+/* kernels/xent_impl.h: what the loss kernels have in common: from a row's sums to its losses and the factors
+ * of its gradient (formulas at the head of xent.c), and the loop over rows.
  */
 #ifndef XENT_IMPL_H
 #define XENT_IMPL_H
 #include "kernels/ref_impl.h"
 #include <string.h>
 
-/* One row: maxima of student and teacher; sums of exp(z-m), exp((z-m)/T), exp((zt-mt)/T); z[target]-m; sum of z-m (with
- * label smoothing); sums over v of exp((zt-mt)/T) times (zt-mt)/T - (z-m)/T and times (zt-mt)/T. */
+/* One row: maxima of student and teacher; sums of exp(z-m), exp((z-m)/T), exp((zt-mt)/T); z[target]-m; sum of
+ * z-m (with label smoothing); sums over v of exp((zt-mt)/T) times (zt-mt)/T - (z-m)/T and times (zt-mt)/T. */
 typedef struct XentSums { double m, mt, s1, sq, sp, zy, total, cross, own; } XentSums;
 typedef struct XentPart { double ce, kd, entropy, nll; } XentPart;
 /* dz = c1 exp(z-m) - c0 + cq exp((z-m)/T) - cp exp((zt-mt)/T), less hot at the target */
@@ -24,7 +24,8 @@ static inline XentPart xent_part(const XentSums *s, const LossAttr *a, long V, b
     return p;
 }
 
-static inline XentFactors xent_factors(const XentSums *s, const LossAttr *a, long V, bool kd, double grad_scale) {
+static inline XentFactors xent_factors(const XentSums *s, const LossAttr *a, long V, bool kd,
+                                       double grad_scale) {
     const double g = grad_scale * a->ce_weight, gk = kd ? grad_scale * a->kd_weight / a->temperature : 0.0;
     XentFactors f = {.c0 = g * a->label_smoothing / (double)V, .hot = g * (1.0 - a->label_smoothing)};
     f.c1 = g * (1.0 + 2.0 * a->z_loss * (s->m + log(s->s1))) / s->s1;
@@ -36,11 +37,13 @@ static inline XentFactors xent_factors(const XentSums *s, const LossAttr *a, lon
 }
 
 /* Losses of one row z (V), zt (V) or NULL; its gradient in place of z when grad_scale is not 0. */
-typedef XentPart XentRow(void *z, const void *zt, int32_t target, long V, const LossAttr *a, double grad_scale);
+typedef XentPart XentRow(void *z, const void *zt, int32_t target, long V, const LossAttr *a,
+                         double grad_scale);
 
-/* All rows: z (N,V), zt (N,V) or NULL, nll (N) or NULL, elements of `real` bytes. Parts are added in the order of rows. */
-static inline void xent_rows(XentRow *row, size_t real, void *z, const void *zt, const int32_t *targets, long N, long V,
-                             const LossAttr *a, double grad_scale, double *sums, void *nll) {
+/* All rows: z (N,V), zt (N,V) or NULL, nll (N) or NULL, elements of `real` bytes. Parts are added in the
+ * order of rows. */
+static inline void xent_rows(XentRow *row, size_t real, void *z, const void *zt, const int32_t *targets,
+                             long N, long V, const LossAttr *a, double grad_scale, double *sums, void *nll) {
     const size_t bytes = (size_t)V * real;
     for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
         const long n = lmin(SUM_BATCH, N - i0);

@@ -1,6 +1,6 @@
-/* kernels/xent_vec_impl.h: xent.c in vectors: one pass for the maxima, one for all sums, one for the gradient.
- * exp is shared where it can be: at T = 1 both distributions of the student are one, at T = 2 exp(d) = exp(d/2)^2.
- * Sums: float over RUN vectors per lane, then double, in the order of v.
+/* kernels/xent_vec_impl.h: xent.c in vectors: a pass for the maxima, one for all sums, one for the gradient.
+ * exp is shared where it can be: at T = 1 both distributions of the student are one, at T = 2
+ * exp(d) = exp(d/2)^2. Sums: float over RUN vectors per lane, then double, in the order of v.
  */
 #include "kernels/xent_impl.h"
 
@@ -20,7 +20,7 @@ static float row_max(const float *z, long V, float cap) {           /* z (V) */
     const VF least = vf_set(-INFINITY);
     VF a = least, b = least;
     long v = 0;
-    for (; v + 2 * VW <= V; v += 2 * VW) {                          /* two chains: one would wait for itself */
+    for (; v + 2 * VW <= V; v += 2 * VW) { /* two chains: one would wait for itself */
         a = vf_max(vf_get(z + v, VW), a);
         b = vf_max(vf_get(z + v + VW, VW), b);
     }
@@ -41,8 +41,9 @@ VFN void add_terms(Runs *r, const float *z, const float *zt, int k, int kind, co
         return;
     }
     const VF dq = kind == KD_T1 ? d : d * vf_set(c->it), eq = vf_exp(dq);
-    const VF dp = vf_first((capped(vf_get(zt, k), c->tcap) - c->mt) * vf_set(c->it), none, k), ep = vf_exp(dp);
-    const VM some = vf_lt(zero, ep);                                /* p log p -> 0, also where both logits are -inf */
+    const VF dp = vf_first((capped(vf_get(zt, k), c->tcap) - c->mt) * vf_set(c->it), none, k),
+             ep = vf_exp(dp);
+    const VM some = vf_lt(zero, ep); /* p log p -> 0, also where both logits are -inf */
     r->s1 += kind == KD_T1 ? eq : kind == KD_T2 ? eq * eq : vf_exp(d);
     r->sq += eq;
     r->sp += ep;
@@ -75,7 +76,8 @@ VFN void row_sums(XentSums *s, const float *z, const float *zt, long V, int kind
 }
 
 VFN void row_grad(float *z, const float *zt, long V, int kind, const RowConst *c, const XentFactors *f) {
-    const VF c1 = vf_set((float)f->c1), c0 = vf_set((float)f->c0), cq = vf_set((float)f->cq), cp = vf_set((float)f->cp);
+    const VF c1 = vf_set((float)f->c1), c0 = vf_set((float)f->c0), cq = vf_set((float)f->cq),
+             cp = vf_set((float)f->cp);
     EACH_VECTOR(V, v, k, {                                          /* z zt (V) */
         const VF y = capped(vf_get(z + v, k), c->cap), d = y - c->m;
         VF g;
@@ -99,14 +101,14 @@ static XentPart row(void *z_, const void *zt, int32_t t, long V, const LossAttr 
     const double T = a->temperature;
     const int kind = !zt ? ONLY_CE : T == 1.0 ? KD_T1 : T == 2.0 ? KD_T2 : KD_ANY;
     float *z = z_;                                                  /* z zt (V) */
-    RowConst c = {(float)a->softcap, (float)a->teacher_softcap, zt ? (float)(1.0 / T) : 1.0f, vf_set(0.0f), vf_set(0.0f),
-                  a->label_smoothing > 0.0};
+    RowConst c = {(float)a->softcap, (float)a->teacher_softcap, zt ? (float)(1.0 / T) : 1.0f, vf_set(0.0f),
+                  vf_set(0.0f),      a->label_smoothing > 0.0};
     XentSums s = {.m = (double)row_max(z, V, c.cap)};
     if (zt) s.mt = (double)row_max(zt, V, c.tcap);
     c.m = vf_set((float)s.m);
     c.mt = vf_set((float)s.mt);
     const float yt = capped_one(z[t], c.cap);
-    switch (kind) {                                                 /* inlined four times: each loop without branches */
+    switch (kind) { /* inlined four times: each loop without branches */
     case ONLY_CE: row_sums(&s, z, NULL, V, ONLY_CE, &c); break;
     case KD_T1: row_sums(&s, z, zt, V, KD_T1, &c); break;
     case KD_T2: row_sums(&s, z, zt, V, KD_T2, &c); break;
@@ -126,8 +128,8 @@ static XentPart row(void *z_, const void *zt, int32_t t, long V, const LossAttr 
     return xent_part(&s, a, V, zt);
 }
 
-void V(xent)(void *z, const void *zt, const int32_t *targets, long N, long V, const LossAttr *a, double grad_scale,
-             double *sums, void *nll) {                             /* z zt (N,V), targets nll (N), sums (4) */
+void V(xent)(void *z, const void *zt, const int32_t *targets, long N, long V, const LossAttr *a,
+             double grad_scale, double *sums, void *nll) { /* z zt (N,V), targets nll (N), sums (4) */
     xent_rows(row, sizeof(float), z, zt, targets, N, V, a, grad_scale, sums, nll);
 }
 

@@ -1,7 +1,8 @@
-/* tests/test_kernels.c: every kernel of kernels.def against the double reference, for the float reference and each table
- * this CPU can run: odd sizes, SET and ADD, optional outputs left out, guard bytes, and equal bits with 1, 2, 3 threads.
- * A case is one function that asks for its arrays and makes one call; the harness runs it on two tables and compares.
- * Products and attention are held to the same in test_gemm.c and test_attention.c.
+/* tests/test_kernels.c: every kernel of kernels.def against the double reference, for the float reference and
+ * each table this CPU can run: odd sizes, SET and ADD, optional outputs left out, guard bytes, and equal bits
+ * with 1, 2, 3 threads. A case is one function that asks for its arrays and makes one call; the harness runs
+ * it on two tables and compares. Products and attention are held to the same in test_gemm.c and
+ * test_attention.c.
  */
 #include "core/core.h"
 #include "kernels/kernels.h"
@@ -11,12 +12,12 @@
 #include <string.h>
 
 enum { MAX_OUT = 8, GUARD = 64 };
-typedef struct Out { unsigned char *data; size_t n, elem; } Out;      /* GUARD bytes stand before and behind */
+typedef struct Out { unsigned char *data; size_t n, elem; } Out; /* GUARD bytes stand before and behind */
 typedef struct Ctx {                                                   /* one run of a case on one table */
     const Kernels *k;
     Arena arena;
     Err err;
-    long a, b;                                                         /* shape: n = a, or rows a and width b */
+    long a, b; /* shape: n = a, or rows a and width b */
     Mode mode;
     bool option;                                                       /* a case's own second variant */
     uint32_t stream;
@@ -31,13 +32,13 @@ static void *alloc(Ctx *c, size_t bytes)
     return p;
 }
 
-enum { PERIOD = 8191 };                                                /* a prime: repeats line up with no row */
+enum { PERIOD = 8191 }; /* a prime: repeats line up with no row */
 /* n elements of the table's type, the same float values for every table. */
 static void numbers(Ctx *c, void *to, long n, double scale)
 {
     float *x = c->k->real == sizeof(float) ? to : alloc(c, (size_t)n * sizeof *x);
-    rng_uniform_f32(x, (size_t)(n < PERIOD ? n : PERIOD), (RngKey){.seed = 11, .stream = ++c->stream}, -2.0 * scale,
-                    2.0 * scale);
+    rng_uniform_f32(x, (size_t)(n < PERIOD ? n : PERIOD), (RngKey){.seed = 11, .stream = ++c->stream},
+                    -2.0 * scale, 2.0 * scale);
     for (long i = PERIOD; i < n; i++) x[i] = x[i - PERIOD];
     if (c->k->real == sizeof(double))
         for (long i = 0; i < n; i++) ((double *)to)[i] = (double)x[i];
@@ -85,7 +86,7 @@ static int32_t *ids(Ctx *c, long n, long below, bool ignore)
     return p;
 }
 
-/* ---- the cases: names end in the kernel's ---------------------------------------------------------------------- */
+/* ---- the cases: names end in the kernel's ----------------------------------------------------------- */
 static void run_fill(Ctx *c) { c->k->fill(out(c, c->a, 1), 0.75, c->a); }
 static void run_copy(Ctx *c) { c->k->copy(out(c, c->a, 1), in(c, c->a, 1), c->a); }
 static void run_axpby(Ctx *c)
@@ -96,23 +97,28 @@ static void run_axpby(Ctx *c)
 static void run_mul(Ctx *c) { c->k->mul(out(c, c->a, 1), in(c, c->a, 1), in(c, c->a, 1), c->a, c->mode); }
 static void run_scale(Ctx *c) { c->k->scale(out(c, c->a, 1), -0.3, in(c, c->a, 1), c->a, c->mode); }
 static void run_add_row(Ctx *c) { c->k->add_row(out(c, c->a * c->b, 1), in(c, c->b, 1), c->a, c->b); }
-static void run_add_colsum(Ctx *c) { c->k->add_colsum(out(c, c->b, 1), in(c, c->a * c->b, 1), c->a, c->b, c->mode); }
+static void run_add_colsum(Ctx *c) {
+    c->k->add_colsum(out(c, c->b, 1), in(c, c->a * c->b, 1), c->a, c->b, c->mode);
+}
 static void run_sumsq(Ctx *c) { c->k->sumsq(sums(c, 1), in(c, c->a, 1), c->a); }
 static void run_dropout(Ctx *c)
 {
-    c->k->dropout(out(c, c->a * c->b, 1), in(c, c->a * c->b, 1), c->option ? 0.1 : 0.0, 0x123456789abcdefull, 3, 9, 4,
-                  c->a, c->b, c->mode);
+    c->k->dropout(out(c, c->a * c->b, 1), in(c, c->a * c->b, 1), c->option ? 0.1 : 0.0, 0x123456789abcdefull,
+                  3, 9, 4, c->a, c->b, c->mode);
 }
 static void run_gelu_fwd(Ctx *c) { c->k->gelu_fwd(out(c, c->a, 1), in(c, c->a, 3), c->a, c->option); }
 static void run_gelu_bwd(Ctx *c)
 {
     c->k->gelu_bwd(out(c, c->a, 1), in(c, c->a, 1), in(c, c->a, 3), c->a, c->option, c->mode);
 }
-static void run_swiglu_fwd(Ctx *c) { c->k->swiglu_fwd(out(c, c->a, 1), in(c, c->a, 3), in(c, c->a, 1), c->a); }
+static void run_swiglu_fwd(Ctx *c) {
+    c->k->swiglu_fwd(out(c, c->a, 1), in(c, c->a, 3), in(c, c->a, 1), c->a);
+}
 static void run_swiglu_bwd(Ctx *c)
 {
     void *dg = out(c, c->a, 1), *du = c->option ? NULL : out(c, c->a, 1), *dy = in(c, c->a, 1);
-    c->k->swiglu_bwd(c->a % 2 ? dg : c->option ? dg : NULL, du, dy, in(c, c->a, 3), in(c, c->a, 1), c->a, c->mode);
+    if (!(c->a % 2) && !c->option) dg = NULL;
+    c->k->swiglu_bwd(dg, du, dy, in(c, c->a, 3), in(c, c->a, 1), c->a, c->mode);
 }
 
 /* Rows that are far from zero, so that a one-pass variance or a float mean shows. */
@@ -129,7 +135,8 @@ static void *rows_in(Ctx *c)
 static void run_layernorm_fwd(Ctx *c)
 {
     void *w = c->option ? NULL : in(c, c->b, 1), *b = c->mode == ADD ? NULL : in(c, c->b, 1);
-    c->k->layernorm_fwd(out(c, c->a * c->b, 1), out(c, c->a, 1), out(c, c->a, 1), rows_in(c), w, b, c->a, c->b, 1e-5);
+    c->k->layernorm_fwd(out(c, c->a * c->b, 1), out(c, c->a, 1), out(c, c->a, 1), rows_in(c), w, b, c->a,
+                        c->b, 1e-5);
 }
 static void run_layernorm_bwd(Ctx *c)
 {
@@ -155,7 +162,8 @@ static void run_rmsnorm_bwd(Ctx *c)
 }
 static void run_embedding_fwd(Ctx *c)
 {
-    c->k->embedding_fwd(out(c, c->a * c->b, 1), in(c, 11 * c->b, 1), ids(c, c->a, 11, false), c->a, c->b, c->mode);
+    c->k->embedding_fwd(out(c, c->a * c->b, 1), in(c, 11 * c->b, 1), ids(c, c->a, 11, false), c->a, c->b,
+                        c->mode);
 }
 static void run_embedding_bwd(Ctx *c)
 {
@@ -165,7 +173,8 @@ static void run_embedding_bwd(Ctx *c)
 /* a rows, heads of even width 2 b cut at 512; a third of the width is left alone when b > 2. */
 static RopeShape rope_shape(Ctx *c)
 {
-    RopeShape s = {.rows = c->a, .H = 3, .D = c->b < 256 ? 2 * c->b : 512, .interleaved = c->option, .mscale = 1.125};
+    RopeShape s = {
+        .rows = c->a, .H = 3, .D = c->b < 256 ? 2 * c->b : 512, .interleaved = c->option, .mscale = 1.125};
     s.D_rot = s.D > 4 ? 2 * (s.D / 3) : s.D;
     s.x_stride = s.H * s.D + 5;
     s.y_stride = s.H * s.D;
@@ -211,20 +220,21 @@ static void run_mse_bwd(Ctx *c)
 {
     const long n = c->a * c->b;
     void *da = out(c, n, 1), *db = c->a % 2 ? out(c, n, 1) : NULL;
-    c->k->mse_bwd(da, db, in(c, n, 1), in(c, n, 1), c->option ? ids(c, c->a, 9, true) : NULL, c->a, c->b, 0.3, c->mode,
-                  c->mode);
+    c->k->mse_bwd(da, db, in(c, n, 1), in(c, n, 1), c->option ? ids(c, c->a, 9, true) : NULL, c->a, c->b, 0.3,
+                  c->mode, c->mode);
 }
 static void run_cosine_fwd(Ctx *c)
 {
     const long n = c->a * c->b;
-    c->k->cosine_fwd(sums(c, 1), in(c, n, 1), in(c, n, 1), c->option ? ids(c, c->a, 9, true) : NULL, c->a, c->b);
+    c->k->cosine_fwd(sums(c, 1), in(c, n, 1), in(c, n, 1), c->option ? ids(c, c->a, 9, true) : NULL, c->a,
+                     c->b);
 }
 static void run_cosine_bwd(Ctx *c)
 {
     const long n = c->a * c->b;
     void *da = out(c, n, 1), *db = c->a % 2 ? out(c, n, 1) : NULL;
-    c->k->cosine_bwd(da, db, in(c, n, 1), in(c, n, 1), c->option ? ids(c, c->a, 9, true) : NULL, c->a, c->b, 0.3,
-                     c->mode, c->mode);
+    c->k->cosine_bwd(da, db, in(c, n, 1), in(c, n, 1), c->option ? ids(c, c->a, 9, true) : NULL, c->a, c->b,
+                     0.3, c->mode, c->mode);
 }
 static void run_adamw(Ctx *c)
 {
@@ -245,37 +255,41 @@ static void run_argmax(Ctx *c)
     for (long i = 0; i < c->a; i++) as_double[i] = (double)best[i];
 }
 
-/* |got - want| <= tol (|want| + rms(want)), element by element; where a gradient is what is left of terms of a known size
- * (a row of one element has none), that size counts as rms. */
+/* |got - want| <= tol (|want| + rms(want)), element by element; where a gradient is what is left of terms of
+ * a known size (a row of one element has none), that size counts as rms. */
 typedef struct Case { const char *name; void (*run)(Ctx *c); bool rows; double tol, size; } Case;
 #define FLAT(fn, tol) {#fn, run_##fn, false, tol, 0}
 #define ROWS(fn, tol) {#fn, run_##fn, true, tol, 0}
 #define LEFT(fn, tol, size) {#fn, run_##fn, true, tol, size}
 static const Case cases[] = {
     FLAT(fill, 0), FLAT(copy, 0), FLAT(axpby, 2e-7), FLAT(mul, 2e-7), FLAT(scale, 2e-7), ROWS(add_row, 2e-7),
-    ROWS(add_colsum, 1e-6), FLAT(sumsq, 1e-12), ROWS(dropout, 2e-7), FLAT(gelu_fwd, 1e-6), FLAT(gelu_bwd, 1e-6),
-    FLAT(swiglu_fwd, 5e-7), FLAT(swiglu_bwd, 1e-6), ROWS(layernorm_fwd, 1e-6), LEFT(layernorm_bwd, 2e-6, 1),
-    ROWS(rmsnorm_fwd, 5e-7), LEFT(rmsnorm_bwd, 1e-6, 1), ROWS(embedding_fwd, 2e-7), ROWS(embedding_bwd, 1e-6),
-    ROWS(rope_fwd, 4e-7), ROWS(rope_bwd, 4e-7), LEFT(xent, 2e-6, 1e-2), ROWS(softmax, 2e-6), ROWS(mse_fwd, 5e-7),
-    ROWS(mse_bwd, 3e-7), ROWS(cosine_fwd, 1e-9), ROWS(cosine_bwd, 5e-7), FLAT(adamw, 2e-6), FLAT(sgd, 3e-7),
-    ROWS(argmax, 0)};
+    ROWS(add_colsum, 1e-6), FLAT(sumsq, 1e-12), ROWS(dropout, 2e-7), FLAT(gelu_fwd, 1e-6),
+    FLAT(gelu_bwd, 1e-6), FLAT(swiglu_fwd, 5e-7), FLAT(swiglu_bwd, 1e-6), ROWS(layernorm_fwd, 1e-6),
+    LEFT(layernorm_bwd, 2e-6, 1), ROWS(rmsnorm_fwd, 5e-7), LEFT(rmsnorm_bwd, 1e-6, 1),
+    ROWS(embedding_fwd, 2e-7), ROWS(embedding_bwd, 1e-6), ROWS(rope_fwd, 4e-7), ROWS(rope_bwd, 4e-7),
+    LEFT(xent, 2e-6, 1e-2), ROWS(softmax, 2e-6), ROWS(mse_fwd, 5e-7), ROWS(mse_bwd, 3e-7),
+    ROWS(cosine_fwd, 1e-9), ROWS(cosine_bwd, 5e-7), FLAT(adamw, 2e-6), FLAT(sgd, 3e-7), ROWS(argmax, 0)};
 enum { N_CASES = (int)(sizeof cases / sizeof *cases) };
 
 /* The last of each list is large enough for several threads. */
 static const long flat[][2] = {{1, 0}, {3, 0}, {17, 0}, {63, 0}, {65, 0}, {257, 0}, {1000, 0}, {40001, 0}};
-static const long rows[][2] = {{1, 1}, {3, 17}, {5, 63}, {17, 65}, {7, 257}, {2, 1000}, {601, 129}, {40, 1030}};
+static const long rows[][2] = {{1, 1},   {3, 17},   {5, 63},    {17, 65},
+                               {7, 257}, {2, 1000}, {601, 129}, {40, 1030}};
 enum { N_SHAPES = 8, N_TABLES = 4 };
 
 /* The float tables this CPU can run; NULL for those it cannot. */
 static const Kernels *float_table(int i)
 {
-    return i == 0 ? kernels_ref_f32() : kernels_isa_f32(i == 1 ? ISA_PORTABLE : i == 2 ? ISA_AVX2 : ISA_AVX512, "builtin");
+    static const Isa isa[] = {ISA_PORTABLE, ISA_PORTABLE, ISA_AVX2, ISA_AVX512};
+    return i == 0 ? kernels_ref_f32() : kernels_isa_f32(isa[i], "builtin");
 }
 
 static Ctx run_case(const Case *t, const Kernels *k, int shape, int flags, int threads)
 {
     const long *s = t->rows ? rows[shape] : flat[shape];
-    Ctx c = {.k = k, .arena = {.name = "test"}, .a = s[0], .b = s[1], .mode = flags & 1 ? ADD : SET, .option = flags & 2};
+    Ctx c = {.k = k, .arena = {.name = "test"}, .a = s[0], .b = s[1]};
+    c.mode = flags & 1 ? ADD : SET;
+    c.option = flags & 2;
     omp_set_num_threads(threads);
     t->run(&c);
     return c;
@@ -297,7 +311,8 @@ static void check_guards(const Ctx *c, const char *what)
 {
     for (int i = 0; i < c->n_out; i++)
         for (size_t j = 0; j < GUARD; j++)
-            if (c->out[i].data[-(long)j - 1] != 0x5a || c->out[i].data[c->out[i].n * c->out[i].elem + j] != 0x5a)
+            if (c->out[i].data[-(long)j - 1] != 0x5a ||
+                c->out[i].data[c->out[i].n * c->out[i].elem + j] != 0x5a)
                 test_fail(__FILE__, __LINE__, "%s wrote outside output %d (%s)", what, i, c->k->name);
 }
 
@@ -312,7 +327,8 @@ static void check_close(const Ctx *got, const Ctx *want, const Case *t, int shap
         for (size_t j = 0; j < g->n; j++) {
             const double a = element(g, j), b = element(w, j);
             if (!(fabs(a - b) <= t->tol * (fabs(b) + rms)))
-                test_fail(__FILE__, __LINE__, "%s on %s, shape %d flags %d, output %d[%zu]: %.9g, reference %.17g", t->name,
+                test_fail(__FILE__, __LINE__,
+                          "%s on %s, shape %d flags %d, output %d[%zu]: %.9g, reference %.17g", t->name,
                           got->k->name, shape, flags, i, j, a, b);
         }
     }
@@ -322,8 +338,8 @@ static void check_same_bits(const Ctx *a, const Ctx *b, const Case *t, int threa
 {
     for (int i = 0; i < a->n_out; i++)
         if (memcmp(a->out[i].data, b->out[i].data, a->out[i].n * a->out[i].elem))
-            test_fail(__FILE__, __LINE__, "%s on %s: output %d differs between 1 and %d threads", t->name, a->k->name, i,
-                      threads);
+            test_fail(__FILE__, __LINE__, "%s on %s: output %d differs between 1 and %d threads", t->name,
+                      a->k->name, i, threads);
 }
 
 static void check_table(const Case *t, const Kernels *k, int shape, int flags)
@@ -357,13 +373,14 @@ static bool covered(const char *name)
 {
     for (int i = 0; i < N_CASES; i++)
         if (!strcmp(name, cases[i].name)) return true;
-    return !strncmp(name, "gemm_", 5) || !strncmp(name, "attention_", 10);     /* test_gemm.c, test_attention.c */
+    return !strncmp(name, "gemm_", 5) || !strncmp(name, "attention_", 10); /* test_gemm.c, test_attention.c */
 }
 
 TEST(kernels, every_kernel_has_a_case)
 {
-#define KERNEL(fn, args)                                                                                               \
-    if (!covered(#fn)) test_fail(__FILE__, __LINE__, "%s of kernels.def has no case in tests/test_kernels.c", #fn);
+#define KERNEL(fn, args) \
+    if (!covered(#fn))   \
+        test_fail(__FILE__, __LINE__, "%s of kernels.def has no case in tests/test_kernels.c", #fn);
 #include "kernels/kernels.def"
 #undef KERNEL
 }
@@ -371,8 +388,8 @@ TEST(kernels, every_kernel_has_a_case)
 /* Whatever is asked for, every slot of every table is filled. */
 TEST(kernels, tables_are_full)
 {
-    const Kernels *all[] = {kernels_ref_f32(), kernels_ref_f64(), kernels_cpu_f32(), float_table(1), float_table(2),
-                            float_table(3)};
+    const Kernels *all[] = {kernels_ref_f32(), kernels_ref_f64(), kernels_cpu_f32(),
+                            float_table(1),    float_table(2),    float_table(3)};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const Kernels *k = all[i];
         if (!k) continue;
@@ -386,14 +403,16 @@ TEST(kernels, tables_are_full)
     ASSERT(kernels_blas_name() != NULL);
 }
 
-/* Activations over their whole range, in units of the last place of the double result, where that is not subnormal. */
+/* Activations over their whole range, in units of the last place of the double result, where that is not
+ * subnormal. */
 static double worst_ulp(const float *got, const double *want, long n, double least)
 {
     double worst = 0.0;
     for (long i = 0; i < n; i++) {
         if (fabs(want[i]) < least) continue;
         const float f = fabsf((float)want[i]);
-        const double ulp = (double)nextafterf(f, INFINITY) - (double)f, d = fabs((double)got[i] - want[i]) / ulp;
+        const double ulp = (double)nextafterf(f, INFINITY) - (double)f,
+                     d = fabs((double)got[i] - want[i]) / ulp;
         if (!(d <= worst)) worst = d;
     }
     return worst;
@@ -421,7 +440,8 @@ TEST(kernels, activations_over_their_range)
         k->swiglu_fwd(y, x, ones, N);
         r->swiglu_fwd(yd, xd, onesd, N);
         ASSERT_CLOSE(worst_ulp(y, yd, N, 1e-30), 0, 0, 4.0);
-        /* Both forms round the argument of exp: towards the left, where y goes to 0, that costs |argument| units. */
+        /* Both forms round the argument of exp: towards the left, where y goes to 0, that costs |argument|
+         * units. */
         for (int form = 0; form < 2; form++) {
             k->gelu_fwd(y, x, N, form);
             r->gelu_fwd(yd, xd, N, form);

@@ -1,5 +1,5 @@
-/* tests/test_kernels_exact.c: kernels against values worked out by hand or by definition: losses (quality.md C.2), dropout's
- * mask, rotary angles, AdamW over a thousand steps. Every table this CPU can run.
+/* tests/test_kernels_exact.c: kernels against values worked out by hand or by definition: losses (quality.md
+ * C.2), dropout's mask, rotary angles, AdamW over a thousand steps. Every table this CPU can run.
  */
 #include "core/core.h"
 #include "kernels/kernels.h"
@@ -7,10 +7,12 @@
 #include <math.h>
 #include <string.h>
 
-enum { N_TABLES = 4 };                             /* 0 is double; the others float, NULL where this CPU has none */
+enum { N_TABLES = 4 }; /* 0 is double; the others float, NULL where this CPU has none */
 static const Kernels *table(int i)
 {
-    return i == 0 ? kernels_ref_f64() : i == 1 ? kernels_ref_f32() : kernels_isa_f32(i == 2 ? ISA_AVX2 : ISA_AVX512, "builtin");
+    return i == 0   ? kernels_ref_f64()
+           : i == 1 ? kernels_ref_f32()
+                    : kernels_isa_f32(i == 2 ? ISA_AVX2 : ISA_AVX512, "builtin");
 }
 
 static double get(const Kernels *k, const void *p, long i)
@@ -29,8 +31,8 @@ static void set(const Kernels *k, void *p, const double *v, long n)
 enum { SMALL = 8 };
 typedef struct Loss { double sums[4], z[SMALL], nll; } Loss;
 /* One row of V <= SMALL logits. */
-static Loss loss(const Kernels *k, const double *z, const double *zt, int32_t target, long V, LossAttr a, double gs)
-{
+static Loss loss(const Kernels *k, const double *z, const double *zt, int32_t target, long V, LossAttr a,
+                 double gs) {
     double zb[SMALL], tb[SMALL], nll[1];            /* room for either type */
     Loss r = {{0}, {0}, 0};
     set(k, zb, z, V);
@@ -41,8 +43,8 @@ static Loss loss(const Kernels *k, const double *z, const double *zt, int32_t ta
     return r;
 }
 
-#define EACH_TABLE(k, i)                                                                                               \
-    for (int i = 0; i < N_TABLES; i++)                                                                                 \
+#define EACH_TABLE(k, i)               \
+    for (int i = 0; i < N_TABLES; i++) \
         for (const Kernels *k = table(i); k; k = NULL)
 
 TEST(loss, cross_entropy_by_hand)
@@ -57,7 +59,7 @@ TEST(loss, cross_entropy_by_hand)
         ASSERT_CLOSE(r.z[1], 1.0 / 3 - 1.0, 0, 1e-7);
         ASSERT_CLOSE(r.z[2], 0.5, 0, 1e-7);
         const Loss s = loss(k, z, NULL, 1, 3, (LossAttr){.ce_weight = 2, .label_smoothing = 0.3}, 0.5);
-        const double ce = log(6.0) - 0.7 * log(2.0) - 0.1 * (log(2.0) + log(3.0));      /* logsumexp is log 6 */
+        const double ce = log(6.0) - 0.7 * log(2.0) - 0.1 * (log(2.0) + log(3.0)); /* logsumexp is log 6 */
         ASSERT_CLOSE(s.sums[0], ce, 0, 3e-7);
         ASSERT_CLOSE(s.nll, log(3.0), 0, 2e-7);
         ASSERT_CLOSE(s.z[0], 1.0 / 6 - 0.1, 0, 1e-7);
@@ -70,7 +72,8 @@ TEST(loss, cross_entropy_by_hand)
 
 TEST(loss, forward_kl_by_hand)
 {
-    const double q[] = {0.0, log(2.0), log(3.0)}, p[] = {log(3.0), log(2.0), 0.0};      /* 1 2 3 and 3 2 1 sixths */
+    const double q[] = {0.0, log(2.0), log(3.0)},
+                 p[] = {log(3.0), log(2.0), 0.0}; /* 1 2 3 and 3 2 1 sixths */
     static const double T[] = {1.0, 2.0, 4.0};
     EACH_TABLE(k, i)
         for (int t = 0; t < 3; t++) {
@@ -107,7 +110,8 @@ TEST(loss, extreme_logits_stay_finite)
 {
     EACH_TABLE(k, i) {
         const LossAttr a = {.ce_weight = 1, .kd_weight = 1, .temperature = 1};
-        const double big[] = {1e4, -1e4, 0, 3}, masked[] = {1, -INFINITY, 0, 3}, masked_t[] = {2, -INFINITY, -INFINITY, 1};
+        const double big[] = {1e4, -1e4, 0, 3}, masked[] = {1, -INFINITY, 0, 3},
+                     masked_t[] = {2, -INFINITY, -INFINITY, 1};
         const Loss b = loss(k, big, big, 1, 4, a, 1.0), m = loss(k, masked, masked_t, 0, 4, a, 1.0);
         ASSERT_CLOSE(b.sums[0], 2e4, 1e-7, 0);
         ASSERT_CLOSE(b.sums[1], 0.0, 0, 1e-12);
@@ -124,8 +128,13 @@ TEST(loss, gradient_by_differences)
 {
     const double z[] = {0.3, -1.2, 2.0, 0.1, 0.7}, zt[] = {1.0, 0.2, -0.4, 0.9, -2.0};
     for (int t = 1; t <= 3; t++) {
-        const LossAttr a = {.ce_weight = 0.6, .kd_weight = 1.7, .temperature = t, .label_smoothing = 0.2, .z_loss = 0.05,
-                            .softcap = 2.5, .teacher_softcap = 1.5};
+        const LossAttr a = {.ce_weight = 0.6,
+                            .kd_weight = 1.7,
+                            .temperature = t,
+                            .label_smoothing = 0.2,
+                            .z_loss = 0.05,
+                            .softcap = 2.5,
+                            .teacher_softcap = 1.5};
         const Loss g = loss(kernels_ref_f64(), z, zt, 2, 5, a, 0.5);
         for (int j = 0; j < 5; j++) {
             double up[5], down[5];
@@ -133,14 +142,16 @@ TEST(loss, gradient_by_differences)
             memcpy(down, z, sizeof z);
             up[j] += 1e-5;
             down[j] -= 1e-5;
-            const Loss u = loss(kernels_ref_f64(), up, zt, 2, 5, a, 0.0), d = loss(kernels_ref_f64(), down, zt, 2, 5, a, 0.0);
+            const Loss u = loss(kernels_ref_f64(), up, zt, 2, 5, a, 0.0),
+                       d = loss(kernels_ref_f64(), down, zt, 2, 5, a, 0.0);
             const double ce = u.sums[0] - d.sums[0], kd = u.sums[1] - d.sums[1];
             ASSERT_CLOSE(g.z[j], 0.5 * (0.6 * ce + 1.7 * kd) / 2e-5, 1e-7, 1e-9);
         }
     }
 }
 
-/* V = 50257: mean CE to 1e-5, KL to 1e-6 of its value; and T^2 KL at T = 1000 is half the variance of the difference. */
+/* V = 50257: mean CE to 1e-5, KL to 1e-6 of its value; and T^2 KL at T = 1000 is half the variance of the
+ * difference. */
 TEST(loss, gpt2_vocabulary)
 {
     enum { N = 4, VOCAB = 50257 };
@@ -180,7 +191,8 @@ TEST(dropout, mask_is_the_counter_generator)
     Arena a = {.name = "test"};
     Err e = {0};
     const size_t n = (size_t)S * PER;
-    double *x = arena_alloc(&a, n * sizeof *x, &e), *y = arena_alloc(&a, n * sizeof *y, &e), *v = arena_alloc(&a, n * sizeof *v, &e);
+    double *x = arena_alloc(&a, n * sizeof *x, &e), *y = arena_alloc(&a, n * sizeof *y, &e),
+           *v = arena_alloc(&a, n * sizeof *v, &e);
     ASSERT_OK(e);
     for (size_t i = 0; i < n; i++) v[i] = 0.75;
     EACH_TABLE(k, i) {
@@ -204,8 +216,16 @@ TEST(rope, angles_and_pairs_by_definition)
         for (int inter = 0; inter < 2; inter++) {
             const double v[] = {1, 2, 3, 4, 1, 2, 3, 4};
             double x[8], y[8], back[8];
-            const RopeShape s = {.rows = 2, .H = 1, .D = 4, .D_rot = 4, .x_stride = 4, .y_stride = 4, .mscale = 1.0,
-                                 .interleaved = inter, .inv_freq = f, .pos = pos};
+            const RopeShape s = {.rows = 2,
+                                 .H = 1,
+                                 .D = 4,
+                                 .D_rot = 4,
+                                 .x_stride = 4,
+                                 .y_stride = 4,
+                                 .mscale = 1.0,
+                                 .interleaved = inter,
+                                 .inv_freq = f,
+                                 .pos = pos};
             set(k, x, v, 8);
             k->rope_fwd(y, x, &s);
             k->rope_bwd(back, y, &s, SET);
@@ -222,7 +242,8 @@ TEST(rope, angles_and_pairs_by_definition)
         }
 }
 
-/* One step by the formula, then 1000 steps in float against the same in double: 1e-4 absolute at lr 1e-3 (1e-5 at 100). */
+/* One step by the formula, then 1000 steps in float against the same in double: 1e-4 absolute at lr 1e-3
+ * (1e-5 at 100). */
 TEST(adamw, formula_and_a_thousand_steps)
 {
     enum { N = 37 };
@@ -235,7 +256,8 @@ TEST(adamw, formula_and_a_thousand_steps)
         set(k, w, wd, N);
         for (int t = 1; t <= 1000; t++) {
             for (int j = 0; j < N; j++)
-                gd[j] = (double)(float)(rng_uniform((RngKey){.seed = 3, .step = (uint32_t)t}, (uint32_t)j) - 0.45);
+                gd[j] = (double)(float)(rng_uniform((RngKey){.seed = 3, .step = (uint32_t)t}, (uint32_t)j) -
+                                        0.45);
             set(k, g, gd, N);
             const double c1 = 1 - pow(0.9, t), c2 = 1 - pow(0.95, t);
             k->adamw(w, m, v, g, N, 1e-3, 0.9, 0.95, 1e-8, 0.1, c1, c2, 0.5);
