@@ -78,8 +78,12 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
                    int64_t max_batches, EvalResult *out, Err *e) {
     Arena tmp = {.name = "evaluation"};
     EvalPlan *p = evalplan_open(protocol, window ? window : ev->T, stride, t->id, t->n, bos, &tmp, e);
+    if (p && evalplan_window(p) > ev->T)
+        err_set(e, ERR_USAGE, "protocol %s reads windows of %ld tokens, this evaluation holds %ld", protocol,
+                evalplan_window(p), ev->T);
     Sums s = {0};
     int64_t n = p ? evalplan_count(p) : 0, batches = 0;
+    long width = p ? evalplan_window(p) : 0;
     for (int64_t i = 0; i < n && !e->code; i += ev->B, batches++) {
         if (max_batches && batches == max_batches) break;
         int32_t *ids = ev->ids->data;
@@ -96,7 +100,7 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
     if (e->code) return false;
     if (!s.tokens) return err_set(e, ERR_USAGE, "%s: nothing to score: %zu tokens make no window of %ld",
                                   t->path, t->n, ev->T);
-    *out = (EvalResult){.protocol = protocol, .window = window ? window : ev->T, .tokens = s.tokens,
+    *out = (EvalResult){.protocol = protocol, .window = width, .tokens = s.tokens,
                         .text_bytes = (int64_t)t->bytes,
                         .nll = s.nll / (double)s.tokens, .against = ev->against != NULL,
                         .kl = s.kl / (double)s.tokens,
