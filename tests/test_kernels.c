@@ -281,7 +281,7 @@ enum { N_SHAPES = 8, N_TABLES = 4 };
 static const Kernels *float_table(int i)
 {
     static const Isa isa[] = {ISA_PORTABLE, ISA_PORTABLE, ISA_AVX2, ISA_AVX512};
-    return i == 0 ? kernels_ref_f32() : kernels_isa_f32(isa[i], "builtin");
+    return i == 0 ? kernels_ref_f32() : kernels_isa_f32((int)isa[i], "builtin");
 }
 
 static Ctx run_case(const Case *t, const Kernels *k, int shape, int flags, int threads)

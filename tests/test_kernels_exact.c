@@ -290,3 +290,87 @@ TEST(norm, constant_rows)
         for (int j = 0; j < C; j++) ASSERT_CLOSE(get(k, y, j), 1.0, 0, 1e-6);
     }
 }
+
+/* Feature losses: gradients against central differences (double). */
+TEST(feature, gradients_by_differences)
+{
+    enum { N = 3, C = 4 };
+    const Kernels *k = kernels_ref_f64();
+    const int32_t targets[N] = {1, -100, 2};
+    double a[N * C], b[N * C], da[N * C], db[N * C];
+    for (int i = 0; i < N * C; i++) {
+        a[i] = sin(1.0 + 2.0 * i);
+        b[i] = cos(3.0 * i);
+    }
+    for (int kind = 0; kind < 2; kind++) {
+        if (kind == 0) k->mse_bwd(da, db, a, b, targets, N, C, 0.5, SET, SET);
+        else k->cosine_bwd(da, db, a, b, targets, N, C, 0.5, SET, SET);
+        for (int i = 0; i < 2 * N * C; i++) {
+            double *x = i < N * C ? &a[i] : &b[i - N * C], sum[2] = {0, 0};
+            const double keep = *x, got = i < N * C ? da[i] : db[i - N * C];
+            for (int side = 0; side < 2; side++) {
+                *x = keep + (side ? 1e-5 : -1e-5);
+                if (kind == 0) k->mse_fwd(&sum[side], a, b, targets, N, C);
+                else k->cosine_fwd(&sum[side], a, b, targets, N, C);
+            }
+            *x = keep;
+            ASSERT_CLOSE(got, 0.5 * (sum[1] - sum[0]) / 2e-5, 1e-7, 1e-9);
+        }
+    }
+    double zero[C] = {0}, sum = 0;                                      /* a row without direction */
+    k->cosine_fwd(&sum, zero, b, NULL, 1, C);
+    k->cosine_bwd(da, NULL, zero, b, NULL, 1, C, 1.0, SET, SET);
+    ASSERT_CLOSE(sum, 1.0, 0, 0);
+    for (int j = 0; j < C; j++) ASSERT_CLOSE(da[j], 0.0, 0, 0);
+}
+
+/* What parity with a reference cannot see: kernels that have only a reference, and the reference's own formulas. */
+TEST(kernels, small_values_by_hand)
+{
+    EACH_TABLE(k, i) {
+        const double w4[] = {1, 2, 3, 4}, ones[] = {1, 1, 1, 1, 1, 1}, x2[] = {1, -2}, x3[] = {1, 2, 6};
+        const int32_t ids[] = {1, 0, 1};
+        double w[4], y[6], d[6], m[2], s[2];
+        set(k, w, w4, 4);
+        k->embedding_fwd(y, w, ids, 3, 2, SET);
+        const double rows[] = {3, 4, 1, 2, 3, 4};
+        for (int j = 0; j < 6; j++) ASSERT_CLOSE(get(k, y, j), rows[j], 0, 0);
+        set(k, d, ones, 6);
+        k->embedding_bwd(w, d, ids, 3, 2, 2);
+        const double grown[] = {2, 3, 5, 6};
+        for (int j = 0; j < 4; j++) ASSERT_CLOSE(get(k, w, j), grown[j], 0, 0);
+
+        set(k, y, x2, 2);
+        k->gelu_fwd(d, y, 2, false);                                    /* x Phi(x) */
+        ASSERT_CLOSE(get(k, d, 0), 0.84134474606854293, 3e-7, 0);
+        ASSERT_CLOSE(get(k, d, 1), -2 * 0.022750131948179207, 1e-6, 0);
+        k->gelu_fwd(d, y, 2, true);
+        ASSERT_CLOSE(get(k, d, 0), 0.5 * (1 + tanh(sqrt(2 / 3.14159265358979324) * 1.044715)), 3e-7, 0);
+        k->swiglu_fwd(d, y, y, 2);
+        ASSERT_CLOSE(get(k, d, 1), 4.0 / (1 + exp(2.0)), 3e-7, 0);
+
+        set(k, y, x3, 3);                                               /* mean 3, variance 14/3, square mean 41/3 */
+        k->layernorm_fwd(d, m, s, y, NULL, NULL, 1, 3, 0.25);
+        ASSERT_CLOSE(get(k, d, 2), 3.0 / sqrt(14.0 / 3 + 0.25), 3e-7, 0);
+        ASSERT_CLOSE(get(k, m, 0), 3.0, 1e-7, 0);
+        k->rmsnorm_fwd(d, s, y, NULL, 1, 3, 0.25);
+        ASSERT_CLOSE(get(k, d, 2), 6.0 / sqrt(41.0 / 3 + 0.25), 3e-7, 0);
+
+        set(k, w, (double[]){2, -1}, 2);                                /* g' = 0.5 g + 0.1 w, m = 0.9 m + g' */
+        set(k, m, (double[]){1, 0}, 2);
+        set(k, y, (double[]){4, 6}, 2);
+        k->sgd(w, m, y, 2, 0.5, 0.9, 0.1, 0.5);
+        ASSERT_CLOSE(get(k, m, 0), 3.1, 1e-6, 0);
+        ASSERT_CLOSE(get(k, w, 0), 2 - 1.55, 1e-6, 0);
+        ASSERT_CLOSE(get(k, w, 1), -1 - 0.5 * 2.9, 1e-6, 0);
+
+        set(k, y, ones, 6);
+        k->fill(y, 7.0, 5);
+        k->copy(d, y, 6);
+        ASSERT_CLOSE(get(k, d, 4) + get(k, d, 5), 8.0, 0, 0);
+        k->axpby(d, 2.0, y, -3.0, y, 6);
+        ASSERT_CLOSE(get(k, d, 0), -7.0, 0, 0);
+        k->add_colsum(m, y, 3, 2, SET);
+        ASSERT_CLOSE(get(k, m, 0) + 10 * get(k, m, 1), 21 + 150, 0, 0);
+    }
+}
