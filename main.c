@@ -14,38 +14,56 @@
 
 enum { MAX_ARGS = 256 };
 typedef struct Args {
-    const char *verb; Arena *a; Err *e;
-    int n_pos; const char *pos[MAX_ARGS];
-    int n_set; char *set[MAX_ARGS];                        /* key=value overrides, in order */
-    int n_opt; const char *opt[MAX_ARGS], *value[MAX_ARGS];
+    const char *verb;
+    Arena *a;
+    Err *e;
+    int n_pos;
+    const char *pos[MAX_ARGS];
+    int n_set;
+    char *set[MAX_ARGS]; /* key=value overrides, in order */
+    int n_opt;
+    const char *opt[MAX_ARGS], *value[MAX_ARGS];
 } Args;
-typedef struct Option { const char *name, *value, *help; char letter; } Option;   /* value NULL: a switch */
-typedef struct Verb { const char *name, *args, *help; int min_pos,
-                     max_pos; int (*run)(Args *); const Option *opt; } Verb;
+typedef struct Option {
+    const char *name, *value, *help;
+    char letter;
+} Option; /* value NULL: a switch */
+typedef struct Verb {
+    const char *name, *args, *help;
+    int min_pos, max_pos;
+    int (*run)(Args *);
+    const Option *opt;
+} Verb;
 
-static const char *get(const Args *x, const char *name, const char *def) {
+static const char *get(const Args *x, const char *name, const char *def)
+{
     for (int i = x->n_opt - 1; i >= 0; i--)
         if (!strcmp(x->opt[i], name)) return x->value[i] ? x->value[i] : "";
     return def;
 }
 static bool has(const Args *x, const char *name) { return get(x, name, NULL) != NULL; }
 
-static double number(Args *x, const char *name, double def) {
+static double number(Args *x, const char *name, double def)
+{
     const char *s = get(x, name, NULL);
     double v;
     if (!s) return def;
-    if (!config_parse_float(s, &v)) { err_set(x->e, ERR_USAGE, "--%s: \"%s\" is not a number", name,
-                                              s); return def; }
+    if (!config_parse_float(s, &v)) {
+        err_set(x->e, ERR_USAGE, "--%s: \"%s\" is not a number", name, s);
+        return def;
+    }
     return v;
 }
 
-static int fail(const Err *e) {
+static int fail(const Err *e)
+{
     if (e->code == ERR_USAGE && strchr(e->msg, '\n')) fprintf(stderr, "%s\n", e->msg);
     else fprintf(stderr, "pare: %s\n", e->msg);
     return e->code ? (int)e->code : 1;
 }
 
-static int say(const char *text) {
+static int say(const char *text)
+{
     if (fputs(text, stdout) < 0 || fputc('\n', stdout) < 0 || fflush(stdout)) {
         fprintf(stderr, "pare: writing to standard output failed\n");
         return 1;
@@ -53,28 +71,36 @@ static int say(const char *text) {
     return 0;
 }
 
-static const Kernels *kernels(void) { threads_init(0); return kernels_cpu_f32(); }
+static const Kernels *kernels(void)
+{
+    threads_init(0);
+    return kernels_cpu_f32();
+}
 
-static bool is_config(const char *path) {
+static bool is_config(const char *path)
+{
     size_t n = strlen(path);
     return (n > 5 && !strcmp(path + n - 5, ".yaml")) || (n > 4 && !strcmp(path + n - 4, ".yml"));
 }
 
 /* A run's folder stands for its newest checkpoint. */
-static const char *model_path(Args *x, const char *path) {
+static const char *model_path(Args *x, const char *path)
+{
     const char *dir = path_join(x->a, path, "checkpoints", x->e);
     if (!dir || !file_exists(dir)) return path;
     const char *newest = checkpoint_find(path, x->a, x->e);
     return newest ? newest : path;
 }
 
-static bool open_model(Args *x, Model *m, const char *path) {
+static bool open_model(Args *x, Model *m, const char *path)
+{
     return model_open(m, model_path(x, path), kernels(), x->a, x->e);
 }
 
 /* --tokenizer, else the model's own, else tokenizer.model beside the file or one folder up (a run's
  * checkpoints). */
-static Tokenizer *open_tokenizer(Args *x, const Model *m) {
+static Tokenizer *open_tokenizer(Args *x, const Model *m)
+{
     const char *path = get(x, "tokenizer", m->tokenizer_path);
     static const char *const near[] = {"tokenizer.model", "../tokenizer.model"};
     for (int i = 0; !path && m->path && i < 2; i++) {
@@ -87,13 +113,18 @@ static Tokenizer *open_tokenizer(Args *x, const Model *m) {
 }
 
 /* ---- train ---- */
-static void on_signal(int sig) {
-    if (sig == SIGUSR1) { train_signal |= 1; return; }
-    if (train_signal & 2) _exit(128 + sig);                /* the second one does not wait */
+static void on_signal(int sig)
+{
+    if (sig == SIGUSR1) {
+        train_signal |= 1;
+        return;
+    }
+    if (train_signal & 2) _exit(128 + sig); /* the second one does not wait */
     train_signal |= 2;
 }
 
-static void catch_signals(void) {
+static void catch_signals(void)
+{
     struct sigaction s = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigemptyset(&s.sa_mask);
     sigaction(SIGINT, &s, NULL);
@@ -101,12 +132,13 @@ static void catch_signals(void) {
     sigaction(SIGUSR1, &s, NULL);
 }
 
-static int v_train(Args *x) {
+static int v_train(Args *x)
+{
     TrainOptions o = {.overwrite = has(x, "overwrite"), .dry_run = has(x, "dry-run")};
     const char *resume = get(x, "resume", NULL);
     if (resume) o.resume = *resume ? resume : "auto";
-    if (has(x, "steps")) x->set[x->n_set++] = arena_printf(x->a, x->e, "train.max_steps=%s", get(x, "steps",
-                                                                                                 ""));
+    if (has(x, "steps"))
+        x->set[x->n_set++] = arena_printf(x->a, x->e, "train.max_steps=%s", get(x, "steps", ""));
     const char *path = x->n_pos ? x->pos[0] : NULL;
     catch_signals();
     if (has(x, "arms")) {
@@ -128,19 +160,22 @@ static int v_train(Args *x) {
         free(s);
         json_decref(j);
         if (rc) return rc;
-    } else log_info("%s at step %lld%s%s", r.status, (long long)r.step, r.checkpoint ? ", checkpoint " : "",
-                    r.checkpoint ? r.checkpoint : "");
+    } else
+        log_info("%s at step %lld%s%s", r.status, (long long)r.step, r.checkpoint ? ", checkpoint " : "",
+                 r.checkpoint ? r.checkpoint : "");
     return !strcmp(r.status, "interrupted") ? ERR_INTERRUPTED : 0;
 }
 
-static int v_validate(Args *x) {
+static int v_validate(Args *x)
+{
     Config *c = config_load(x->a, x->pos[0], x->n_set, x->set, NULL, x->e);
     char *text = c ? memory_report(c, x->a, x->e) : NULL;
     if (!text) return fail(x->e);
     return say(text);
 }
 
-static int v_config(Args *x) {
+static int v_config(Args *x)
+{
     const char *what = x->pos[0];
     if (!strcmp(what, "schema")) {
         char *help = config_help(config_section(), x->a, x->e);
@@ -158,7 +193,8 @@ static int v_config(Args *x) {
 
 /* ---- eval ---- */
 /* A config's defaults without its file: the data section that eval and encode read text by. */
-static Config *defaults(Args *x) {
+static Config *defaults(Args *x)
+{
     Config *c = arena_alloc(x->a, sizeof *c, x->e);
     ConfigDoc *d = c ? config_parse(x->a, NULL, x->n_set, x->set, x->e) : NULL;
     if (!d) return NULL;
@@ -170,9 +206,10 @@ static Config *defaults(Args *x) {
     return c;
 }
 
-static int v_eval(Args *x) {
-    Config *c = is_config(x->pos[0]) ? config_load(x->a, x->pos[0], x->n_set, x->set, NULL,
-                                                   x->e) : defaults(x);
+static int v_eval(Args *x)
+{
+    Config *c = is_config(x->pos[0]) ? config_load(x->a, x->pos[0], x->n_set, x->set, NULL, x->e)
+                                     : defaults(x);
     if (!c) return fail(x->e);
     const char *path = x->pos[0], *against = get(x, "against", NULL), *data = get(x, "data", NULL);
     if (is_config(path)) {
@@ -180,8 +217,9 @@ static int v_eval(Args *x) {
         const char *newest = checkpoint_find(c->run.output_dir, x->a, &none);
         path = newest ? newest : c->model.path;
         if (!against && !strcmp(c->run.recipe, "distill")) against = c->teacher.path;
-        if (!path) err_set(x->e, ERR_USAGE, "%s: neither a checkpoint in %s nor model.path", x->pos[0],
-                           c->run.output_dir);
+        if (!path)
+            err_set(x->e, ERR_USAGE, "%s: neither a checkpoint in %s nor model.path", x->pos[0],
+                    c->run.output_dir);
     }
     SourceConfig one = {.path = data, .format = "auto", .weight = 1, .field = "text"};
     const SourceConfig *src = data ? &one : c->data.val.n ? &c->data.val.v[0] : NULL;
@@ -190,11 +228,14 @@ static int v_eval(Args *x) {
     Tokens tok = {0};
     if (x->e->code || !open_model(x, &m, path) || (against && !open_model(x, &t, against))) return fail(x->e);
     Tokenizer *tk = is_config(x->pos[0]) && c->tokenizer.path && !has(x, "tokenizer")
-                  ? tokenizer_open(c->tokenizer.path, x->a, x->e) : open_tokenizer(x, &m);
+                        ? tokenizer_open(c->tokenizer.path, x->a, x->e)
+                        : open_tokenizer(x, &m);
     if (x->e->code || !tokens_load(&tok, src, &c->data, tk, (int)m.spec.V, x->a, x->e)) return fail(x->e);
     const char *protocol = get(x, "protocol", c->eval.perplexity.protocol);
-    long T = (long)number(x, "seq-len", is_config(x->pos[0]) ? (double)c->data.seq_len :
-        m.spec.max_pos < 1024 ? (double)m.spec.max_pos : 1024);
+    long T = (long)number(x, "seq-len",
+                          is_config(x->pos[0])    ? (double)c->data.seq_len
+                          : m.spec.max_pos < 1024 ? (double)m.spec.max_pos
+                                                  : 1024);
     if (!strncmp(protocol, "concat-", 7)) {
         double n;
         if (config_parse_float(protocol + 7, &n)) T = (long)n;
@@ -205,28 +246,31 @@ static int v_eval(Args *x) {
     long B = 4096 / T > 0 ? 4096 / T : 1;
     Evaluator *ev = evaluator_new(&m, against ? &t : NULL, B < 32 ? B : 32, T, x->a, x->e);
     EvalResult r;
-    if (!ev || !evaluator_run(ev, &tok, tk ? tokenizer_bos(tk) : -1, protocol, T, (long)number(x, "stride",
-        0), 0, &r, x->e))
+    if (!ev || !evaluator_run(ev, &tok, tk ? tokenizer_bos(tk) : -1, protocol, T,
+                              (long)number(x, "stride", 0), 0, &r, x->e))
         return fail(x->e);
     char *json = eval_json(&r, x->pos[0], src->path, x->a, x->e);
     if (!json) return fail(x->e);
     if (has(x, "json")) return say(json);
-    char *text = arena_printf(x->a, x->e,
-        "perplexity %.4f (%s, window %ld, %lld tokens, %.4f nat per token)%s", r.perplexity,
-                              r.protocol, r.window, (long long)r.tokens, r.nll, r.against ?
-                              arena_printf(x->a, x->e,
-                              "\nKL to %s %.5f nat per token, top-1 agreement %.2f %%", against, r.kl,
-                              100 * r.top1_agreement) : "");
+    char *text = arena_printf(
+        x->a, x->e, "perplexity %.4f (%s, window %ld, %lld tokens, %.4f nat per token)%s", r.perplexity,
+        r.protocol, r.window, (long long)r.tokens, r.nll,
+        r.against ? arena_printf(x->a, x->e, "\nKL to %s %.5f nat per token, top-1 agreement %.2f %%",
+                                 against, r.kl, 100 * r.top1_agreement)
+                  : "");
     return text ? say(text) : fail(x->e);
 }
 
 /* ---- generate, probe ---- */
-static int v_generate(Args *x) {
+static int v_generate(Args *x)
+{
     Model m;
-    SampleOptions o = {.temperature = number(x, "temp", 0.8), .top_k = (int64_t)number(x, "top-k", 40),
-                       .top_p = number(x, "top-p", 0.95), .min_p = number(x, "min-p", 0),
-                       .repetition_penalty = number(x, "repetition-penalty", 1), .seed = (uint64_t)number(x,
-                           "seed", 42)};
+    SampleOptions o = {.temperature = number(x, "temp", 0.8),
+                       .top_k = (int64_t)number(x, "top-k", 40),
+                       .top_p = number(x, "top-p", 0.95),
+                       .min_p = number(x, "min-p", 0),
+                       .repetition_penalty = number(x, "repetition-penalty", 1),
+                       .seed = (uint64_t)number(x, "seed", 42)};
     long n = (long)number(x, "n", 64);
     if (!x->e->code && (o.temperature < 0 || o.top_k < 0 || o.top_p <= 0 || o.top_p > 1 || n < 0))
         err_set(x->e, ERR_USAGE, "generate: temp >= 0, top-k >= 0, 0 < top-p <= 1 and n >= 0 are needed");
@@ -250,49 +294,52 @@ static int v_generate(Args *x) {
         json_decref(j);
         return rc;
     }
-    if (fwrite(g.text, 1, g.text_bytes, stdout) != g.text_bytes || fputc('\n', stdout) < 0 ||
-        fflush(stdout)) return 1;
+    if (fwrite(g.text, 1, g.text_bytes, stdout) != g.text_bytes || fputc('\n', stdout) < 0 || fflush(stdout))
+        return 1;
     log_info("%ld prompt tokens in %.1f ms (%.0f tok/s), %ld tokens in %.1f ms (%.0f tok/s)", g.n_prompt,
-             g.prefill_s * 1e3,
-             (double)g.n_prompt / g.prefill_s, made, g.decode_s * 1e3, rate);
+             g.prefill_s * 1e3, (double)g.n_prompt / g.prefill_s, made, g.decode_s * 1e3, rate);
     return 0;
 }
 
-static int v_probe(Args *x) {
+static int v_probe(Args *x)
+{
     Model m;
     const char *in = get(x, "input", NULL), *out = get(x, "out", NULL);
-    if (!in ||
-        !out) return fail((err_set(x->e, ERR_USAGE,
-                                   "probe needs --input IN.safetensors and --out OUT.safetensors"), x->e));
-    if (!open_model(x, &m, x->pos[0]) || !probe(&m, in, out, has(x, "grad"), get(x, "taps", NULL),
-                                                x->e)) return fail(x->e);
+    if (!in || !out)
+        return fail(
+            (err_set(x->e, ERR_USAGE, "probe needs --input IN.safetensors and --out OUT.safetensors"), x->e));
+    if (!open_model(x, &m, x->pos[0]) || !probe(&m, in, out, has(x, "grad"), get(x, "taps", NULL), x->e))
+        return fail(x->e);
     return 0;
 }
 
 /* ---- files ---- */
-static int v_compare(Args *x) {
+static int v_compare(Args *x)
+{
     threads_init(0);
     char *s = compare_json(model_path(x, x->pos[0]), model_path(x, x->pos[1]), x->a, x->e);
     return s ? say(s) : fail(x->e);
 }
 
-static int v_inspect(Args *x) {
+static int v_inspect(Args *x)
+{
     char *s = inspect_json(model_path(x, x->pos[0]), x->a, x->e);
     if (!s) return fail(x->e);
     if (has(x, "json")) return say(s);
     json_t *j = json_loads(s, 0, NULL), *t;
     size_t i;
     printf("%s  %s  %lld parameters  %lld bytes\n", json_string_value(json_object_get(j, "format")),
-           json_is_string(json_object_get(j, "arch")) ? json_string_value(json_object_get(j,
-               "arch")) : "(no model)",
-           (long long)json_integer_value(json_object_get(j,
-               "parameters")), (long long)json_integer_value(json_object_get(j, "bytes")));
-    json_array_foreach(json_object_get(j, "tensors"), i, t) {
+           json_is_string(json_object_get(j, "arch")) ? json_string_value(json_object_get(j, "arch"))
+                                                      : "(no model)",
+           (long long)json_integer_value(json_object_get(j, "parameters")),
+           (long long)json_integer_value(json_object_get(j, "bytes")));
+    json_array_foreach(json_object_get(j, "tensors"), i, t)
+    {
         char *shape = json_dumps(json_object_get(t, "shape"), JSON_COMPACT);
-        printf("%-56s %-16s %-5s %12lld bytes %12lld non-zero\n", json_string_value(json_object_get(t,
-            "name")), shape ? shape : "",
-               json_string_value(json_object_get(t,
-                   "dtype")), (long long)json_integer_value(json_object_get(t, "bytes")),
+        printf("%-56s %-16s %-5s %12lld bytes %12lld non-zero\n",
+               json_string_value(json_object_get(t, "name")), shape ? shape : "",
+               json_string_value(json_object_get(t, "dtype")),
+               (long long)json_integer_value(json_object_get(t, "bytes")),
                (long long)json_integer_value(json_object_get(t, "nonzero")));
         free(shape);
     }
@@ -300,7 +347,8 @@ static int v_inspect(Args *x) {
     return fflush(stdout) ? 1 : 0;
 }
 
-static const char *guess_format(const char *out) {
+static const char *guess_format(const char *out)
+{
     size_t n = strlen(out);
     if (n > 3 && !strcmp(out + n - 3, ".h5")) return "hdf5";
     if (n > 12 && !strcmp(out + n - 12, ".safetensors")) return "safetensors";
@@ -308,15 +356,17 @@ static const char *guess_format(const char *out) {
     return "hf";
 }
 
-static int v_export(Args *x) {
-    const char *out = x->pos[1], *format = get(x, "format", guess_format(out)), *dtype = get(x, "dtype",
-                                                                                             "float32");
+static int v_export(Args *x)
+{
+    const char *out = x->pos[1], *format = get(x, "format", guess_format(out)),
+               *dtype = get(x, "dtype", "float32");
     static const char *const known[] = {"hdf5", "safetensors", "hf", "llama2c"};
     bool ok = false;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) ok = ok || !strcmp(format, known[i]);
     DType t;
-    if (!ok) err_set(x->e, ERR_USAGE,
-                     "--format %s: not in this version; formats are hdf5, safetensors, hf, llama2c", format);
+    if (!ok)
+        err_set(x->e, ERR_USAGE,
+                "--format %s: not in this version; formats are hdf5, safetensors, hf, llama2c", format);
     else if (!dtype_parse(dtype, &t) || (t != DT_F32 && t != DT_BF16 && t != DT_F16))
         err_set(x->e, ERR_USAGE, "--dtype %s: float32, bfloat16 or float16", dtype);
     Model m;
@@ -324,27 +374,31 @@ static int v_export(Args *x) {
     if (x->e->code || !open_model(x, &m, x->pos[0])) return fail(x->e);
     if (has(x, "tokenizer")) m.tokenizer_path = get(x, "tokenizer", NULL);
     if (!model_out(&m, &o, t, x->a, x->e)) return fail(x->e);
-    if (has(x, "dry-run")) { log_info("would write %s (%s, %d tensors)", out, format, o.n); return 0; }
+    if (has(x, "dry-run")) {
+        log_info("would write %s (%s, %d tensors)", out, format, o.n);
+        return 0;
+    }
     if (!strcmp(format, "hdf5")) formats_write_h5(out, &o, x->e);
     else if (!strcmp(format, "hf")) formats_write_hf(out, &o, 5000000000, x->e);
     else if (!strcmp(format, "llama2c")) formats_write_llama2c(out, &o, x->e);
     else formats_write_safetensors(out, &o, x->e);
     if (x->e->code) return fail(x->e);
-    Model back;                                            /* what was written is read again and compared */
+    Model back; /* what was written is read again and compared */
     bool model_again = strcmp(format, "safetensors");
     if (model_again && t == DT_F32 && open_model(x, &back, out)) {
         const char *h1 = model_content_hash(&m, x->a, x->e), *h2 = model_content_hash(&back, x->a, x->e);
-        if (h1 && h2 && strcmp(h1, h2)) err_set(x->e, ERR_FAIL,
-                                                "%s: what was read back differs from what was written", out);
+        if (h1 && h2 && strcmp(h1, h2))
+            err_set(x->e, ERR_FAIL, "%s: what was read back differs from what was written", out);
     }
     if (x->e->code) return fail(x->e);
-    log_info("wrote %s (%s, %s, %d tensors%s)", out, format, dtype, o.n, model_again &&
-             t == DT_F32 ? ", read back and equal" : "");
+    log_info("wrote %s (%s, %s, %d tensors%s)", out, format, dtype, o.n,
+             model_again && t == DT_F32 ? ", read back and equal" : "");
     return 0;
 }
 
 /* ---- data encode, decode ---- */
-static char *read_line(FILE *f, Arena *a, size_t *n, Err *e) {
+static char *read_line(FILE *f, Arena *a, size_t *n, Err *e)
+{
     char *buf = NULL;
     size_t cap = 0;
     ssize_t got = getline(&buf, &cap, f);
@@ -354,19 +408,21 @@ static char *read_line(FILE *f, Arena *a, size_t *n, Err *e) {
     return line;
 }
 
-static bool encode_line(Args *x, const Tokenizer *tk, const json_t *o, long line, Arena *a) {
+static bool encode_line(Args *x, const Tokenizer *tk, const json_t *o, long line, Arena *a)
+{
     const json_t *t = json_object_get(o, "text");
     if (!json_is_string(t)) return err_set(x->e, ERR_USAGE, "stdin:%ld: no \"text\" string", line);
     TokenBuf ids = {0};
-    if (!tokenizer_encode(tk, json_string_value(t), json_string_length(t), !has(x, "no-bos"), &ids, a,
-                          x->e)) return false;
+    if (!tokenizer_encode(tk, json_string_value(t), json_string_length(t), !has(x, "no-bos"), &ids, a, x->e))
+        return false;
     printf("{\"ids\": [");
     for (size_t i = 0; i < ids.n; i++) printf("%s%d", i ? ", " : "", ids.id[i]);
     printf("]}\n");
     return true;
 }
 
-static bool decode_line(Args *x, const Tokenizer *tk, const json_t *o, long line, Arena *a) {
+static bool decode_line(Args *x, const Tokenizer *tk, const json_t *o, long line, Arena *a)
+{
     const json_t *v = json_object_get(o, "ids");
     size_t n = json_array_size(v), bytes;
     int32_t *ids = arena_alloc(a, (n + 1) * sizeof *ids, x->e);
@@ -388,11 +444,12 @@ static bool decode_line(Args *x, const Tokenizer *tk, const json_t *o, long line
     return !x->e->code;
 }
 
-static int v_data(Args *x) {
+static int v_data(Args *x)
+{
     const char *what = x->pos[0], *path = get(x, "tokenizer", NULL);
     bool enc = !strcmp(what, "encode");
-    if (!enc && strcmp(what, "decode")) err_set(x->e, ERR_USAGE,
-        "data %s: not in this version; data encode and data decode are", what);
+    if (!enc && strcmp(what, "decode"))
+        err_set(x->e, ERR_USAGE, "data %s: not in this version; data encode and data decode are", what);
     else if (!path) err_set(x->e, ERR_USAGE, "data %s needs --tokenizer PATH", what);
     Tokenizer *tk = x->e->code ? NULL : tokenizer_open(path, x->a, x->e);
     Arena tmp = {.name = "line"};
@@ -413,7 +470,8 @@ static int v_data(Args *x) {
 }
 
 /* ---- doctor ---- */
-static double gemm_rate(const Kernels *k, Arena *a, Err *e) {
+static double gemm_rate(const Kernels *k, Arena *a, Err *e)
+{
     enum { N = 768 };
     float *v = arena_alloc(a, (size_t)(3 * N * N) * sizeof *v, e);
     double best = 0;
@@ -427,11 +485,11 @@ static double gemm_rate(const Kernels *k, Arena *a, Err *e) {
     return best;
 }
 
-static int v_doctor(Args *x) {
+static int v_doctor(Args *x)
+{
     const Kernels *k = kernels();
     printf("cpu        %s\nisa        %s\nthreads    %d\nkernels    %s\ngemm       %s\n", cpu_features(),
-           isa_name(cpu_isa()),
-           threads_count(), k->name, kernels_blas_name());
+           isa_name(cpu_isa()), threads_count(), k->name, kernels_blas_name());
     if (kernels_blas_warning()) printf("warning    %s\n", kernels_blas_warning());
     printf("gemm speed %.1f GFLOP/s at 768 x 768 x 768\n", gemm_rate(k, x->a, x->e) / 1e9);
     printf("gpu        none: this version computes on the CPU\nfamilies   %s\n", family_list());
@@ -443,41 +501,57 @@ static int v_doctor(Args *x) {
 }
 
 /* ---- the tables ---- */
-#define END {NULL, NULL, NULL, 0}
-static const Option o_train[] = {{"resume", "?", "auto (default) or a checkpoint", 0}, {"steps", "N",
-                                                                                        "train.max_steps", 0},
-    {"overwrite", NULL, "start over in a folder that holds a run", 0}, {"dry-run", NULL,
-        "build everything, one step, write nothing", 'n'},
-    {"arms", NULL, "run every arm of `arms` with every seed and print the table", 0}, {"set", "K=V",
-        "an override, as key=value", 0},
-    {"json", NULL, "one JSON object on stdout", 0}, END};
+#define END                                                                                                  \
+    {                                                                                                        \
+        NULL, NULL, NULL, 0                                                                                  \
+    }
+static const Option o_train[] = {
+    {"resume", "?", "auto (default) or a checkpoint", 0},
+    {"steps", "N", "train.max_steps", 0},
+    {"overwrite", NULL, "start over in a folder that holds a run", 0},
+    {"dry-run", NULL, "build everything, one step, write nothing", 'n'},
+    {"arms", NULL, "run every arm of `arms` with every seed and print the table", 0},
+    {"set", "K=V", "an override, as key=value", 0},
+    {"json", NULL, "one JSON object on stdout", 0},
+    END};
 static const Option o_set[] = {{"set", "K=V", "an override, as key=value", 0}, END};
-static const Option o_eval[] = {{"data", "FILE", "text or .bin tokens", 0}, {"tokenizer", "P",
-                                                                             "tokenizer.model", 0},
-    {"seq-len", "N", "window (default: the model's positions, at most 1024)", 0}, {"protocol", "P",
-        "val (default), concat-N, stride, llamacpp", 0},
-    {"stride", "N", "of protocol stride", 0}, {"against", "TEACHER", "adds KL and top-1 agreement",
-                                               0}, {"set", "K=V", "an override", 0},
-    {"json", NULL, "one JSON object on stdout", 0}, END};
-static const Option o_generate[] = {{"p", "TEXT", "prompt (default: BOS alone)", 'p'}, {"n", "N",
-    "new tokens (64)", 'n'},
-    {"temp", "T", "temperature, 0 = greedy (0.8)", 0}, {"top-k", "K", "0 = off (40)", 0}, {"top-p", "P",
-        "1 = off (0.95)", 0},
-    {"min-p", "P", "0 = off", 0}, {"repetition-penalty", "R", "1 = off", 0}, {"seed", "S",
-                                                                              "of the sampling (42)", 's'},
-    {"tokenizer", "P", "tokenizer.model", 0}, {"stats", NULL, "speed on stderr (always shown)", 0}, {"json",
-        NULL, "text, ids, speed as JSON", 0}, END};
+static const Option o_eval[] = {{"data", "FILE", "text or .bin tokens", 0},
+                                {"tokenizer", "P", "tokenizer.model", 0},
+                                {"seq-len", "N", "window (default: the model's positions, at most 1024)", 0},
+                                {"protocol", "P", "val (default), concat-N, stride, llamacpp", 0},
+                                {"stride", "N", "of protocol stride", 0},
+                                {"against", "TEACHER", "adds KL and top-1 agreement", 0},
+                                {"set", "K=V", "an override", 0},
+                                {"json", NULL, "one JSON object on stdout", 0},
+                                END};
+static const Option o_generate[] = {{"p", "TEXT", "prompt (default: BOS alone)", 'p'},
+                                    {"n", "N", "new tokens (64)", 'n'},
+                                    {"temp", "T", "temperature, 0 = greedy (0.8)", 0},
+                                    {"top-k", "K", "0 = off (40)", 0},
+                                    {"top-p", "P", "1 = off (0.95)", 0},
+                                    {"min-p", "P", "0 = off", 0},
+                                    {"repetition-penalty", "R", "1 = off", 0},
+                                    {"seed", "S", "of the sampling (42)", 's'},
+                                    {"tokenizer", "P", "tokenizer.model", 0},
+                                    {"stats", NULL, "speed on stderr (always shown)", 0},
+                                    {"json", NULL, "text, ids, speed as JSON", 0},
+                                    END};
 static const Option o_probe[] = {{"input", "F", "safetensors with input_ids [B,T], labels optional", 0},
                                  {"out", "F", "safetensors to write", 0},
-    {"grad", NULL, "gradients of the mean loss", 0}, {"taps", "GLOB", "activations by name", 0}, END};
-static const Option o_export[] = {{"format", "F",
-                                   "hdf5, safetensors, hf, llama2c (default: by OUT's suffix)", 0},
-    {"dtype", "T", "float32, bfloat16, float16", 0}, {"tokenizer", "P", "copied beside", 0}, {"dry-run",
-        NULL, "write nothing", 0},
-    {"verify", NULL, "read back and compare (always done)", 0}, END};
+                                 {"grad", NULL, "gradients of the mean loss", 0},
+                                 {"taps", "GLOB", "activations by name", 0},
+                                 END};
+static const Option o_export[] = {
+    {"format", "F", "hdf5, safetensors, hf, llama2c (default: by OUT's suffix)", 0},
+    {"dtype", "T", "float32, bfloat16, float16", 0},
+    {"tokenizer", "P", "copied beside", 0},
+    {"dry-run", NULL, "write nothing", 0},
+    {"verify", NULL, "read back and compare (always done)", 0},
+    END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
-static const Option o_data[] = {{"tokenizer", "P", "tokenizer.model, a folder, or bytes", 0}, {"no-bos",
-    NULL, "encode without BOS", 0}, END};
+static const Option o_data[] = {{"tokenizer", "P", "tokenizer.model, a folder, or bytes", 0},
+                                {"no-bos", NULL, "encode without BOS", 0},
+                                END};
 static const Verb verbs[] = {
     {"train", "CONFIG [key=value ...]", "run a config", 0, 1, v_train, o_train},
     {"finetune", "CONFIG [key=value ...]", "the same", 0, 1, v_train, o_train},
@@ -498,7 +572,8 @@ static const Verb verbs[] = {
 };
 enum { N_VERB = (int)(sizeof verbs / sizeof *verbs) };
 
-static int usage(void) {
+static int usage(void)
+{
     printf("pare: trains transformers and makes them small\n"
            "usage: pare [-v|-q] VERB [options] [CONFIG] [key=value ...]\n\n");
     for (int i = 0; i < N_VERB; i++) printf("  %-9s %-24s %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
@@ -508,7 +583,8 @@ static int usage(void) {
     return 0;
 }
 
-static int verb_help(const Verb *v) {
+static int verb_help(const Verb *v)
+{
     printf("usage: pare %s %s\n%s\n\n", v->name, v->args, v->help);
     for (const Option *o = v->opt; o->name; o++) {
         char left[64];
@@ -521,7 +597,8 @@ static int verb_help(const Verb *v) {
 }
 
 /* --name, --name VALUE, --name=VALUE, -x, -x VALUE. value "?" = optional, only with =. */
-static bool take_option(Args *x, const Verb *v, int argc, char **argv, int *i) {
+static bool take_option(Args *x, const Verb *v, int argc, char **argv, int *i)
+{
     const char *s = argv[*i];
     bool is_long = s[1] == '-';
     const char *name = s + (is_long ? 2 : 1), *eq = is_long ? strchr(name, '=') : NULL;
@@ -530,8 +607,8 @@ static bool take_option(Args *x, const Verb *v, int argc, char **argv, int *i) {
     int n_names = 0;
     for (const Option *o = v->opt; o->name; o++) {
         names[n_names++] = o->name;
-        bool match = is_long ? strlen(o->name) == n && !strncmp(o->name, name,
-                                                                n) : n == 1 && o->letter == name[0];
+        bool match = is_long ? strlen(o->name) == n && !strncmp(o->name, name, n)
+                             : n == 1 && o->letter == name[0];
         if (!match) continue;
         const char *value = eq ? eq + 1 : NULL;
         if (!o->value && eq) return err_set(x->e, ERR_USAGE, "--%s takes no value", o->name);
@@ -539,30 +616,33 @@ static bool take_option(Args *x, const Verb *v, int argc, char **argv, int *i) {
             if (*i + 1 >= argc) return err_set(x->e, ERR_USAGE, "%s needs a value (%s)", s, o->value);
             value = argv[++*i];
         }
-        if (!strcmp(o->name, "set")) { x->set[x->n_set++] = arena_strdup(x->a, value,
-                                                                         x->e); return !x->e->code; }
+        if (!strcmp(o->name, "set")) {
+            x->set[x->n_set++] = arena_strdup(x->a, value, x->e);
+            return !x->e->code;
+        }
         x->opt[x->n_opt] = o->name;
         x->value[x->n_opt++] = value;
         return true;
     }
     const char *best = is_long ? nearest_name(name, names, n_names) : NULL;
-    return err_set(x->e, ERR_USAGE, "%s: unknown option of `pare %s`%s%s%s; see `pare %s --help`", s,
-                   v->name, best ? " (did you mean --" : "",
-                   best ? best : "", best ? "?)" : "", v->name);
+    return err_set(x->e, ERR_USAGE, "%s: unknown option of `pare %s`%s%s%s; see `pare %s --help`", s, v->name,
+                   best ? " (did you mean --" : "", best ? best : "", best ? "?)" : "", v->name);
 }
 
 /* key=value is an override unless a file of that name exists; ~key and +key=value always are. */
-static bool is_override(const char *s) {
+static bool is_override(const char *s)
+{
     if ((s[0] == '~' || s[0] == '+') && s[1] && s[1] != '/') return true;
     const char *eq = strchr(s, '=');
     return eq && eq > s && !file_exists(s);
 }
 
-static bool parse(Args *x, const Verb *v, int argc, char **argv) {
+static bool parse(Args *x, const Verb *v, int argc, char **argv)
+{
     bool plain = false;
     for (int i = 0; i < argc && !x->e->code; i++) {
-        if (x->n_pos + x->n_set + x->n_opt > MAX_ARGS - 8) return err_set(x->e, ERR_USAGE,
-                                                                          "too many arguments");
+        if (x->n_pos + x->n_set + x->n_opt > MAX_ARGS - 8)
+            return err_set(x->e, ERR_USAGE, "too many arguments");
         if (!plain && !strcmp(argv[i], "--")) plain = true;
         else if (!plain && argv[i][0] == '-' && argv[i][1]) take_option(x, v, argc, argv, &i);
         else if (is_override(argv[i])) x->set[x->n_set++] = argv[i];
@@ -573,18 +653,27 @@ static bool parse(Args *x, const Verb *v, int argc, char **argv) {
     return !x->e->code;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     int i = 1;
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (!strcmp(argv[i], "-v")) log_set_level(LOG_DEBUG);
         else if (!strcmp(argv[i], "-q")) log_set_level(LOG_WARN);
-        else if (!strncmp(argv[i], "--color=", 8)) { if (!strcmp(argv[i] + 8, "never")) setenv("NO_COLOR",
-                                                                                               "1", 1); }
-        else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return usage();
-        else if (!strcmp(argv[i], "--version")) { printf("%s\n", pare_version()); return 0; }
-        else { fprintf(stderr, "pare: %s: unknown option; see `pare --help`\n", argv[i]); return ERR_USAGE; }
+        else if (!strncmp(argv[i], "--color=", 8)) {
+            if (!strcmp(argv[i] + 8, "never")) setenv("NO_COLOR", "1", 1);
+        } else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return usage();
+        else if (!strcmp(argv[i], "--version")) {
+            printf("%s\n", pare_version());
+            return 0;
+        } else {
+            fprintf(stderr, "pare: %s: unknown option; see `pare --help`\n", argv[i]);
+            return ERR_USAGE;
+        }
     }
-    if (i == argc) { usage(); return ERR_USAGE; }
+    if (i == argc) {
+        usage();
+        return ERR_USAGE;
+    }
     const char *names[N_VERB];
     const Verb *v = NULL;
     for (int k = 0; k < N_VERB; k++) {

@@ -26,16 +26,18 @@ typedef struct Tensor Tensor;
 enum { T_PARAM = 1, T_INPUT = 2, T_KEEP = 4, T_NOGRAD = 8, T_WEIGHT = 16 };
 
 struct Tensor {
-    const char *name;              /* hierarchical: student.layers.3.mlp.up */
+    const char *name; /* hierarchical: student.layers.3.mlp.up */
     /* DT_F32 / DT_F64 = the graph's real type; DT_I32 for ids, positions, segments */
     DType dtype;
-    int ndim; long dim[MAX_DIM];
-    void *data, *grad;             /* grad NULL: not wanted */
-    Node *node;                    /* producer, NULL for leaves */
+    int ndim;
+    long dim[MAX_DIM];
+    void *data, *grad; /* grad NULL: not wanted */
+    Node *node;        /* producer, NULL for leaves */
     unsigned flags;
-    int id;                        /* index in the graph's tensor list */
+    int id; /* index in the graph's tensor list */
 };
-static inline long t_numel(const Tensor *t) {
+static inline long t_numel(const Tensor *t)
+{
     long n = 1;
     for (int i = 0; i < t->ndim; i++) n *= t->dim[i];
     return n;
@@ -46,31 +48,45 @@ static inline long t_rows(const Tensor *t) { return t_last(t) ? t_numel(t) / t_l
 /* What backward reads: these stay alive (and nothing else does; the poison test holds an op to it). */
 #define SAVE_IN(i) (1u << (i))
 #define SAVE_OUT   (1u << 16)
-enum { OP_ALIAS0 = 1,              /* out shares the data of in[0] (no copy) */
-       OP_GRADPASS = 2,            /* backward hands out's gradient on unchanged to in[0] and in[1] */
-       /* the same tensor may come in several times; backward writes disjoint parts */
-       OP_DISJOINT = 4,
-       /* scalar loss: in training its forward is part of backward (one pass over logits) */
-       OP_LOSS = 8,
-       OP_RANDOM = 16 };
+enum {
+    OP_ALIAS0 = 1,   /* out shares the data of in[0] (no copy) */
+    OP_GRADPASS = 2, /* backward hands out's gradient on unchanged to in[0] and in[1] */
+    /* the same tensor may come in several times; backward writes disjoint parts */
+    OP_DISJOINT = 4,
+    /* scalar loss: in training its forward is part of backward (one pass over logits) */
+    OP_LOSS = 8,
+    OP_RANDOM = 16
+};
 
 /* Shapes for every test, in the op's own file; the last one has name NULL. kind: 'r' real, 'i' integer in
  * [0,limit), 't' integer target in [0,limit) with some -100, 'p' positions 0..n-1 per row, 's' non-decreasing
  * segment ids, 0 absent; 'd' the same tensor as in[0] (fused qkv). A capital letter: no gradient is asked
  * for. */
-typedef struct OpCase { const char *name; const void *attr;
-                        struct { char kind; int ndim; long dim[MAX_DIM]; long limit; } in[MAX_IN]; } OpCase;
+typedef struct OpCase {
+    const char *name;
+    const void *attr;
+    struct {
+        char kind;
+        int ndim;
+        long dim[MAX_DIM];
+        long limit;
+    } in[MAX_IN];
+} OpCase;
 /* unweighted, summed over target tokens */
-typedef struct LossPart { const char *label; double value; } LossPart;
+typedef struct LossPart {
+    const char *label;
+    double value;
+} LossPart;
 typedef struct Op {
-    const char *name, *formula;    /* formula: one line for `make ops` */
-    int n_in; unsigned optional;   /* bit i: in[i] may be NULL */
+    const char *name, *formula; /* formula: one line for `make ops` */
+    int n_in;
+    unsigned optional; /* bit i: in[i] may be NULL */
     unsigned saves, flags;
     size_t attr_size;
     /* sets out's dims (graph_out), n->stat_bytes, n->scratch_bytes; errors via graph_error */
     bool (*shape)(Node *n, Graph *g);
     void (*forward)(const Node *n, const Kernels *k);
-    void (*backward)(const Node *n, const Kernels *k);           /* NULL: not differentiable */
+    void (*backward)(const Node *n, const Kernels *k); /* NULL: not differentiable */
     /* straight-through ops: the smooth forward that backward differentiates */
     void (*surrogate)(const Node *n, const Kernels *k);
     /* OP_LOSS: the scalar, summed over target tokens */
@@ -83,27 +99,37 @@ typedef struct Op {
 struct Node {
     const Op *op;
     Tensor *in[MAX_IN], *out;
-    int n_in, id, segment;         /* segment >= 0: a recompute unit (one block) */
-    void *attr;                    /* the op's own small struct, copied */
-    void *stat; size_t stat_bytes; /* what forward leaves for backward (rstd, lse, loss parts) */
-    void *scratch; size_t scratch_bytes;   /* valid during one call */
+    int n_in, id, segment; /* segment >= 0: a recompute unit (one block) */
+    void *attr;            /* the op's own small struct, copied */
+    void *stat;
+    size_t stat_bytes; /* what forward leaves for backward (rstd, lse, loss parts) */
+    void *scratch;
+    size_t scratch_bytes; /* valid during one call */
     /* bit i: this backward is the first writer of in[i]->grad: SET, else ADD */
     unsigned first;
     /* of activations (every micro-batch), of parameters (first micro-batch of a step) */
     unsigned first_act, first_param;
-    bool weight_phase, needs_backward, needed;   /* set by the planner */
-    double loss_weight;            /* OP_LOSS: the gradient that comes in */
+    bool weight_phase, needs_backward, needed; /* set by the planner */
+    double loss_weight;                        /* OP_LOSS: the gradient that comes in */
     Graph *g;
 };
 static inline Mode grad_mode(const Node *n, int i) { return (n->first >> i) & 1u ? SET : ADD; }
 
 /* What changes from step to step, read by ops (dropout keys, loss scales). */
-typedef struct RunState { uint64_t seed; uint32_t step,
-                         sample0; bool check_finite; const char *first_bad; } RunState;
+typedef struct RunState {
+    uint64_t seed;
+    uint32_t step, sample0;
+    bool check_finite;
+    const char *first_bad;
+} RunState;
 
 /* keep_all: every tensor has its own memory (tests, probes). run: where inputs and kept tensors live. */
-typedef struct GraphOptions { const Kernels *k; bool train, recompute,
-                             keep_all; Arena *run; size_t memory_limit; } GraphOptions;
+typedef struct GraphOptions {
+    const Kernels *k;
+    bool train, recompute, keep_all;
+    Arena *run;
+    size_t memory_limit;
+} GraphOptions;
 Graph *graph_new(const GraphOptions *o, Err *e);
 void graph_free(Graph *g);
 Err *graph_err(Graph *g);
@@ -121,19 +147,20 @@ Tensor *graph_leaf(Graph *g, const char *name, int ndim, const long *dim, void *
 Tensor *graph_param(Graph *g, Tensor *w);
 /* nodes recorded while on have no gradients (teacher) */
 void graph_scope_nograd(Graph *g, bool on);
-void graph_segment(Graph *g, int segment);               /* -1 = none */
+void graph_segment(Graph *g, int segment); /* -1 = none */
 Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor *const *in);
-#define TENSORS(...) (int)(sizeof((Tensor *[]){__VA_ARGS__}) / sizeof(Tensor *)), (Tensor *[]){__VA_ARGS__}
+#define TENSORS(...)                                                                                         \
+    (int)(sizeof((Tensor *[]){__VA_ARGS__}) / sizeof(Tensor *)), (Tensor *[]) { __VA_ARGS__ }
 #define OP(g, o, ...)          graph_record((g), &op_##o, NULL, TENSORS(__VA_ARGS__))
 #define OP_ATTR(g, o, at, ...) graph_record((g), &op_##o, &(at), TENSORS(__VA_ARGS__))
-bool graph_out(Node *n, int ndim, const long *dim);      /* called by shape(): makes n->out */
+bool graph_out(Node *n, int ndim, const long *dim); /* called by shape(): makes n->out */
 
 /* Names. tap() only names a tensor; whoever finds and uses it keeps it alive. */
 Tensor *graph_tap(Graph *g, Tensor *t, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 Tensor *graph_find(Graph *g, const char *name);
 /* the count, whatever cap is */
 int graph_taps(Graph *g, const char *glob, const char **name, Tensor **out, int cap);
-void graph_keep(Graph *g, Tensor *t);                    /* survives the whole run (probe, generate) */
+void graph_keep(Graph *g, Tensor *t); /* survives the whole run (probe, generate) */
 /* "student." before every name recorded from now on; returns the old */
 const char *graph_prefix(Graph *g, const char *prefix);
 
@@ -145,52 +172,83 @@ bool graph_plan(Graph *g, Err *e);
 size_t graph_step_bytes(const Graph *g);
 /* the plan as text: largest tensors by name */
 char *graph_memory_table(const Graph *g, Arena *a, Err *e);
-char *graph_print(const Graph *g, Arena *a, Err *e);               /* the schedule, one line per entry */
-void graph_forward(Graph *g);                             /* weight nodes and forward, no gradients */
-void graph_step_begin(Graph *g);                          /* weight nodes forward */
+char *graph_print(const Graph *g, Arena *a, Err *e); /* the schedule, one line per entry */
+void graph_forward(Graph *g);                        /* weight nodes and forward, no gradients */
+void graph_step_begin(Graph *g);                     /* weight nodes forward */
 /* forward + backward of one micro-batch; gradients add up */
 void graph_micro(Graph *g);
-void graph_step_end(Graph *g);                            /* weight nodes backward */
-int graph_loss_parts(Graph *g, LossPart *out, int cap);   /* of the last micro-batch */
-double graph_loss_total(Graph *g);                        /* weighted sum, last micro-batch */
-bool graph_check_finite(Graph *g, const char **first_bad);/* --check-finite */
+void graph_step_end(Graph *g);                             /* weight nodes backward */
+int graph_loss_parts(Graph *g, LossPart *out, int cap);    /* of the last micro-batch */
+double graph_loss_total(Graph *g);                         /* weighted sum, last micro-batch */
+bool graph_check_finite(Graph *g, const char **first_bad); /* --check-finite */
 const Node *const *graph_nodes(const Graph *g, int *n);
 
 /* Parameters: all that formats/, optim/ and checkpoints see. */
 typedef struct Param {
-    const char *name;              /* HF tensor name, verbatim */
-    Tensor w;                      /* data and grad in the run arena */
+    const char *name; /* HF tensor name, verbatim */
+    Tensor w;         /* data and grad in the run arena */
     int group;
-    bool frozen, decay;            /* decay: weight decay applies (2-D and not a score) */
+    bool frozen, decay; /* decay: weight decay applies (2-D and not a score) */
     /* part of the training state, not of the model (projectors): never exported */
     bool aux;
-    bool in_out;                   /* files store it [in,out] (GPT-2 Conv1D); memory is [out,in] */
-    const char *tied_to;           /* shares data with this parameter: written once */
-    void *m, *v;                   /* moments */
+    bool in_out;         /* files store it [in,out] (GPT-2 Conv1D); memory is [out,in] */
+    const char *tied_to; /* shares data with this parameter: written once */
+    void *m, *v;         /* moments */
 } Param;
-typedef struct Params { Param **p; int n, cap; Arena *run; const Kernels *k; Err err; } Params;
+typedef struct Params {
+    Param **p;
+    int n, cap;
+    Arena *run;
+    const Kernels *k;
+    Err err;
+} Params;
 Param *params_add(Params *ps, const char *name, int ndim, const long *dim, Err *e);
 Param *params_find(const Params *ps, const char *name);
-bool params_alloc_grads(Params *ps, Err *e);              /* for every unfrozen parameter */
+bool params_alloc_grads(Params *ps, Err *e); /* for every unfrozen parameter */
 int64_t params_count(const Params *ps, bool trainable_only);
 
 /* The ops' own small structs. */
-typedef struct AxpyAttr { double alpha; } AxpyAttr;                      /* y = alpha a + b */
-typedef struct GeluAttr { bool tanh_form; } GeluAttr;
-typedef struct NormAttr { double eps; } NormAttr;
-typedef struct RopeAttr { long n_head, D,
-                         D_rot; bool interleaved; double mscale; const double *inv_freq; } RopeAttr;
+typedef struct AxpyAttr {
+    double alpha;
+} AxpyAttr; /* y = alpha a + b */
+typedef struct GeluAttr {
+    bool tanh_form;
+} GeluAttr;
+typedef struct NormAttr {
+    double eps;
+} NormAttr;
+typedef struct RopeAttr {
+    long n_head, D, D_rot;
+    bool interleaved;
+    double mscale;
+    const double *inv_freq;
+} RopeAttr;
 /* first column of q, k, v in their rows */
-typedef struct AttentionAttr { long n_head, n_kv_head, D; long q_at, k_at, v_at;
-                               double scale, softcap; long window; bool causal; } AttentionAttr;
-typedef struct DropoutAttr { double p; uint32_t stream; } DropoutAttr;
-typedef struct SliceAttr { long at, width; } SliceAttr;
+typedef struct AttentionAttr {
+    long n_head, n_kv_head, D;
+    long q_at, k_at, v_at;
+    double scale, softcap;
+    long window;
+    bool causal;
+} AttentionAttr;
+typedef struct DropoutAttr {
+    double p;
+    uint32_t stream;
+} DropoutAttr;
+typedef struct SliceAttr {
+    long at, width;
+} SliceAttr;
 /* chunk: rows of logits alive at a time. kd_report: factor of the reported loss/kd (T^2 when it is scaled so;
  * 0 = 1). */
-typedef struct LmLossAttr { LossAttr a; long chunk; double kd_report; } LmLossAttr;
-enum { LM_CE, LM_KD, LM_ENTROPY, LM_COUNT, LM_SUMS };                    /* stat of lm_loss: sums in double */
+typedef struct LmLossAttr {
+    LossAttr a;
+    long chunk;
+    double kd_report;
+} LmLossAttr;
+enum { LM_CE, LM_KD, LM_ENTROPY, LM_COUNT, LM_SUMS }; /* stat of lm_loss: sums in double */
 
-extern const Op *const all_ops[];  extern const int n_all_ops;
+extern const Op *const all_ops[];
+extern const int n_all_ops;
 #define OPDEF(name) extern const Op op_##name;
 #include "autograd/ops.def"
 #undef OPDEF

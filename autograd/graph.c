@@ -3,7 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-Graph *graph_new(const GraphOptions *o, Err *e) {
+Graph *graph_new(const GraphOptions *o, Err *e)
+{
     Arena own = {.name = "graph"};
     Graph *g = arena_alloc(&own, sizeof *g, e);
     if (!g) return NULL;
@@ -15,10 +16,11 @@ Graph *graph_new(const GraphOptions *o, Err *e) {
     return g;
 }
 
-void graph_free(Graph *g) {
+void graph_free(Graph *g)
+{
     if (!g) return;
     arena_free(&g->step);
-    Arena own = g->own;                   /* the graph itself lies in its own arena */
+    Arena own = g->own; /* the graph itself lies in its own arena */
     arena_free(&own);
 }
 
@@ -28,7 +30,8 @@ RunState *graph_state(Graph *g) { return &g->state; }
 void graph_scope_nograd(Graph *g, bool on) { g->nograd = on; }
 void graph_segment(Graph *g, int segment) { g->segment = segment; }
 
-bool graph_error(Graph *g, const char *fmt, ...) {
+bool graph_error(Graph *g, const char *fmt, ...)
+{
     char msg[sizeof g->err.msg];
     va_list ap;
     va_start(ap, fmt);
@@ -37,14 +40,16 @@ bool graph_error(Graph *g, const char *fmt, ...) {
     return err_set(&g->err, ERR_USAGE, "%s", msg);
 }
 
-const char *graph_prefix(Graph *g, const char *prefix) {
+const char *graph_prefix(Graph *g, const char *prefix)
+{
     const char *old = g->prefix;
     g->prefix = prefix;
     return old;
 }
 
 /* Makes room for one more element; arrays of the graph double in its own arena. */
-static void *room(Graph *g, void *v, int n, int *cap, size_t elem) {
+static void *room(Graph *g, void *v, int n, int *cap, size_t elem)
+{
     if (n < *cap) return v;
     int want = *cap ? *cap * 2 : 64;
     void *p = arena_grow(&g->own, v, (size_t)n * elem, (size_t)want * elem, &g->err);
@@ -52,7 +57,8 @@ static void *room(Graph *g, void *v, int n, int *cap, size_t elem) {
     return p;
 }
 
-static bool list_tensor(Graph *g, Tensor *t) {
+static bool list_tensor(Graph *g, Tensor *t)
+{
     Tensor **v = room(g, g->tensor, g->n_tensor, &g->cap_tensor, sizeof *v);
     if (!v) return false;
     g->tensor = v;
@@ -61,7 +67,8 @@ static bool list_tensor(Graph *g, Tensor *t) {
     return true;
 }
 
-static Tensor *new_tensor(Graph *g, const char *name, DType dt, int ndim, const long *dim, unsigned flags) {
+static Tensor *new_tensor(Graph *g, const char *name, DType dt, int ndim, const long *dim, unsigned flags)
+{
     Tensor *t = arena_alloc(&g->own, sizeof *t, &g->err);
     if (!t) return NULL;
     t->name = arena_printf(&g->own, &g->err, "%s%s", g->prefix, name);
@@ -74,7 +81,8 @@ static Tensor *new_tensor(Graph *g, const char *name, DType dt, int ndim, const 
 
 static DType real_type(const Graph *g) { return g->opt.k->real == sizeof(double) ? DT_F64 : DT_F32; }
 
-Tensor *graph_input(Graph *g, const char *name, DType t, int ndim, const long *dim) {
+Tensor *graph_input(Graph *g, const char *name, DType t, int ndim, const long *dim)
+{
     if (g->err.code) return NULL;
     if (t != DT_I32) t = real_type(g);
     Tensor *x = new_tensor(g, name, t, ndim, dim, T_INPUT | T_NOGRAD);
@@ -82,14 +90,16 @@ Tensor *graph_input(Graph *g, const char *name, DType t, int ndim, const long *d
     return x;
 }
 
-Tensor *graph_leaf(Graph *g, const char *name, int ndim, const long *dim, void *data) {
+Tensor *graph_leaf(Graph *g, const char *name, int ndim, const long *dim, void *data)
+{
     if (g->err.code) return NULL;
     Tensor *x = new_tensor(g, name, real_type(g), ndim, dim, T_INPUT | T_NOGRAD);
     if (x) x->data = data;
     return x;
 }
 
-Tensor *graph_param(Graph *g, Tensor *w) {
+Tensor *graph_param(Graph *g, Tensor *w)
+{
     if (g->err.code) return NULL;
     for (int i = 0; i < g->n_tensor; i++)
         if (g->tensor[i] == w) return w;
@@ -97,7 +107,8 @@ Tensor *graph_param(Graph *g, Tensor *w) {
     return list_tensor(g, w) ? w : NULL;
 }
 
-bool graph_out(Node *n, int ndim, const long *dim) {
+bool graph_out(Node *n, int ndim, const long *dim)
+{
     char name[NAME_LEN];
     snprintf(name, sizeof name, "%s#%d", n->op->name, n->id);
     n->out = new_tensor(n->g, name, real_type(n->g), ndim, dim, 0);
@@ -105,7 +116,8 @@ bool graph_out(Node *n, int ndim, const long *dim) {
 }
 
 /* A node's output wants a gradient when the graph trains, the op can give one and some input wants one. */
-static void set_flags(Graph *g, Node *n) {
+static void set_flags(Graph *g, Node *n)
+{
     bool grad = g->opt.train && !g->nograd && n->op->backward != NULL, any = false, weight = true;
     for (int i = 0; i < n->n_in; i++) {
         if (!n->in[i]) continue;
@@ -117,10 +129,13 @@ static void set_flags(Graph *g, Node *n) {
     n->weight_phase = (n->out->flags & T_WEIGHT) != 0;
 }
 
-Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor *const *in) {
+Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor *const *in)
+{
     if (g->err.code) return NULL;
-    if (n_in > op->n_in) { graph_error(g, "%s takes %d inputs, %d given", op->name, op->n_in,
-                                       n_in); return NULL; }
+    if (n_in > op->n_in) {
+        graph_error(g, "%s takes %d inputs, %d given", op->name, op->n_in, n_in);
+        return NULL;
+    }
     Node *n = arena_alloc(&g->own, sizeof *n, &g->err);
     Node **v = n ? room(g, g->node, g->n_node, &g->cap_node, sizeof *v) : NULL;
     if (!v) return NULL;
@@ -153,7 +168,8 @@ Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor 
     return n->out;
 }
 
-Tensor *graph_tap(Graph *g, Tensor *t, const char *fmt, ...) {
+Tensor *graph_tap(Graph *g, Tensor *t, const char *fmt, ...)
+{
     if (g->err.code || !t) return NULL;
     char name[NAME_LEN];
     va_list ap;
@@ -166,11 +182,12 @@ Tensor *graph_tap(Graph *g, Tensor *t, const char *fmt, ...) {
     const char *full = arena_printf(&g->own, &g->err, "%s%s", g->prefix, name);
     if (!full) return NULL;
     v[g->n_tap++] = (Tap){full, t};
-    if (t->node && strchr(t->name, '#')) t->name = full;   /* the first name wins; leaves keep theirs */
+    if (t->node && strchr(t->name, '#')) t->name = full; /* the first name wins; leaves keep theirs */
     return t;
 }
 
-Tensor *graph_find(Graph *g, const char *name) {
+Tensor *graph_find(Graph *g, const char *name)
+{
     for (int i = 0; i < g->n_tap; i++)
         if (!strcmp(g->tap[i].name, name)) return g->tap[i].t;
     for (int i = 0; i < g->n_tensor; i++)
@@ -178,19 +195,27 @@ Tensor *graph_find(Graph *g, const char *name) {
     return NULL;
 }
 
-int graph_taps(Graph *g, const char *glob, const char **name, Tensor **out, int cap) {
+int graph_taps(Graph *g, const char *glob, const char **name, Tensor **out, int cap)
+{
     int n = 0;
     for (int i = 0; i < g->n_tap; i++) {
         if (!glob_match(glob, g->tap[i].name)) continue;
-        if (n < cap) { if (name) name[n] = g->tap[i].name; if (out) out[n] = g->tap[i].t; }
+        if (n < cap) {
+            if (name) name[n] = g->tap[i].name;
+            if (out) out[n] = g->tap[i].t;
+        }
         n++;
     }
     return n;
 }
 
-void graph_keep(Graph *g, Tensor *t) { if (t && !g->err.code) t->flags |= T_KEEP; }
+void graph_keep(Graph *g, Tensor *t)
+{
+    if (t && !g->err.code) t->flags |= T_KEEP;
+}
 
-void graph_loss(Graph *g, Tensor *scalar, double weight, const char *label) {
+void graph_loss(Graph *g, Tensor *scalar, double weight, const char *label)
+{
     if (g->err.code || !scalar) return;
     if (!scalar->node || !(scalar->node->op->flags & OP_LOSS)) {
         graph_error(g, "%s: %s is not the output of a loss op", label, scalar->name);
@@ -203,6 +228,9 @@ void graph_loss(Graph *g, Tensor *scalar, double weight, const char *label) {
     v[g->n_loss++] = (LossTerm){scalar->node, weight, arena_strdup(&g->own, label, &g->err)};
 }
 
-const Node *const *graph_nodes(const Graph *g,
-                               int *n) { *n = g->n_node; return (const Node *const *)g->node; }
+const Node *const *graph_nodes(const Graph *g, int *n)
+{
+    *n = g->n_node;
+    return (const Node *const *)g->node;
+}
 size_t graph_step_bytes(const Graph *g) { return g->step_bytes; }

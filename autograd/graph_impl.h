@@ -5,26 +5,55 @@
 
 typedef enum { ACT_FORWARD, ACT_AGAIN, ACT_BACKWARD } Act;
 /* where out and stat lie from this entry on */
-typedef struct Step { Node *n; Act act; void *out_data, *stat; } Step;
-typedef struct Tap { const char *name; Tensor *t; } Tap;
-typedef struct LossTerm { Node *n; double weight; const char *label; } LossTerm;
-typedef struct Buffer { const char *name, *what; size_t bytes, offset; int from, to; } Buffer;
-typedef struct Schedule { Step *s; int n; } Schedule;
+typedef struct Step {
+    Node *n;
+    Act act;
+    void *out_data, *stat;
+} Step;
+typedef struct Tap {
+    const char *name;
+    Tensor *t;
+} Tap;
+typedef struct LossTerm {
+    Node *n;
+    double weight;
+    const char *label;
+} LossTerm;
+typedef struct Buffer {
+    const char *name, *what;
+    size_t bytes, offset;
+    int from, to;
+} Buffer;
+typedef struct Schedule {
+    Step *s;
+    int n;
+} Schedule;
 
 struct Graph {
-    GraphOptions opt; Arena own, step; Err err; RunState state;
-    Node **node; int n_node, cap_node;
-    Tensor **tensor; int n_tensor, cap_tensor;
-    Tap *tap; int n_tap, cap_tap;
-    LossTerm *loss; int n_loss, cap_loss;
-    bool nograd, planned; int segment; const char *prefix;
+    GraphOptions opt;
+    Arena own, step;
+    Err err;
+    RunState state;
+    Node **node;
+    int n_node, cap_node;
+    Tensor **tensor;
+    int n_tensor, cap_tensor;
+    Tap *tap;
+    int n_tap, cap_tap;
+    LossTerm *loss;
+    int n_loss, cap_loss;
+    bool nograd, planned;
+    int segment;
+    const char *prefix;
     Schedule weight_fwd, micro, weight_bwd;
-    Buffer *buffer; int n_buffer;          /* the memory plan, kept for the table */
+    Buffer *buffer;
+    int n_buffer; /* the memory plan, kept for the table */
     size_t step_bytes, scratch_bytes, kept_bytes;
-    long micro_count;                      /* micro-batches since graph_step_begin */
+    long micro_count; /* micro-batches since graph_step_begin */
 };
 static inline bool t_wants_grad(const Tensor *t) { return t && !(t->flags & T_NOGRAD); }
-static inline size_t t_bytes(const Graph *g, const Tensor *t) {
+static inline size_t t_bytes(const Graph *g, const Tensor *t)
+{
     size_t e = t->dtype == DT_I32 ? sizeof(int32_t) : g->opt.k->real;
     return (size_t)t_numel(t) * e;
 }

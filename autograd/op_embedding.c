@@ -3,7 +3,8 @@
  * read. */
 #include "autograd/autograd.h"
 
-static bool shape(Node *n, Graph *g) {
+static bool shape(Node *n, Graph *g)
+{
     const Tensor *w = n->in[0], *ids = n->in[1];
     if (w->ndim != 2 || ids->dtype != DT_I32 || ids->ndim >= MAX_DIM)
         return graph_error(g, "embedding: table %s must be (V,C) and ids int32", w->name);
@@ -13,22 +14,28 @@ static bool shape(Node *n, Graph *g) {
     return graph_out(n, ids->ndim + 1, dim);
 }
 
-static void forward(const Node *n, const Kernels *k) {
+static void forward(const Node *n, const Kernels *k)
+{
     k->embedding_fwd(n->out->data, n->in[0]->data, n->in[1]->data, t_numel(n->in[1]), t_last(n->in[0]), SET);
 }
 
-static void backward(const Node *n, const Kernels *k) {
+static void backward(const Node *n, const Kernels *k)
+{
     const Tensor *w = n->in[0], *ids = n->in[1];
     if (!w->grad) return;
     if (grad_mode(n, 0) == SET) k->fill(w->grad, 0.0, t_numel(w));
     k->embedding_bwd(w->grad, n->out->grad, ids->data, t_numel(ids), w->dim[0], w->dim[1]);
 }
 
-static const OpCase cases[] = {
-    {"repeats", NULL, {{'r', 2, {5, 7}, 0}, {'i', 2, {3, 4}, 5}}},
-    {"wide", NULL, {{'r', 2, {11, 65}, 0}, {'i', 1, {9}, 11}}},
-    {NULL, NULL, {{0, 0, {0}, 0}}}};
+static const OpCase cases[] = {{"repeats", NULL, {{'r', 2, {5, 7}, 0}, {'i', 2, {3, 4}, 5}}},
+                               {"wide", NULL, {{'r', 2, {11, 65}, 0}, {'i', 1, {9}, 11}}},
+                               {NULL, NULL, {{0, 0, {0}, 0}}}};
 
-const Op op_embedding = {.name = "embedding", .formula = "y[r] = W[ids[r]]", .n_in = 2, .shape = shape,
+const Op op_embedding = {.name = "embedding",
+                         .formula = "y[r] = W[ids[r]]",
+                         .n_in = 2,
+                         .shape = shape,
                          .forward = forward,
-                         .backward = backward, .saves = SAVE_IN(1), .cases = cases};
+                         .backward = backward,
+                         .saves = SAVE_IN(1),
+                         .cases = cases};

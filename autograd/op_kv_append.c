@@ -2,7 +2,8 @@
  * (B,T,W) past int32 (1). Inference only; room is checked by the session before the graph runs. */
 #include "autograd/autograd.h"
 
-static bool shape(Node *n, Graph *g) {
+static bool shape(Node *n, Graph *g)
+{
     const Tensor *c = n->in[0], *x = n->in[1];
     if (c->ndim != 3 || x->ndim != 3 || c->dim[0] != x->dim[0] || c->dim[2] != x->dim[2] ||
         x->dim[1] > c->dim[1])
@@ -10,7 +11,8 @@ static bool shape(Node *n, Graph *g) {
     return graph_out(n, 3, c->dim);
 }
 
-static void forward(const Node *n, const Kernels *k) {
+static void forward(const Node *n, const Kernels *k)
+{
     const Tensor *c = n->in[0], *x = n->in[1];
     long past = *(const int32_t *)n->in[2]->data, T = x->dim[1], W = x->dim[2];
     for (long b = 0; b < x->dim[0]; b++)
@@ -22,6 +24,10 @@ static const OpCase cases[] = {
     {"append", NULL, {{'R', 3, {2, 9, 4}, 0}, {'R', 3, {2, 3, 4}, 0}, {'i', 1, {1}, 6}}},
     {NULL, NULL, {{0, 0, {0}, 0}}}};
 
-const Op op_kv_append = {.name = "kv_append", .formula = "cache[past + t] = x[t]", .n_in = 3,
+const Op op_kv_append = {.name = "kv_append",
+                         .formula = "cache[past + t] = x[t]",
+                         .n_in = 3,
                          .flags = OP_ALIAS0,
-                         .shape = shape, .forward = forward, .cases = cases};
+                         .shape = shape,
+                         .forward = forward,
+                         .cases = cases};

@@ -3,7 +3,8 @@
  * training attention reads the fused tensor at three columns instead. */
 #include "autograd/autograd.h"
 
-static bool shape(Node *n, Graph *g) {
+static bool shape(Node *n, Graph *g)
+{
     const SliceAttr *at = n->attr;
     const Tensor *x = n->in[0];
     if (at->at < 0 || at->width < 1 || at->at + at->width > t_last(x))
@@ -15,7 +16,8 @@ static bool shape(Node *n, Graph *g) {
     return graph_out(n, x->ndim, dim);
 }
 
-static void forward(const Node *n, const Kernels *k) {
+static void forward(const Node *n, const Kernels *k)
+{
     const SliceAttr *at = n->attr;
     long W = t_last(n->in[0]);
     for (long r = 0; r < t_rows(n->out); r++)
@@ -24,10 +26,12 @@ static void forward(const Node *n, const Kernels *k) {
 }
 
 static const SliceAttr middle = {3, 4};
-static const OpCase cases[] = {
-    {"middle", &middle, {{'R', 3, {2, 3, 9}, 0}}},
-    {NULL, NULL, {{0, 0, {0}, 0}}}};
+static const OpCase cases[] = {{"middle", &middle, {{'R', 3, {2, 3, 9}, 0}}}, {NULL, NULL, {{0, 0, {0}, 0}}}};
 
-const Op op_slice = {.name = "slice", .formula = "y = x[..., at : at + width]", .n_in = 1,
+const Op op_slice = {.name = "slice",
+                     .formula = "y = x[..., at : at + width]",
+                     .n_in = 1,
                      .attr_size = sizeof(SliceAttr),
-                     .shape = shape, .forward = forward, .cases = cases};
+                     .shape = shape,
+                     .forward = forward,
+                     .cases = cases};

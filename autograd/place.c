@@ -6,19 +6,22 @@
 #include "autograd/graph_impl.h"
 #include <stdlib.h>
 
-static int by_size(const void *a, const void *b) {
+static int by_size(const void *a, const void *b)
+{
     const Buffer *x = *(Buffer *const *)a, *y = *(Buffer *const *)b;
     if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
     if (x->from != y->from) return x->from < y->from ? -1 : 1;
     return x < y ? -1 : x > y;
 }
-static int by_offset(const void *a, const void *b) {
+static int by_offset(const void *a, const void *b)
+{
     const Buffer *x = *(Buffer *const *)a, *y = *(Buffer *const *)b;
     return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
 /* b[0..n): bytes, from, to (schedule positions, both included) in; offset out. total: bytes of the arena. */
-bool plan_place(Buffer *b, int n, size_t *total, Arena *a, Err *e) {
+bool plan_place(Buffer *b, int n, size_t *total, Arena *a, Err *e)
+{
     Buffer **order = arena_alloc(a, (size_t)n * sizeof *order, e);
     Buffer **live = arena_alloc(a, (size_t)n * sizeof *live, e);
     if (!order || !live) return false;

@@ -9,17 +9,20 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef struct Life { int from, to; } Life;                /* schedule positions; from < 0: never */
+typedef struct Life {
+    int from, to;
+} Life; /* schedule positions; from < 0: never */
 typedef struct Plan {
     Graph *g;
-    Life *data, *again, *grad;                             /* per tensor */
-    Life *stat;                                            /* per node */
-    int *fwd_at, *again_at, *bwd_at;                       /* per node, -1 = not run */
-    bool *interior;                                        /* per tensor: dropped after forward, made again */
-    int *grad_root;                                        /* per tensor: whose gradient buffer it shares */
+    Life *data, *again, *grad;       /* per tensor */
+    Life *stat;                      /* per node */
+    int *fwd_at, *again_at, *bwd_at; /* per node, -1 = not run */
+    bool *interior;                  /* per tensor: dropped after forward, made again */
+    int *grad_root;                  /* per tensor: whose gradient buffer it shares */
 } Plan;
 
-static bool in_loss(const Graph *g, const Node *n) {
+static bool in_loss(const Graph *g, const Node *n)
+{
     for (int i = 0; i < g->n_loss; i++)
         if (g->loss[i].n == n) return true;
     return false;
@@ -27,7 +30,8 @@ static bool in_loss(const Graph *g, const Node *n) {
 
 /* needed: something kept or a loss depends on it. needs_backward: it lies between a loss and a wanted
  * gradient. */
-static void mark_needed(Graph *g) {
+static void mark_needed(Graph *g)
+{
     for (int i = g->n_node - 1; i >= 0; i--) {
         Node *n = g->node[i];
         bool loss = in_loss(g, n);
@@ -45,13 +49,13 @@ static void push(Schedule *s, Node *n, Act act) { s->s[s->n++] = (Step){n, act, 
 static bool loss_in_backward(const Node *n) { return (n->op->flags & OP_LOSS) && n->needs_backward; }
 
 /* Interior of its segment: made and read (forward) only inside it, and not kept. */
-static void mark_interior(Plan *p) {
+static void mark_interior(Plan *p)
+{
     Graph *g = p->g;
     for (int i = 0; i < g->n_node; i++) {
         Node *n = g->node[i];
         p->interior[n->out->id] = g->opt.recompute && n->segment >= 0 && n->needs_backward &&
-            !n->weight_phase &&
-                                  !(n->out->flags & T_KEEP) && !(n->op->flags & OP_LOSS);
+                                  !n->weight_phase && !(n->out->flags & T_KEEP) && !(n->op->flags & OP_LOSS);
     }
     for (int i = 0; i < g->n_node; i++)
         for (int j = 0; j < g->node[i]->op->n_in; j++) {
@@ -62,15 +66,16 @@ static void mark_interior(Plan *p) {
 
 /* Schedules the segment's second forward: every interior tensor that a backward of the segment, or another
  * node that is run again, reads. */
-static void push_again(Plan *p, int segment) {
+static void push_again(Plan *p, int segment)
+{
     Graph *g = p->g;
     bool *want = arena_alloc(&g->own, (size_t)g->n_node, &g->err);
     if (!want) return;
     for (int i = g->n_node - 1; i >= 0; i--) {
         Node *n = g->node[i];
         if (n->segment != segment || !n->needed || n->weight_phase) continue;
-        if (p->interior[n->out->id] && n->needs_backward &&
-            (n->stat_bytes || (n->op->saves & SAVE_OUT))) want[i] = true;
+        if (p->interior[n->out->id] && n->needs_backward && (n->stat_bytes || (n->op->saves & SAVE_OUT)))
+            want[i] = true;
         for (int j = 0; j < n->op->n_in; j++) {
             Tensor *t = n->in[j];
             if (!t || !t->node || !p->interior[t->id]) continue;
@@ -81,7 +86,8 @@ static void push_again(Plan *p, int segment) {
         if (want[i]) push(&g->micro, g->node[i], ACT_AGAIN);
 }
 
-static bool make_schedule(Plan *p) {
+static bool make_schedule(Plan *p)
+{
     Graph *g = p->g;
     size_t cap = (size_t)g->n_node * 3 + 1;
     Schedule *all[] = {&g->weight_fwd, &g->micro, &g->weight_bwd};
@@ -99,7 +105,10 @@ static bool make_schedule(Plan *p) {
     for (int i = g->n_node - 1; i >= 0; i--) {
         Node *n = g->node[i];
         if (!n->needs_backward) continue;
-        if (n->weight_phase) { push(&g->weight_bwd, n, ACT_BACKWARD); continue; }
+        if (n->weight_phase) {
+            push(&g->weight_bwd, n, ACT_BACKWARD);
+            continue;
+        }
         if (g->opt.recompute && n->segment >= 0 && n->segment != segment) push_again(p, n->segment);
         segment = n->segment;
         push(&g->micro, n, ACT_BACKWARD);
@@ -109,7 +118,8 @@ static bool make_schedule(Plan *p) {
 
 /* The first writer of each gradient sets it, the others add: no gradient is ever zeroed just to be added
  * to. */
-static void mark_first(const Schedule *s, bool *seen) {
+static void mark_first(const Schedule *s, bool *seen)
+{
     for (int i = 0; i < s->n; i++) {
         Node *n = s->s[i].n;
         if (s->s[i].act != ACT_BACKWARD) continue;
@@ -117,12 +127,13 @@ static void mark_first(const Schedule *s, bool *seen) {
         for (int j = 0; j < n->op->n_in; j++) {
             Tensor *t = n->in[j];
             if (!t_wants_grad(t)) continue;
-            int same = -1;                                   /* an earlier input that is the same tensor */
+            int same = -1; /* an earlier input that is the same tensor */
             for (int k = 0; k < j && same < 0; k++) same = n->in[k] == t ? k : -1;
             bool disjoint = same >= 0 && (n->op->flags & OP_DISJOINT);
             bool first = disjoint ? ((act | par) >> same & 1u) : !seen[t->id];
             if (first) {
-                if (t->flags & (T_PARAM | T_WEIGHT)) par |= 1u << j; else act |= 1u << j;
+                if (t->flags & (T_PARAM | T_WEIGHT)) par |= 1u << j;
+                else act |= 1u << j;
             }
             seen[t->id] = true;
         }
@@ -131,14 +142,16 @@ static void mark_first(const Schedule *s, bool *seen) {
     }
 }
 
-static void reach(Life *l, int at) {
+static void reach(Life *l, int at)
+{
     if (l->from < 0) l->from = at;
     if (at > l->to) l->to = at;
 }
 
 /* Data lifetimes. A reader that runs again, or backward, after the interior was dropped reads the second
  * life. */
-static void data_lives(Plan *p) {
+static void data_lives(Plan *p)
+{
     Graph *g = p->g;
     for (int at = 0; at < g->micro.n; at++) {
         Step *s = &g->micro.s[at];
@@ -159,19 +172,22 @@ static void data_lives(Plan *p) {
             Tensor *t = n->in[j];
             if (!t || !t->node || t->node->weight_phase) continue;
             if (s->act == ACT_BACKWARD && !(n->op->saves & SAVE_IN(j))) continue;
-            reach(second && p->interior[t->id] &&
-                  p->again[t->id].from >= 0 ? &p->again[t->id] : &p->data[t->id], at);
+            reach(second && p->interior[t->id] && p->again[t->id].from >= 0 ? &p->again[t->id]
+                                                                            : &p->data[t->id],
+                  at);
         }
     }
 }
 
 /* The root buffer of a tensor's data: kv_append's out lies in its in[0]. */
-static Tensor *data_root(Tensor *t) {
+static Tensor *data_root(Tensor *t)
+{
     while (t->node && (t->node->op->flags & OP_ALIAS0)) t = t->node->in[0];
     return t;
 }
 
-static void grad_lives(Plan *p) {
+static void grad_lives(Plan *p)
+{
     Graph *g = p->g;
     for (int at = 0; at < g->micro.n; at++) {
         if (g->micro.s[at].act != ACT_BACKWARD) continue;
@@ -185,7 +201,8 @@ static void grad_lives(Plan *p) {
 }
 
 /* Position of the next writer of t's gradient after `at`; INT32_MAX if none. */
-static int next_writer(const Plan *p, const Tensor *t, int at) {
+static int next_writer(const Plan *p, const Tensor *t, int at)
+{
     const Schedule *s = &p->g->micro;
     for (int i = at + 1; i < s->n; i++) {
         if (s->s[i].act != ACT_BACKWARD) continue;
@@ -195,26 +212,28 @@ static int next_writer(const Plan *p, const Tensor *t, int at) {
     return INT32_MAX;
 }
 
-static int grad_root(const Plan *p, int id) {
+static int grad_root(const Plan *p, int id)
+{
     while (p->grad_root[id] != id) id = p->grad_root[id];
     return id;
 }
 
 /* A residual add hands its gradient on unchanged: both inputs may share out's buffer, so that backward copies
  * nothing. in[1] may join only if everyone who reads its gradient does so before anyone adds to in[0]'s. */
-static void share_grads(Plan *p) {
+static void share_grads(Plan *p)
+{
     Graph *g = p->g;
     if (g->opt.keep_all) return;
     for (int at = 0; at < g->micro.n; at++) {
         Node *n = g->micro.s[at].n;
-        if (g->micro.s[at].act != ACT_BACKWARD || !(n->op->flags & OP_GRADPASS) ||
-            n->in[0] == n->in[1]) continue;
+        if (g->micro.s[at].act != ACT_BACKWARD || !(n->op->flags & OP_GRADPASS) || n->in[0] == n->in[1])
+            continue;
         int root = grad_root(p, n->out->id), safe_until = INT32_MAX;
         for (int j = 0; j < 2; j++) {
             Tensor *t = n->in[j];
             if (!t_wants_grad(t) || !t->node || t->node->weight_phase || !(n->first_act >> j & 1u)) continue;
-            if (j == 1 &&
-                (next_writer(p, t, at) != INT32_MAX || p->bwd_at[t->node->id] >= safe_until)) continue;
+            if (j == 1 && (next_writer(p, t, at) != INT32_MAX || p->bwd_at[t->node->id] >= safe_until))
+                continue;
             p->grad_root[t->id] = root;
             if (j == 0) safe_until = next_writer(p, t, at);
             Life *r = &p->grad[root], *l = &p->grad[t->id];
@@ -223,12 +242,14 @@ static void share_grads(Plan *p) {
     }
 }
 
-static void add_buffer(Graph *g, const char *name, const char *what, size_t bytes, Life l) {
+static void add_buffer(Graph *g, const char *name, const char *what, size_t bytes, Life l)
+{
     g->buffer[g->n_buffer++] = (Buffer){name, what, round64(bytes ? bytes : 1), 0, l.from, l.to};
 }
 
 /* One buffer per life; the order here is the order place_all reads them back in. */
-static void list_buffers(Plan *p) {
+static void list_buffers(Plan *p)
+{
     Graph *g = p->g;
     int end = g->micro.n - 1;
     for (int i = 0; i < g->n_node; i++) {
@@ -254,7 +275,8 @@ static void list_buffers(Plan *p) {
 static char *at(Graph *g, char *base, int *b) { return base + g->buffer[(*b)++].offset; }
 
 /* Hands the placed memory out, in the order of list_buffers. */
-static void assign(Plan *p, char *base) {
+static void assign(Plan *p, char *base)
+{
     Graph *g = p->g;
     int b = 0;
     for (int i = 0; i < g->n_node; i++) {
@@ -278,8 +300,8 @@ static void assign(Plan *p, char *base) {
         if (p->again_at[i] >= 0) g->micro.s[p->again_at[i]].stat = late;
     }
     for (int i = 0; i < g->n_tensor; i++)
-        if (p->grad[i].from >= 0 && p->grad_root[i] == i && g->tensor[i]->node) g->tensor[i]->grad = at(g,
-            base, &b);
+        if (p->grad[i].from >= 0 && p->grad_root[i] == i && g->tensor[i]->node)
+            g->tensor[i]->grad = at(g, base, &b);
     for (int i = 0; i < g->n_tensor; i++)
         if (p->grad_root[i] != i) g->tensor[i]->grad = g->tensor[grad_root(p, i)]->grad;
     for (int i = 0; i < g->n_node; i++)
@@ -287,7 +309,8 @@ static void assign(Plan *p, char *base) {
 }
 
 /* What outlives a micro-batch: kept tensors, effective weights with their gradients, loss statistics. */
-static bool keep_tensors(Graph *g) {
+static bool keep_tensors(Graph *g)
+{
     for (int i = 0; i < g->n_node; i++) {
         Node *n = g->node[i];
         if (!n->needed) continue;
@@ -300,14 +323,15 @@ static bool keep_tensors(Graph *g) {
             n->out->grad = arena_alloc(g->opt.run, t_bytes(g, n->out), &g->err);
             g->kept_bytes += t_bytes(g, n->out);
         }
-        if (n->stat_bytes && (weight || (n->op->flags & OP_LOSS))) n->stat = arena_alloc(g->opt.run,
-            n->stat_bytes, &g->err);
+        if (n->stat_bytes && (weight || (n->op->flags & OP_LOSS)))
+            n->stat = arena_alloc(g->opt.run, n->stat_bytes, &g->err);
         if (n->scratch_bytes > g->scratch_bytes) g->scratch_bytes = n->scratch_bytes;
     }
     return !g->err.code;
 }
 
-static bool plan_arrays(Plan *p) {
+static bool plan_arrays(Plan *p)
+{
     Graph *g = p->g;
     size_t nt = (size_t)g->n_tensor + 1, nn = (size_t)g->n_node + 1;
     p->data = arena_alloc(&g->own, nt * 3 * sizeof(Life), &g->err);
@@ -328,7 +352,8 @@ static bool plan_arrays(Plan *p) {
     return true;
 }
 
-static bool out_of_memory(Graph *g) {
+static bool out_of_memory(Graph *g)
+{
     Buffer *top[3] = {0};
     for (int i = 0; i < g->n_buffer; i++)
         for (int j = 0; j < 3; j++)
@@ -350,7 +375,8 @@ static bool out_of_memory(Graph *g) {
                    names);
 }
 
-bool graph_plan(Graph *g, Err *e) {
+bool graph_plan(Graph *g, Err *e)
+{
     Plan p = {.g = g};
     bool *seen = arena_alloc(&g->own, (size_t)g->n_tensor + 1, &g->err);
     if (!g->err.code && plan_arrays(&p)) {

@@ -4,26 +4,34 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool finite_all(const Graph *g, const void *x, long n) {
+static bool finite_all(const Graph *g, const void *x, long n)
+{
     if (g->opt.k->real == sizeof(double)) {
-        for (long i = 0; i < n; i++) if (!isfinite(((const double *)x)[i])) return false;
+        for (long i = 0; i < n; i++)
+            if (!isfinite(((const double *)x)[i])) return false;
     } else {
-        for (long i = 0; i < n; i++) if (!isfinite(((const float *)x)[i])) return false;
+        for (long i = 0; i < n; i++)
+            if (!isfinite(((const float *)x)[i])) return false;
     }
     return true;
 }
 
-static void check_step(Graph *g, const Step *s) {
+static void check_step(Graph *g, const Step *s)
+{
     if (g->state.first_bad) return;
-    if (s->act != ACT_BACKWARD &&
-        !finite_all(g, s->n->out->data, t_numel(s->n->out))) g->state.first_bad = s->n->out->name;
+    if (s->act != ACT_BACKWARD && !finite_all(g, s->n->out->data, t_numel(s->n->out)))
+        g->state.first_bad = s->n->out->name;
     for (int j = 0; s->act == ACT_BACKWARD && j < s->n->op->n_in; j++) {
         const Tensor *t = s->n->in[j];
-        if (t && t->grad && !finite_all(g, t->grad, t_numel(t))) { g->state.first_bad = t->name; return; }
+        if (t && t->grad && !finite_all(g, t->grad, t_numel(t))) {
+            g->state.first_bad = t->name;
+            return;
+        }
     }
 }
 
-static void run(Graph *g, const Schedule *sch, bool first) {
+static void run(Graph *g, const Schedule *sch, bool first)
+{
     for (int i = 0; i < sch->n; i++) {
         const Step *s = &sch->s[i];
         Node *n = s->n;
@@ -40,7 +48,8 @@ static void run(Graph *g, const Schedule *sch, bool first) {
 }
 
 /* A parameter no backward of this graph writes to keeps a gradient of zero. */
-static void zero_unwritten(Graph *g) {
+static void zero_unwritten(Graph *g)
+{
     for (int i = 0; i < g->n_tensor; i++) {
         Tensor *t = g->tensor[i];
         if (!(t->flags & T_PARAM) || !t->grad || !t_wants_grad(t)) continue;
@@ -54,7 +63,8 @@ static void zero_unwritten(Graph *g) {
     }
 }
 
-void graph_forward(Graph *g) {
+void graph_forward(Graph *g)
+{
     run(g, &g->weight_fwd, true);
     for (int i = 0; i < g->micro.n; i++) {
         if (g->micro.s[i].act != ACT_FORWARD) break;
@@ -63,7 +73,8 @@ void graph_forward(Graph *g) {
     }
 }
 
-void graph_step_begin(Graph *g) {
+void graph_step_begin(Graph *g)
+{
     run(g, &g->weight_fwd, true);
     zero_unwritten(g);
     g->micro_count = 0;
@@ -72,7 +83,8 @@ void graph_step_begin(Graph *g) {
 void graph_micro(Graph *g) { run(g, &g->micro, g->micro_count++ == 0); }
 void graph_step_end(Graph *g) { run(g, &g->weight_bwd, true); }
 
-int graph_loss_parts(Graph *g, LossPart *out, int cap) {
+int graph_loss_parts(Graph *g, LossPart *out, int cap)
+{
     int m = 0;
     for (int i = 0; i < g->n_loss && m < cap; i++) {
         const Node *n = g->loss[i].n;
@@ -82,7 +94,8 @@ int graph_loss_parts(Graph *g, LossPart *out, int cap) {
     return m;
 }
 
-double graph_loss_total(Graph *g) {
+double graph_loss_total(Graph *g)
+{
     double sum = 0;
     for (int i = 0; i < g->n_loss; i++) sum += g->loss[i].weight * g->loss[i].n->op->value(g->loss[i].n);
     return sum;
@@ -90,19 +103,21 @@ double graph_loss_total(Graph *g) {
 
 static const char *act_name[] = {"forward", "again", "backward"};
 
-char *graph_print(const Graph *g, Arena *a, Err *e) {
+char *graph_print(const Graph *g, Arena *a, Err *e)
+{
     char *text = arena_strdup(a, "", e);
     const Schedule *all[] = {&g->weight_fwd, &g->micro, &g->weight_bwd};
     const char *phase[] = {"weights", "micro", "weights"};
     for (int b = 0; b < 3; b++)
         for (int i = 0; i < all[b]->n && text; i++)
             text = arena_printf(a, e, "%s%4d %-8s %-8s %-10s %s\n", text, i, phase[b],
-                                act_name[all[b]->s[i].act],
-                                all[b]->s[i].n->op->name, all[b]->s[i].n->out->name);
+                                act_name[all[b]->s[i].act], all[b]->s[i].n->op->name,
+                                all[b]->s[i].n->out->name);
     return text;
 }
 
-char *graph_memory_table(const Graph *g, Arena *a, Err *e) {
+char *graph_memory_table(const Graph *g, Arena *a, Err *e)
+{
     size_t by_kind[4] = {0};
     static const char *kind[] = {"activation", "recomputed", "statistics", "gradient"};
     char *text = arena_strdup(a, "", e);
@@ -119,9 +134,12 @@ char *graph_memory_table(const Graph *g, Arena *a, Err *e) {
         text = arena_printf(a, e, "%s    %10.2f MB  %s (%s)\n", text, (double)g->buffer[best].bytes / 1e6,
                             g->buffer[best].name, g->buffer[best].what);
     }
-    return text ? arena_printf(a, e,
-        "  step arena %14.2f MB  (activations %.2f, gradients %.2f, statistics %.2f, recomputed "
-                               "%.2f MB share it)\n  scratch    %14.2f MB\n%s", (double)g->step_bytes / 1e6,
-                               (double)by_kind[0] / 1e6, (double)by_kind[3] / 1e6, (double)by_kind[2] / 1e6,
-                               (double)by_kind[1] / 1e6, (double)g->scratch_bytes / 1e6, text) : NULL;
+    return text
+               ? arena_printf(
+                     a, e,
+                     "  step arena %14.2f MB  (activations %.2f, gradients %.2f, statistics %.2f, recomputed "
+                     "%.2f MB share it)\n  scratch    %14.2f MB\n%s",
+                     (double)g->step_bytes / 1e6, (double)by_kind[0] / 1e6, (double)by_kind[3] / 1e6,
+                     (double)by_kind[2] / 1e6, (double)by_kind[1] / 1e6, (double)g->scratch_bytes / 1e6, text)
+               : NULL;
 }

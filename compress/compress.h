@@ -54,7 +54,11 @@ typedef struct FeatureTerm {
     double weight;
     Param *projector;
 } FeatureTerm;
-typedef struct Distill { const DistillConfig *c; int n; FeatureTerm *term; } Distill;
+typedef struct Distill {
+    const DistillConfig *c;
+    int n;
+    FeatureTerm *term;
+} Distill;
 /* Feature terms of the config: templates expanded by layer_map (algorithms 5.2), layers checked against both
  * models, projectors (d_T,d_S) added to the student's parameters as aux. Call before gradients are allocated.
  */

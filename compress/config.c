@@ -17,7 +17,7 @@ static const ConfigField distill_fields[] = {
 };
 static const char *const distill_alias[][2] = {
     {"kd_temperature", "temperature"}, {"kd_alpha", "alpha"}, {"kd_ratio", "alpha"},
-    {"kd_ce_alpha", "ce_weight"}, {"kd_beta", "beta"}, {"lmbda", "on_policy"},
+    {"kd_ce_alpha", "ce_weight"},      {"kd_beta", "beta"},   {"lmbda", "on_policy"},
 };
 CFG_SECTION_ALIAS(distill_section, "distill", DistillConfig, distill_fields,
                   "what the student learns from the teacher", distill_alias)
@@ -29,12 +29,15 @@ static const ConfigField lora_fields[] = {
 #include "core/config_undef.h"
 };
 static const char *const lora_alias[][2] = {
-    {"lora_r", "r"}, {"lora_rank", "r"}, {"rank", "r"}, {"lora_alpha", "alpha"},
-    {"lora_dropout", "dropout"}, {"lora_target", "target_modules"},
+    {"lora_r", "r"},
+    {"lora_rank", "r"},
+    {"rank", "r"},
+    {"lora_alpha", "alpha"},
+    {"lora_dropout", "dropout"},
+    {"lora_target", "target_modules"},
     {"lora_target_modules", "target_modules"},
 };
-CFG_SECTION_ALIAS(lora_section, "lora", LoraConfig, lora_fields, "low-rank adapters",
-                  lora_alias)
+CFG_SECTION_ALIAS(lora_section, "lora", LoraConfig, lora_fields, "low-rank adapters", lora_alias)
 
 static const ConfigField prune_fields[] = {
 #define CFG_STRUCT PruneConfig

@@ -27,11 +27,11 @@
 #endif
 #ifdef ARENA_ASAN
 #include <sanitizer/asan_interface.h>
-#define POISON(p, n) ASAN_POISON_MEMORY_REGION(p, n)
+#define POISON(p, n)   ASAN_POISON_MEMORY_REGION(p, n)
 #define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
 enum { RED_ZONE = 64 };
 #else
-#define POISON(p, n) ((void)(p), (void)(n))
+#define POISON(p, n)   ((void)(p), (void)(n))
 #define UNPOISON(p, n) ((void)(p), (void)(n))
 enum { RED_ZONE = 0 };
 #endif
@@ -39,15 +39,15 @@ enum { RED_ZONE = 0 };
 enum { ALIGN = 64 };
 static const size_t SMALL_BLOCK = (size_t)1 << 20;
 static const size_t MAP_FROM = (size_t)4 << 20;
-static const size_t MAP_UNIT = (size_t)2 << 20;          /* the huge page of x86-64 and arm64 */
+static const size_t MAP_UNIT = (size_t)2 << 20; /* the huge page of x86-64 and arm64 */
 static const size_t MAX_BYTES = (size_t)1 << 62;
 
 struct ArenaBlock {
     ArenaBlock *next;
-    unsigned char *base;      /* ALIGN-aligned, `capacity` bytes */
+    unsigned char *base; /* ALIGN-aligned, `capacity` bytes */
     size_t capacity, used;
-    size_t dirty;             /* bytes from base that may be non-zero */
-    void *raw;                /* what calloc or mmap gave */
+    size_t dirty; /* bytes from base that may be non-zero */
+    void *raw;    /* what calloc or mmap gave */
     size_t raw_bytes;
     bool mapped;
 };
@@ -79,7 +79,7 @@ static ArenaBlock *block_new(size_t need)
         raw = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (raw == MAP_FAILED) return NULL;
 #ifdef MADV_HUGEPAGE
-        madvise(raw, total, MADV_HUGEPAGE);              /* a wish: without it only speed is lost */
+        madvise(raw, total, MADV_HUGEPAGE); /* a wish: without it only speed is lost */
 #endif
     } else {
         raw = calloc(1, total);
@@ -142,7 +142,8 @@ static bool head_add(Arena *a, size_t need)
 
 static void *out_of_memory(const Arena *a, size_t bytes, Err *e)
 {
-    err_set(e, ERR_MEMORY, "out of memory: arena '%s' wants %zu bytes more, holds %zu (%.1f MiB reserved); "
+    err_set(e, ERR_MEMORY,
+            "out of memory: arena '%s' wants %zu bytes more, holds %zu (%.1f MiB reserved); "
             "use a smaller batch, sequence or model, or recompute",
             a->name ? a->name : "unnamed", bytes, a->used, (double)a->reserved / (1 << 20));
     return NULL;

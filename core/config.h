@@ -28,16 +28,25 @@
 #include <float.h>
 #include <math.h>
 
-#define CFG_ABOVE_0 DBL_MIN                              /* open ends of ranges: (0, ...] and [..., 1) */
-#define CFG_BELOW_1 (1.0 - DBL_EPSILON / 2)
-#define CFG_ANY_LO (-DBL_MAX)
-#define CFG_ANY_HI DBL_MAX
+#define CFG_ABOVE_0  DBL_MIN /* open ends of ranges: (0, ...] and [..., 1) */
+#define CFG_BELOW_1  (1.0 - DBL_EPSILON / 2)
+#define CFG_ANY_LO   (-DBL_MAX)
+#define CFG_ANY_HI   DBL_MAX
 #define CFG_COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
-typedef struct ConfigInts { int n; int64_t *v; } ConfigInts;
-typedef struct ConfigStrs { int n; const char **v; } ConfigStrs;
-typedef struct ConfigFloats { int n; double *v; } ConfigFloats;
-typedef struct ConfigNode ConfigNode;                    /* one YAML node with its place; fields below */
+typedef struct ConfigInts {
+    int n;
+    int64_t *v;
+} ConfigInts;
+typedef struct ConfigStrs {
+    int n;
+    const char **v;
+} ConfigStrs;
+typedef struct ConfigFloats {
+    int n;
+    double *v;
+} ConfigFloats;
+typedef struct ConfigNode ConfigNode; /* one YAML node with its place; fields below */
 typedef enum { NODE_SCALAR, NODE_LIST, NODE_MAP } NodeKind;
 struct ConfigNode {
     NodeKind kind;
@@ -47,8 +56,8 @@ struct ConfigNode {
     ConfigNode **item, **key;
     const char *file;
     int line, col;
-    const char *origin; /* "command line", "environment", "default" or the file */
-    const char *written;                                 /* of a key: as written, where text is canonical */
+    const char *origin;  /* "command line", "environment", "default" or the file */
+    const char *written; /* of a key: as written, where text is canonical */
 };
 
 typedef enum {
@@ -67,8 +76,12 @@ typedef enum {
 } ConfigType;
 typedef struct ConfigSection ConfigSection;
 typedef struct ConfigField {
-    const char *name; ConfigType type; size_t offset, size;
-    const char *def; double lo, hi; const char *values, *later, *help;
+    const char *name;
+    ConfigType type;
+    size_t offset, size;
+    const char *def;
+    double lo, hi;
+    const char *values, *later, *help;
     const ConfigSection *(*sub)(void);
 } ConfigField;
 struct ConfigSection {
@@ -77,26 +90,26 @@ struct ConfigSection {
     int n;
     const ConfigField *field;
     const char *help;
-    const char *const (*alias)[2];                       /* alias[i] = {"lr", "learning_rate"} */
+    const char *const (*alias)[2]; /* alias[i] = {"lr", "learning_rate"} */
     int n_alias;
 };
 
 /* The accessor of a section: CFG_SECTION(optim_section, "optim", OptimConfig, fields, "help"). */
-#define CFG_SECTION(fn, title, Struct, fields, help) \
-    const ConfigSection *fn(void) \
-    { \
-        static const ConfigSection s = {title, sizeof(Struct), CFG_COUNT(fields), fields, help, NULL, 0}; \
-        return &s; \
+#define CFG_SECTION(fn, title, Struct, fields, help)                                                         \
+    const ConfigSection *fn(void)                                                                            \
+    {                                                                                                        \
+        static const ConfigSection s = {title, sizeof(Struct), CFG_COUNT(fields), fields, help, NULL, 0};    \
+        return &s;                                                                                           \
     }
-#define CFG_SECTION_ALIAS(fn, title, Struct, fields, help, aliases) \
-    const ConfigSection *fn(void) \
-    { \
-        static const ConfigSection s = {title, sizeof(Struct), CFG_COUNT(fields), fields, help, \
-                                        aliases, CFG_COUNT(aliases)}; \
-        return &s; \
+#define CFG_SECTION_ALIAS(fn, title, Struct, fields, help, aliases)                                          \
+    const ConfigSection *fn(void)                                                                            \
+    {                                                                                                        \
+        static const ConfigSection s = {title, sizeof(Struct), CFG_COUNT(fields), fields,                    \
+                                        help,  aliases,        CFG_COUNT(aliases)};                          \
+        return &s;                                                                                           \
     }
 
-typedef struct ConfigDoc ConfigDoc;                      /* parsed document: nodes, overrides, errors */
+typedef struct ConfigDoc ConfigDoc; /* parsed document: nodes, overrides, errors */
 /* Reads the file and what it includes; layers, overrides (`a.b=v`, `+a.b=v`, `~a.b`, `a.b[0].c=v`) and
  * PARE_A__B of the environment are put together by config_fill. path NULL: overrides alone, version 1. NULL
  * only with e set. Errors are collected, all of them, as lines `file:line:col: section.key: message (did you
@@ -117,7 +130,7 @@ bool config_was_set(const ConfigDoc *d, const char *key);
 /* key: "data.train[0].path"; NULL = not given. */
 const ConfigNode *config_node(const ConfigDoc *d, const char *key);
 int config_error_count(const ConfigDoc *d);
-const char *config_error_text(const ConfigDoc *d);       /* all lines by place, newline-separated */
+const char *config_error_text(const ConfigDoc *d); /* all lines by place, newline-separated */
 /* Adds the errors of another parse of the same files and overrides (an arm's) that to does not have yet. */
 void config_take_errors(ConfigDoc *to, const ConfigDoc *from);
 /* All keys with their values, defaults included, as YAML that parses to the same struct. */
@@ -127,14 +140,14 @@ char *config_show(const ConfigDoc *d, const ConfigSection *top, const void *valu
 /* text, a file or glob, as a path to open: beside the file that says so (else the main file) when it exists
  * there, else as it is. */
 const char *config_path(const ConfigDoc *d, const ConfigNode *at, const char *text, Arena *a, Err *e);
-bool config_is_null(const ConfigNode *n);                /* NULL, or a plain null, ~ or nothing */
+bool config_is_null(const ConfigNode *n); /* NULL, or a plain null, ~ or nothing */
 /* 10, -3, 1_000, 1e4, 64k = 64000, 64Ki = 65536, 2M, 2Mi, 1G */
 bool config_parse_int(const char *text, int64_t *out);
-bool config_parse_float(const char *text, double *out);  /* finite only; false on overflow and underflow */
+bool config_parse_float(const char *text, double *out); /* finite only; false on overflow and underflow */
 /* Text for --help / `pare config schema`. */
 char *config_help(const ConfigSection *top, Arena *a, Err *e);
-int edit_distance(const char *a, const char *b);         /* Damerau-Levenshtein, for "did you mean" */
+int edit_distance(const char *a, const char *b); /* Damerau-Levenshtein, for "did you mean" */
 /* NULL when none is within 2 edits (or 1/3 of its length). */
 const char *nearest_name(const char *name, const char *const *names, int n);
-bool glob_match(const char *glob, const char *name);     /* '*' any run (dots too), '?' one, whole name */
+bool glob_match(const char *glob, const char *name); /* '*' any run (dots too), '?' one, whole name */
 #endif

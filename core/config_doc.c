@@ -36,7 +36,10 @@ static void add_line(ConfigDoc *d, ConfigLine l)
         if (o->source == l.source && o->line == l.line && o->col == l.col && strcmp(o->text, l.text) == 0)
             return;
     }
-    if (d->n_error >= CFG_MAX_ERRORS) { d->n_dropped++; return; }
+    if (d->n_error >= CFG_MAX_ERRORS) {
+        d->n_dropped++;
+        return;
+    }
     if (!d->error) d->error = arena_alloc(d->a, CFG_MAX_ERRORS * sizeof *d->error, d->e);
     if (d->error) d->error[d->n_error++] = l;
 }
@@ -145,7 +148,10 @@ const ConfigNode *config_find(const ConfigDoc *d, const char *path, const Config
             int i = index_of(p + 1);
             missing = missing || n->kind != NODE_LIST || i < 0 || i >= n->n;
             shown = arena_printf(d->a, d->e, "%s[%.*s]", shown, (int)len, p + 1);
-            if (!missing) { n = n->item[i]; if (at) *at = n; }
+            if (!missing) {
+                n = n->item[i];
+                if (at) *at = n;
+            }
             p += 1 + len;
             p += *p == ']';
         } else {
@@ -269,9 +275,15 @@ static void load_text(ConfigDoc *d, const char *path, const char *text, size_t b
     bool sections = map && map->kind == NODE_MAP;
     if (map && !empty && !sections)
         config_error_node(d, map, "", "expected sections, `name:` each with its keys below");
-    if (!empty && !sections) { d->n_missing++; return; }
+    if (!empty && !sections) {
+        d->n_missing++;
+        return;
+    }
     if (source == 0) d->main_read = true;
-    if (sections) { load_includes(d, map); add_layer(d, map); }
+    if (sections) {
+        load_includes(d, map);
+        add_layer(d, map);
+    }
 }
 
 /* at: the include that names the file, NULL for the main one, whose absence is d->e's error. */
@@ -315,8 +327,9 @@ static void read_override(ConfigDoc *d, const char *arg)
     char mode = *arg == '+' || *arg == '~' ? *arg : '=';
     const char *key = arg + (mode != '='), *eq = strchr(key, '=');
     if (mode == '~' ? eq != NULL : eq == NULL) {
-        config_error_at(d, source, 1, 1, "", mode == '~' ? "a reset is ~section.key, without a value"
-                                                         : "expected section.key=value");
+        config_error_at(d, source, 1, 1, "",
+                        mode == '~' ? "a reset is ~section.key, without a value"
+                                    : "expected section.key=value");
         return;
     }
     size_t len = eq ? (size_t)(eq - key) : strlen(key);
@@ -371,7 +384,10 @@ ConfigDoc *config_parse(Arena *a, const char *path, int n_override, char *const 
     d->path = path;
     if (path) load_file(d, path, NULL);
     else load_text(d, "<no file>", "version: 1\n", strlen("version: 1\n"));
-    if (d->own.code) { err_set(e, d->own.code, "%s", d->own.msg); return NULL; }
+    if (d->own.code) {
+        err_set(e, d->own.code, "%s", d->own.msg);
+        return NULL;
+    }
     read_environment(d);
     for (int i = 0; i < n_override; i++) read_override(d, override[i]);
     if (d->own.code) err_set(e, d->own.code, "%s", d->own.msg);

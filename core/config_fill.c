@@ -73,7 +73,10 @@ static bool read_float(ConfigDoc *d, const ConfigField *f, const ConfigNode *v, 
         config_error_node(d, v, path, "expected a number, found %s", kind_name(v));
         return false;
     }
-    if (f->values && strcmp(v->text, f->values) == 0) { *out = NAN; return true; }
+    if (f->values && strcmp(v->text, f->values) == 0) {
+        *out = NAN;
+        return true;
+    }
     if (!config_parse_float(v->text, out)) {
         char *end;
         double x = strtod(v->text, &end);
@@ -133,7 +136,10 @@ static bool read_enum(ConfigDoc *d, const ConfigField *f, const ConfigNode *v, c
         config_error_node(d, v, path, "expected one of %s, found %s", f->values, kind_name(v));
         return false;
     }
-    if (in_choices(f->values, v->text)) { *out = v->text; return true; }
+    if (in_choices(f->values, v->text)) {
+        *out = v->text;
+        return true;
+    }
     if (in_choices(f->later, v->text)) return not_yet(d, v, path);
     const char *name[64];
     int n = 0;
@@ -158,7 +164,10 @@ static bool read_item(ConfigDoc *d, const ConfigField *f, const ConfigNode *item
 {
     const ConfigNode *v = config_resolve(d, item, path);
     if (!v) return false;
-    if (config_is_null(v)) { config_error_node(d, item, path, "an entry is empty"); return false; }
+    if (config_is_null(v)) {
+        config_error_node(d, item, path, "an entry is empty");
+        return false;
+    }
     if (f->type == CFG_T_INTS) return read_int(d, f, v, path, (int64_t *)(void *)out);
     if (f->type == CFG_T_FLOATS) return read_float(d, f, v, path, (double *)(void *)out);
     if (v->kind != NODE_SCALAR) {
@@ -183,7 +192,10 @@ static bool read_items(ConfigDoc *d, const ConfigField *f, const ConfigNode *v, 
         const char *at = arena_printf(d->a, d->e, "%s[%d]", path, i);
         char *slot = (char *)list.v + size * (size_t)i;
         if (!at) return false;
-        if (!structs) { ok = read_item(d, f, v->item[i], at, slot) && ok; continue; }
+        if (!structs) {
+            ok = read_item(d, f, v->item[i], at, slot) && ok;
+            continue;
+        }
         const ConfigNode *item = config_resolve(d, v->item[i], at);
         if (item && item->kind != NODE_MAP)
             config_error_node(d, item, at, "expected a map of keys, found %s", kind_name(item));
@@ -251,8 +263,8 @@ static bool fill_value(ConfigDoc *d, const ConfigField *f, const ConfigNode *nod
         config_error_node(d, v, path, "expected a map of keys, found %s", kind_name(v));
         return false;
     }
-    bool list =
-        f->type == CFG_T_LIST || f->type == CFG_T_STRS || f->type == CFG_T_INTS || f->type == CFG_T_FLOATS;
+    bool list = f->type == CFG_T_LIST || f->type == CFG_T_STRS || f->type == CFG_T_INTS ||
+                f->type == CFG_T_FLOATS;
     return list ? read_items(d, f, v, path, out) : read_scalar(d, f, v, path, out);
 }
 

@@ -13,26 +13,40 @@ enum {
     CFG_MAX_TEXT = 65536
 };
 
-typedef struct ConfigLine { int source, line, col; const char *text; } ConfigLine;
+typedef struct ConfigLine {
+    int source, line, col;
+    const char *text;
+} ConfigLine;
 typedef struct ConfigSource {
     const char *file, *dir, *suffix;
 } ConfigSource; /* suffix quotes an override */
-typedef struct ConfigOverride { const char *key, *value; int source, col; char mode; } ConfigOverride;
+typedef struct ConfigOverride {
+    const char *key, *value;
+    int source, col;
+    char mode;
+} ConfigOverride;
 
 struct ConfigDoc {
     Arena *a;
     Err own, *e; /* e = &own: memory only, the caller's may be gone later */
     const char *path, *select;
     const ConfigSection *top;
-    ConfigNode *root, *defaults;                         /* root: everything laid together, canonical names */
-    ConfigNode **layer;  int n_layer;                    /* one map per file, includes first */
-    ConfigOverride *over;  int n_over;                   /* environment, command line, final ones */
-    ConfigSource *source;  int n_source;
-    ConfigLine *error;  int n_error, n_dropped, n_read_error;   /* those before the rules between keys */
-    const char *open_file[CFG_MAX_FILES];  int n_open, n_file;
-    bool main_read;  int n_missing;                      /* includes that could not be read */
+    ConfigNode *root, *defaults; /* root: everything laid together, canonical names */
+    ConfigNode **layer;
+    int n_layer; /* one map per file, includes first */
+    ConfigOverride *over;
+    int n_over; /* environment, command line, final ones */
+    ConfigSource *source;
+    int n_source;
+    ConfigLine *error;
+    int n_error, n_dropped, n_read_error; /* those before the rules between keys */
+    const char *open_file[CFG_MAX_FILES];
+    int n_open, n_file;
+    bool main_read;
+    int n_missing; /* includes that could not be read */
     int n_node, n_copy, n_expand;
-    const void *busy[CFG_MAX_DEPTH];  int n_busy;        /* values under interpolation */
+    const void *busy[CFG_MAX_DEPTH];
+    int n_busy; /* values under interpolation */
 };
 
 /* config_yaml.c. Text to nodes; NULL when it cannot be read (an error line is added) or is empty (none is
@@ -56,9 +70,9 @@ const ConfigNode *config_find(const ConfigDoc *d, const char *path, const Config
                               const char **written);
 
 /* config_merge.c */
-int config_index(const ConfigNode *map, const char *key);                       /* -1 = absent */
-const ConfigField *config_field(const ConfigSection *s, const char *name);      /* canonical names only */
-const char *config_canonical(const ConfigSection *s, const char *name); /* name itself when no alias */
+int config_index(const ConfigNode *map, const char *key);                  /* -1 = absent */
+const ConfigField *config_field(const ConfigSection *s, const char *name); /* canonical names only */
+const char *config_canonical(const ConfigSection *s, const char *name);    /* name itself when no alias */
 /* ` (did you mean x?)` or "" for a name that s does not have; other sections are searched too. */
 const char *config_hint(ConfigDoc *d, const ConfigSection *s, const char *name);
 bool config_merge_all(ConfigDoc *d, const ConfigSection *top);
@@ -66,7 +80,12 @@ ConfigNode *config_value_node(ConfigDoc *d, int source, const char *text, int co
                               const char *key);
 
 /* config_print.c. A text that grows; p is NUL-terminated once anything was put. */
-typedef struct ConfigText { Arena *a; Err *e; char *p; size_t n, room; } ConfigText;
+typedef struct ConfigText {
+    Arena *a;
+    Err *e;
+    char *p;
+    size_t n, room;
+} ConfigText;
 bool config_put(ConfigText *t, const char *text, size_t bytes);
 bool config_putf(ConfigText *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

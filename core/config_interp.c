@@ -6,7 +6,11 @@
 
 #include "core/config_impl.h"
 
-typedef struct Interp { ConfigDoc *d; const ConfigNode *at; const char *path; } Interp;
+typedef struct Interp {
+    ConfigDoc *d;
+    const ConfigNode *at;
+    const char *path;
+} Interp;
 
 static const ConfigNode *expand(Interp *x, const ConfigNode *n);
 
@@ -63,10 +67,16 @@ static const ConfigNode *reference(Interp *x, const char *ref, bool *unset)
         name = arena_strndup(x->d->a, name, comma ? (size_t)(comma - name) : strlen(name), x->d->e);
         const char *value = name ? getenv(name) : NULL;
         if (!value && comma) value = comma + 1;
-        if (!value) { fail(x, "the environment has no value and no default is given for", ref); return NULL; }
+        if (!value) {
+            fail(x, "the environment has no value and no default is given for", ref);
+            return NULL;
+        }
         return text_node(x, x->at, arena_strdup(x->d->a, value, x->d->e));
     }
-    if (!find_field(x, ref, &path, &f)) { fail(x, "no such key:", ref); return NULL; }
+    if (!find_field(x, ref, &path, &f)) {
+        fail(x, "no such key:", ref);
+        return NULL;
+    }
     const ConfigNode *n = config_find(x->d, path, NULL, NULL);
     if (!config_is_null(n)) return expand(x, n);
     *unset = !f || !f->def || strcmp(f->def, "NAN") == 0 || f->type > CFG_T_ENUM;
@@ -83,13 +93,19 @@ static bool put(Interp *x, ConfigText *out, const char *text, size_t bytes)
 static const char *put_reference(Interp *x, const char *p, ConfigText *out)
 {
     const char *end = strchr(p, '}');
-    if (!end) { fail(x, "no closing brace in", p + 2); return NULL; }
+    if (!end) {
+        fail(x, "no closing brace in", p + 2);
+        return NULL;
+    }
     const char *ref = arena_strndup(x->d->a, p + 2, (size_t)(end - p - 2), x->d->e);
     bool unset = false;
     const ConfigNode *v = ref ? reference(x, ref, &unset) : NULL;
     if (unset) fail(x, "not set:", ref);
     if (!v) return NULL;
-    if (v->kind != NODE_SCALAR) { fail(x, "not a single value:", ref); return NULL; }
+    if (v->kind != NODE_SCALAR) {
+        fail(x, "not a single value:", ref);
+        return NULL;
+    }
     return put(x, out, v->text, strlen(v->text)) ? end + 1 : NULL;
 }
 

@@ -96,8 +96,10 @@ static void merge(ConfigDoc *d, ConfigNode *to, const ConfigNode *from, const Co
         if (both && (!f || f->type == CFG_T_MAP || f->type == CFG_T_RAW)) {
             merge(d, to->item[at], from->item[i], f && f->type == CFG_T_MAP ? f->sub() : NULL);
             to->key[at] = from->key[i];
-        } else if (at >= 0) { to->item[at] = config_copy(d, from->item[i]); to->key[at] = from->key[i]; }
-        else {
+        } else if (at >= 0) {
+            to->item[at] = config_copy(d, from->item[i]);
+            to->key[at] = from->key[i];
+        } else {
             ConfigNode *copy = config_copy(d, from->item[i]);
             if (copy) config_add(d, to, from->key[i], copy);
         }
@@ -111,7 +113,10 @@ static bool starts_structure(char c) { return c == '[' || c == '{' || c == '"' |
 ConfigNode *config_value_node(ConfigDoc *d, int source, const char *text, int col, const char *origin,
                               const char *key)
 {
-    while (*text == ' ') { text++; col++; }
+    while (*text == ' ') {
+        text++;
+        col++;
+    }
     if (starts_structure(*text)) return config_yaml(d, source, text, strlen(text), col - 1, origin, key);
     size_t n = strlen(text);
     while (n && text[n - 1] == ' ') n--;
@@ -123,11 +128,11 @@ typedef struct Walk {
     ConfigDoc *d;
     const ConfigOverride *o;
     const char *origin;
-    const ConfigSection *section;                        /* of the map that `in` is, NULL inside raw values */
-    const ConfigField *field;                            /* of the value just reached */
-    ConfigNode *in;                                      /* the map or list that holds it */
-    int at;                                              /* its index there, -1 = not there */
-    const char *name;                                    /* its canonical key; NULL inside a list */
+    const ConfigSection *section; /* of the map that `in` is, NULL inside raw values */
+    const ConfigField *field;     /* of the value just reached */
+    ConfigNode *in;               /* the map or list that holds it */
+    int at;                       /* its index there, -1 = not there */
+    const char *name;             /* its canonical key; NULL inside a list */
     const char *written;
     int col;
 } Walk;
@@ -169,7 +174,10 @@ static ConfigNode *enter(Walk *w, NodeKind kind)
                   kind == NODE_MAP ? " has no keys below it" : " is not a list");
         return NULL;
     }
-    if (kind == NODE_LIST) { walk_fail(w, w->col, "the list is empty; +key=value appends", ""); return NULL; }
+    if (kind == NODE_LIST) {
+        walk_fail(w, w->col, "the list is empty; +key=value appends", "");
+        return NULL;
+    }
     ConfigNode *made = config_new_node(w->d, kind, "", w->o->source, 1, w->col, w->origin);
     return place(w, made) ? made : NULL;
 }
@@ -180,8 +188,7 @@ static bool step_name(Walk *w, const char *name, int col)
     w->written = name;
     w->name = config_canonical(w->section, name);
     w->field = config_field(w->section, w->name);
-    if (w->section && !w->field)
-        return walk_fail(w, col, "unknown key", config_hint(w->d, w->section, name));
+    if (w->section && !w->field) return walk_fail(w, col, "unknown key", config_hint(w->d, w->section, name));
     w->at = config_index(w->in, w->name);
     return true;
 }
@@ -267,8 +274,8 @@ static void apply(ConfigDoc *d, const ConfigOverride *o)
         memmove(w.in->key + w.at, w.in->key + w.at + 1, (size_t)(w.in->n - w.at) * sizeof *w.in->key);
         return;
     }
-    ConfigNode *v =
-        config_value_node(d, o->source, o->value, o->col + (int)strlen(o->key) + 2, w.origin, o->key);
+    ConfigNode *v = config_value_node(d, o->source, o->value, o->col + (int)strlen(o->key) + 2, w.origin,
+                                      o->key);
     if (!v) return;
     bool sub = w.field && (w.field->type == CFG_T_MAP || w.field->type == CFG_T_LIST);
     if (sub && v->kind == NODE_MAP) canonicalise(d, v, w.field->sub(), o->key);
@@ -307,10 +314,13 @@ void config_put_default(ConfigDoc *d, const char *key, const char *value)
         in = map;
         key = dot + 1;
     }
-    ConfigNode *name =
-        config_new_node(d, NODE_SCALAR, arena_strdup(d->a, key, d->e), source, 1, 1, "default");
+    ConfigNode *name = config_new_node(d, NODE_SCALAR, arena_strdup(d->a, key, d->e), source, 1, 1,
+                                       "default");
     ConfigNode *v = config_new_node(d, NODE_SCALAR, arena_strdup(d->a, value, d->e), source, 1, 1, "default");
-    if (in && name && v) { v->quoted = true; config_add(d, in, name, v); }
+    if (in && name && v) {
+        v->quoted = true;
+        config_add(d, in, name, v);
+    }
 }
 
 bool config_merge_all(ConfigDoc *d, const ConfigSection *top)

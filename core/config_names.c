@@ -51,10 +51,16 @@ bool glob_match(const char *glob, const char *name)
 {
     const char *star = NULL, *resume = NULL;
     while (*name) {
-        if (*glob == '*') { star = glob++; resume = name; }
-        else if (*glob == '?' || *glob == *name) { glob++; name++; }
-        else if (star) { glob = star + 1; name = ++resume; }
-        else return false;
+        if (*glob == '*') {
+            star = glob++;
+            resume = name;
+        } else if (*glob == '?' || *glob == *name) {
+            glob++;
+            name++;
+        } else if (star) {
+            glob = star + 1;
+            name = ++resume;
+        } else return false;
     }
     while (*glob == '*') glob++;
     return *glob == 0;
@@ -122,12 +128,18 @@ bool config_parse_float(const char *text, double *out)
 
 static bool suffix_factor(const char *s, int64_t *factor)
 {
-    static const struct { const char *name; int64_t factor; } known[] = {
-        {"", 1}, {"k", 1000}, {"K", 1000}, {"M", 1000000}, {"G", 1000000000}, {"Ki", 1024}, {"ki", 1024},
-        {"Mi", 1 << 20}, {"Gi", 1 << 30},
+    static const struct {
+        const char *name;
+        int64_t factor;
+    } known[] = {
+        {"", 1},      {"k", 1000},  {"K", 1000},     {"M", 1000000},  {"G", 1000000000},
+        {"Ki", 1024}, {"ki", 1024}, {"Mi", 1 << 20}, {"Gi", 1 << 30},
     };
     for (int i = 0; i < CFG_COUNT(known); i++)
-        if (strcmp(s, known[i].name) == 0) { *factor = known[i].factor; return true; }
+        if (strcmp(s, known[i].name) == 0) {
+            *factor = known[i].factor;
+            return true;
+        }
     return false;
 }
 

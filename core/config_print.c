@@ -7,8 +7,15 @@
 
 #include "core/config_impl.h"
 
-typedef struct AnyList { int n; void *v; } AnyList;
-typedef struct Printer { ConfigText t; const ConfigDoc *d; bool origins; } Printer;
+typedef struct AnyList {
+    int n;
+    void *v;
+} AnyList;
+typedef struct Printer {
+    ConfigText t;
+    const ConfigDoc *d;
+    bool origins;
+} Printer;
 
 bool config_put(ConfigText *t, const char *text, size_t bytes)
 {
@@ -85,7 +92,10 @@ static void print_raw(ConfigText *t, const ConfigNode *n)
     config_put(t, map ? "{" : "[", 1);
     for (int i = 0; i < n->n; i++) {
         if (i) config_put(t, ", ", 2);
-        if (map) { print_quoted(t, n->key[i]->text, false); config_put(t, ": ", 2); }
+        if (map) {
+            print_quoted(t, n->key[i]->text, false);
+            config_put(t, ": ", 2);
+        }
         print_raw(t, n->item[i]);
     }
     config_put(t, map ? "}" : "]", 1);
@@ -112,12 +122,22 @@ static void print_value(ConfigText *t, const ConfigField *f, const char *at)
     bool b;
     const char *s;
     const ConfigNode *raw;
-    if (f->type == CFG_T_BOOL) { memcpy(&b, at, sizeof b); config_putf(t, b ? "true" : "false"); }
-    else if (f->type == CFG_T_INT) { memcpy(&i, at, sizeof i); config_putf(t, "%lld", (long long)i); }
-    else if (f->type == CFG_T_FLOAT) { memcpy(&x, at, sizeof x); print_float(t, f, x); }
-    else if (f->type == CFG_T_STR) { memcpy(&s, at, sizeof s); print_str(t, s); }
-    else if (f->type == CFG_T_ENUM) { memcpy(&s, at, sizeof s); config_putf(t, "%s", s ? s : "null"); }
-    else if (f->type == CFG_T_RAW) {
+    if (f->type == CFG_T_BOOL) {
+        memcpy(&b, at, sizeof b);
+        config_putf(t, b ? "true" : "false");
+    } else if (f->type == CFG_T_INT) {
+        memcpy(&i, at, sizeof i);
+        config_putf(t, "%lld", (long long)i);
+    } else if (f->type == CFG_T_FLOAT) {
+        memcpy(&x, at, sizeof x);
+        print_float(t, f, x);
+    } else if (f->type == CFG_T_STR) {
+        memcpy(&s, at, sizeof s);
+        print_str(t, s);
+    } else if (f->type == CFG_T_ENUM) {
+        memcpy(&s, at, sizeof s);
+        config_putf(t, "%s", s ? s : "null");
+    } else if (f->type == CFG_T_RAW) {
         memcpy(&raw, at, sizeof raw);
         if (raw) print_raw(t, raw);
         else config_putf(t, "null");
@@ -140,7 +160,10 @@ static void print_structs(Printer *p, const ConfigField *f, const char *at, int 
 {
     AnyList list;
     memcpy(&list, at, sizeof list);
-    if (list.n == 0) { config_putf(&p->t, " []\n"); return; }
+    if (list.n == 0) {
+        config_putf(&p->t, " []\n");
+        return;
+    }
     config_putf(&p->t, "\n");
     for (int i = 0; i < list.n; i++) {
         const char *sub = arena_printf(p->t.a, p->t.e, "%s[%d]", path, i);
@@ -218,7 +241,10 @@ static void help_section(ConfigText *t, const ConfigSection *s, int indent)
     for (int i = 0; i < s->n; i++) {
         const ConfigField *f = &s->field[i];
         config_putf(t, "%*s%-*s ", indent, "", 30 - indent, f->name);
-        if (f->type == CFG_T_LATER) { config_putf(t, "%s (not in this version)\n", f->help); continue; }
+        if (f->type == CFG_T_LATER) {
+            config_putf(t, "%s (not in this version)\n", f->help);
+            continue;
+        }
         config_putf(t, "%s [%s", f->help, f->type == CFG_T_ENUM ? f->values : type_name(f->type));
         if (f->type == CFG_T_ENUM && f->later && f->later[0]) config_putf(t, "; later %s", f->later);
         bool number = f->type == CFG_T_INT || f->type == CFG_T_FLOAT;

@@ -10,15 +10,23 @@
 
 #include "core/config_impl.h"
 
-typedef struct Anchor { const char *name; ConfigNode *node; } Anchor;
-typedef struct Level { const ConfigNode *parent; const char *key; } Level;
+typedef struct Anchor {
+    const char *name;
+    ConfigNode *node;
+} Anchor;
+typedef struct Level {
+    const ConfigNode *parent;
+    const char *key;
+} Level;
 typedef struct Yaml {
     ConfigDoc *d;
     yaml_parser_t parser;
     int source, col0;
     const char *origin, *prefix;
-    Anchor *anchor;  int n_anchor, cap_anchor;
-    Level level[CFG_MAX_DEPTH + 2];  int depth;
+    Anchor *anchor;
+    int n_anchor, cap_anchor;
+    Level level[CFG_MAX_DEPTH + 2];
+    int depth;
     bool failed;
 } Yaml;
 
@@ -40,7 +48,7 @@ ConfigNode *config_new_node(ConfigDoc *d, NodeKind kind, const char *text, int s
 bool config_add(ConfigDoc *d, ConfigNode *parent, ConfigNode *key, ConfigNode *item)
 {
     size_t n = (size_t)parent->n;
-    bool full = n == 0 || (n >= 4 && (n & (n - 1)) == 0);   /* room is 4, then every power of two */
+    bool full = n == 0 || (n >= 4 && (n & (n - 1)) == 0); /* room is 4, then every power of two */
     if (full) {
         size_t room = n == 0 ? 4 : 2 * n;
         ConfigNode **grown = arena_grow(d->a, parent->item, n * sizeof *grown, room * sizeof *grown, d->e);
@@ -94,12 +102,17 @@ static void fail_parser(Yaml *y, const char *text, size_t bytes)
 {
     const yaml_parser_t *p = &y->parser;
     int line = line_of(p->problem_mark), col = col_of(y, p->problem_mark);
-    if (p->error == YAML_MEMORY_ERROR) { err_set(y->d->e, ERR_MEMORY, "libyaml: out of memory"); return; }
+    if (p->error == YAML_MEMORY_ERROR) {
+        err_set(y->d->e, ERR_MEMORY, "libyaml: out of memory");
+        return;
+    }
     if (p->error == YAML_READER_ERROR) {
         line = col = 1;
         for (size_t i = 0; i < p->problem_offset && i < bytes; i++) {
-            if (text[i] == '\n') { line++; col = 1; }
-            else if (((unsigned char)text[i] & 0xc0) != 0x80) col++;
+            if (text[i] == '\n') {
+                line++;
+                col = 1;
+            } else if (((unsigned char)text[i] & 0xc0) != 0x80) col++;
         }
     }
     if (y->prefix[0] && line > 1) {
@@ -122,14 +135,20 @@ static bool next_event(Yaml *y, yaml_event_t *ev)
 
 static ConfigNode *at_mark(Yaml *y, NodeKind kind, const char *text, yaml_mark_t m)
 {
-    if (y->d->n_node >= CFG_MAX_NODES) { fail(y, m, "more than 50000 values"); return NULL; }
+    if (y->d->n_node >= CFG_MAX_NODES) {
+        fail(y, m, "more than 50000 values");
+        return NULL;
+    }
     return config_new_node(y->d, kind, text, y->source, line_of(m), col_of(y, m), y->origin);
 }
 
 static bool set_anchor(Yaml *y, const yaml_char_t *name, ConfigNode *n, yaml_mark_t m)
 {
     if (!name) return true;
-    if (y->n_anchor >= 1000) { fail(y, m, "more than 1000 anchors"); return false; }
+    if (y->n_anchor >= 1000) {
+        fail(y, m, "more than 1000 anchors");
+        return false;
+    }
     if (y->n_anchor == y->cap_anchor) {
         int cap = y->cap_anchor ? 2 * y->cap_anchor : 8;
         y->anchor = arena_grow(y->d->a, y->anchor, (size_t)y->n_anchor * sizeof *y->anchor,
@@ -152,7 +171,10 @@ static int count_nodes(const ConfigNode *n, int limit)
 static int height(const ConfigNode *n)
 {
     int h = 0;
-    for (int i = 0; i < n->n; i++) { int c = height(n->item[i]); h = c > h ? c : h; }
+    for (int i = 0; i < n->n; i++) {
+        int c = height(n->item[i]);
+        h = c > h ? c : h;
+    }
     return n->kind == NODE_SCALAR ? 0 : h + 1;
 }
 
@@ -172,7 +194,10 @@ static ConfigNode *read_alias(Yaml *y, const yaml_event_t *ev)
             return NULL;
         }
         ConfigNode *n = config_copy(y->d, from);
-        if (n) { n->line = line_of(ev->start_mark); n->col = col_of(y, ev->start_mark); }
+        if (n) {
+            n->line = line_of(ev->start_mark);
+            n->col = col_of(y, ev->start_mark);
+        }
         return n;
     }
     fail(y, ev->start_mark, "this alias has no anchor before it");
@@ -187,7 +212,10 @@ static ConfigNode *read_scalar(Yaml *y, const yaml_event_t *ev)
         fail(y, ev->start_mark, "tags are not read: the key gives the type");
         return NULL;
     }
-    if (memchr(raw, 0, n)) { fail(y, ev->start_mark, "a zero byte in a value"); return NULL; }
+    if (memchr(raw, 0, n)) {
+        fail(y, ev->start_mark, "a zero byte in a value");
+        return NULL;
+    }
     char *text = arena_strndup(y->d->a, raw, n, y->d->e);
     ConfigNode *node = text ? at_mark(y, NODE_SCALAR, text, ev->start_mark) : NULL;
     if (!node) return NULL;
@@ -225,7 +253,10 @@ static bool check_duplicates(Yaml *y, const ConfigNode *map)
     memcpy(sorted, map->key, (size_t)map->n * sizeof *sorted);
     qsort(sorted, (size_t)map->n, sizeof *sorted, compare_keys);
     for (int i = 1, first = 0; i < map->n; i++) {
-        if (strcmp(sorted[i]->text, sorted[first]->text) != 0) { first = i; continue; }
+        if (strcmp(sorted[i]->text, sorted[first]->text) != 0) {
+            first = i;
+            continue;
+        }
         y->level[y->depth - 1].key = sorted[i]->text;
         config_error_at(y->d, y->source, sorted[i]->line, sorted[i]->col, here(y),
                         "duplicate key, first written at line %d", sorted[first]->line);
@@ -239,7 +270,10 @@ static bool read_pairs(Yaml *y, ConfigNode *map)
     while (next_event(y, &ev)) {
         bool end = ev.type == YAML_MAPPING_END_EVENT;
         y->level[y->depth - 1].key = NULL;
-        if (end) { yaml_event_delete(&ev); return check_duplicates(y, map); }
+        if (end) {
+            yaml_event_delete(&ev);
+            return check_duplicates(y, map);
+        }
         if (ev.type != YAML_SCALAR_EVENT) fail(y, ev.start_mark, "a key must be a plain name");
         ConfigNode *key = y->failed ? NULL : read_scalar(y, &ev);
         yaml_event_delete(&ev);
@@ -260,8 +294,14 @@ static ConfigNode *read_node(Yaml *y, yaml_event_t *ev)
     bool map = ev->type == YAML_MAPPING_START_EVENT;
     const yaml_char_t *tag = map ? ev->data.mapping_start.tag : ev->data.sequence_start.tag;
     const yaml_char_t *anchor = map ? ev->data.mapping_start.anchor : ev->data.sequence_start.anchor;
-    if (tag) { fail(y, ev->start_mark, "tags are not read: the key gives the type"); return NULL; }
-    if (y->depth >= CFG_MAX_DEPTH) { fail(y, ev->start_mark, "nested deeper than 32 levels"); return NULL; }
+    if (tag) {
+        fail(y, ev->start_mark, "tags are not read: the key gives the type");
+        return NULL;
+    }
+    if (y->depth >= CFG_MAX_DEPTH) {
+        fail(y, ev->start_mark, "nested deeper than 32 levels");
+        return NULL;
+    }
     ConfigNode *n = at_mark(y, map ? NODE_MAP : NODE_LIST, "", ev->start_mark);
     if (!n) return NULL;
     y->level[y->depth++] = (Level){n, NULL};
@@ -277,8 +317,11 @@ static bool check_tabs(Yaml *y, const char *text, size_t bytes)
     int line = 1, col = 1;
     bool comment = false;
     for (size_t i = 0; i < bytes; i++, col++) {
-        if (text[i] == '\n') { line++; col = 0; comment = false; }
-        else if (text[i] == '#' && (i == 0 || strchr(" \t\n", text[i - 1]))) comment = true;
+        if (text[i] == '\n') {
+            line++;
+            col = 0;
+            comment = false;
+        } else if (text[i] == '#' && (i == 0 || strchr(" \t\n", text[i - 1]))) comment = true;
         else if (((unsigned char)text[i] & 0xc0) == 0x80) col--;
         else if (text[i] == '\t' && !comment) {
             config_error_at(y->d, y->source, line, col + (line == 1 ? y->col0 : 0), y->prefix,
@@ -309,7 +352,10 @@ ConfigNode *config_yaml(ConfigDoc *d, int source, const char *text, size_t bytes
                         const char *origin, const char *prefix)
 {
     Yaml y = {.d = d, .source = source, .col0 = col0, .origin = origin, .prefix = prefix};
-    if (bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { text += 3; bytes -= 3; }
+    if (bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+        text += 3;
+        bytes -= 3;
+    }
     if (!check_tabs(&y, text, bytes)) return NULL;
     if (!yaml_parser_initialize(&y.parser)) {
         err_set(d->e, ERR_MEMORY, "libyaml: out of memory");

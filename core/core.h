@@ -18,9 +18,21 @@
 #include <stdint.h>
 
 /* ---- err.c: error codes are the process's exit codes (product contract) -------------------------------- */
-typedef enum { ERR_OK = 0, ERR_FAIL = 1, ERR_USAGE = 2, ERR_CORRUPT = 3, ERR_MEMORY = 4, ERR_DEVICE = 5,
-               ERR_INTERRUPTED = 130 } ErrCode;
-typedef struct Err { ErrCode code; const char *file; int line; char msg[2048]; } Err;
+typedef enum {
+    ERR_OK = 0,
+    ERR_FAIL = 1,
+    ERR_USAGE = 2,
+    ERR_CORRUPT = 3,
+    ERR_MEMORY = 4,
+    ERR_DEVICE = 5,
+    ERR_INTERRUPTED = 130
+} ErrCode;
+typedef struct Err {
+    ErrCode code;
+    const char *file;
+    int line;
+    char msg[2048];
+} Err;
 #define err_set(e, code, ...) err_set_at((e), (code), __FILE__, __LINE__, __VA_ARGS__)
 /* First error wins: does nothing when e already holds one. Always returns false, so `return err_set(...)`
  * reads well. */
@@ -32,9 +44,16 @@ bool err_prefix(Err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3
 /* ---- arena.c: the only malloc -------------------------------------------------------------------------- */
 typedef struct ArenaBlock ArenaBlock;
 /* spare: blocks dropped by arena_release, kept for the next allocations. One thread at a time per arena. */
-typedef struct Arena { const char *name; ArenaBlock *head; size_t used, peak,
-                      reserved; ArenaBlock *spare; } Arena;
-typedef struct ArenaMark { ArenaBlock *head; size_t head_used, used; } ArenaMark;
+typedef struct Arena {
+    const char *name;
+    ArenaBlock *head;
+    size_t used, peak, reserved;
+    ArenaBlock *spare;
+} Arena;
+typedef struct ArenaMark {
+    ArenaBlock *head;
+    size_t head_used, used;
+} ArenaMark;
 /* bytes: any size (0 gives a valid pointer). Zeroed, 64-byte aligned. NULL only when memory is out: e then
  * holds ERR_MEMORY with the arena's name and the bytes asked for. With e already failed it does nothing and
  * returns NULL. */
@@ -45,57 +64,82 @@ char *arena_strdup(Arena *a, const char *s, Err *e);
 char *arena_strndup(Arena *a, const char *s, size_t n, Err *e);
 char *arena_printf(Arena *a, Err *e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 ArenaMark arena_mark(const Arena *a);
-void arena_release(Arena *a, ArenaMark m);        /* drop everything allocated after the mark */
-void arena_free(Arena *a);                        /* drop everything */
+void arena_release(Arena *a, ArenaMark m); /* drop everything allocated after the mark */
+void arena_free(Arena *a);                 /* drop everything */
 /* Test switch: the n-th allocation from now fails (0 = off). Returns how many allocations were made since
  * last set. */
 long arena_fail_at(long n);
 /* Whole-file read (a NUL is put behind the last byte, not counted). Error names the path and errno. */
 char *file_read(Arena *a, const char *path, size_t *bytes, Err *e);
 /* Read-only mapping of a whole file; unmap with file_unmap. Empty file: data NULL, bytes 0, no error. */
-typedef struct FileMap { const unsigned char *data; size_t bytes; } FileMap;
+typedef struct FileMap {
+    const unsigned char *data;
+    size_t bytes;
+} FileMap;
 bool file_map(FileMap *m, const char *path, Err *e);
 void file_unmap(FileMap *m);
 /* temp + write + fsync + rename + fsync of the folder; nothing is left behind on failure (full disk
  * included). */
 bool file_write_atomic(const char *path, const void *data, size_t bytes, Err *e);
 bool file_exists(const char *path);
-bool dir_make(const char *path, Err *e);          /* mkdir -p */
+bool dir_make(const char *path, Err *e); /* mkdir -p */
 const char *path_join(Arena *a, const char *dir, const char *name, Err *e);
 
 /* ---- dtype.c: storage element types and their codecs; arithmetic is float (double in checks) ----------- */
-typedef enum { DT_F32, DT_F64, DT_F16, DT_BF16, DT_F8_E4M3, DT_F8_E5M2, DT_I8, DT_U8, DT_I16, DT_U16, DT_I32,
-              DT_U32,
-               DT_I64, DT_U64, DT_BOOL, DT_COUNT } DType;
+typedef enum {
+    DT_F32,
+    DT_F64,
+    DT_F16,
+    DT_BF16,
+    DT_F8_E4M3,
+    DT_F8_E5M2,
+    DT_I8,
+    DT_U8,
+    DT_I16,
+    DT_U16,
+    DT_I32,
+    DT_U32,
+    DT_I64,
+    DT_U64,
+    DT_BOOL,
+    DT_COUNT
+} DType;
 size_t dtype_size(DType t);
-const char *dtype_name(DType t);                  /* safetensors spelling: "F32", "BF16", "F8_E4M3", ... */
-const char *dtype_long_name(DType t);             /* "float32", "bfloat16", ... */
-bool dtype_parse(const char *name, DType *t);     /* either spelling */
+const char *dtype_name(DType t);              /* safetensors spelling: "F32", "BF16", "F8_E4M3", ... */
+const char *dtype_long_name(DType t);         /* "float32", "bfloat16", ... */
+bool dtype_parse(const char *name, DType *t); /* either spelling */
 /* n elements each. to_f32 is exact for all types up to 24 significant bits; from_f32 rounds to nearest even
  * and saturates for F16 is NOT done (overflow gives inf as IEEE), F8 saturates (formats.md 1.3), NaN stays
  * NaN. */
 bool dtype_to_f32(float *dst, const void *src, DType t, size_t n);
 bool dtype_from_f32(void *dst, DType t, const float *src, size_t n);
-uint16_t bf16_from_f32(float x);  float f32_from_bf16(uint16_t x);
-uint16_t f16_from_f32(float x);   float f32_from_f16(uint16_t x);
-uint8_t e4m3_from_f32(float x);   float f32_from_e4m3(uint8_t x);
-uint8_t e5m2_from_f32(float x);   float f32_from_e5m2(uint8_t x);
+uint16_t bf16_from_f32(float x);
+float f32_from_bf16(uint16_t x);
+uint16_t f16_from_f32(float x);
+float f32_from_f16(uint16_t x);
+uint8_t e4m3_from_f32(float x);
+float f32_from_e4m3(uint8_t x);
+uint8_t e5m2_from_f32(float x);
+float f32_from_e5m2(uint8_t x);
 
 /* ---- rng.c: Philox4x32-10, counter based: a number depends on (seed, step, stream, sample, element), on
  * nothing else */
-typedef struct RngKey { uint64_t seed; uint32_t step, stream, sample; } RngKey;
+typedef struct RngKey {
+    uint64_t seed;
+    uint32_t step, stream, sample;
+} RngKey;
 /* published vectors in tests */
 void philox4x32_10(uint32_t out[4], const uint32_t ctr[4], const uint32_t key[2]);
-uint32_t rng_stream(const char *name);            /* hash of a stream's name (low 32 bits of XXH3-64) */
+uint32_t rng_stream(const char *name); /* hash of a stream's name (low 32 bits of XXH3-64) */
 /* counter (element/4, step, stream, sample), word element%4 */
 uint32_t rng_u32(RngKey k, uint32_t element);
-double rng_uniform(RngKey k, uint32_t element);   /* [0,1), 32 bits */
+double rng_uniform(RngKey k, uint32_t element); /* [0,1), 32 bits */
 /* Box-Muller in double */
 void rng_normal_f32(float *dst, size_t n, RngKey k, double mean, double std);
 void rng_uniform_f32(float *dst, size_t n, RngKey k, double lo, double hi);
 /* seeded bijection of [0,n), Feistel */
 uint64_t rng_permute(uint64_t i, uint64_t n, uint64_t seed, uint64_t epoch);
-uint64_t hash64(const void *p, size_t n);         /* XXH3-64 */
+uint64_t hash64(const void *p, size_t n); /* XXH3-64 */
 /* XXH3-128, canonical hex */
 void hash128_hex(char out[33], const void *p, size_t n);
 
@@ -112,13 +156,13 @@ void slice_range(long n, long unit, int i, int n_slices, long *lo, long *hi);
 typedef enum { ISA_PORTABLE, ISA_AVX2, ISA_AVX512 } Isa;
 Isa cpu_isa(void);
 const char *isa_name(Isa isa);
-const char *cpu_features(void);                   /* "avx2 fma avx512f ... vnni bf16" for `pare doctor` */
-double time_now(void);                            /* monotonic seconds */
+const char *cpu_features(void); /* "avx2 fma avx512f ... vnni bf16" for `pare doctor` */
+double time_now(void);          /* monotonic seconds */
 
 /* ---- log.c: to stderr and, once opened, to a file; never to stdout ------------------------------------- */
 typedef enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG } LogLevel;
 void log_set_level(LogLevel level);
-bool log_open(const char *path, bool append, Err *e);   /* run.log */
+bool log_open(const char *path, bool append, Err *e); /* run.log */
 void log_close(void);
 #define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...)  log_at(LOG_WARN, __VA_ARGS__)

@@ -14,7 +14,10 @@
 #include <cpuid.h>
 #endif
 
-static struct { Isa isa; char features[256]; } cpu;
+static struct {
+    Isa isa;
+    char features[256];
+} cpu;
 static pthread_once_t cpu_once = PTHREAD_ONCE_INIT;
 
 #ifdef CPU_X86
@@ -71,10 +74,8 @@ static void cpu_init(void)
     while (isa < ISA_AVX512 && strcmp(want, isa_name(isa)) != 0) isa++;
     if (strcmp(want, isa_name(isa)) != 0)
         log_warn("PARE_ISA=%s is not portable, avx2 or avx512: ignored, using %s", want, isa_name(cpu.isa));
-    else if (isa > cpu.isa)
-        log_warn("PARE_ISA=%s is not available here: using %s", want, isa_name(cpu.isa));
-    else
-        cpu.isa = isa;
+    else if (isa > cpu.isa) log_warn("PARE_ISA=%s is not available here: using %s", want, isa_name(cpu.isa));
+    else cpu.isa = isa;
 }
 
 Isa cpu_isa(void)
@@ -89,10 +90,7 @@ const char *cpu_features(void)
     return cpu.features;
 }
 
-const char *isa_name(Isa isa)
-{
-    return isa == ISA_AVX512 ? "avx512" : isa == ISA_AVX2 ? "avx2" : "portable";
-}
+const char *isa_name(Isa isa) { return isa == ISA_AVX512 ? "avx512" : isa == ISA_AVX2 ? "avx2" : "portable"; }
 
 double time_now(void)
 {

@@ -13,7 +13,10 @@
 #include <math.h>
 #include <string.h>
 
-static const struct { const char *name, *long_name; size_t size; } TYPES[DT_COUNT] = {
+static const struct {
+    const char *name, *long_name;
+    size_t size;
+} TYPES[DT_COUNT] = {
     [DT_F32] = {"F32", "float32", 4},
     [DT_F64] = {"F64", "float64", 8},
     [DT_F16] = {"F16", "float16", 2},
@@ -45,8 +48,18 @@ bool dtype_parse(const char *name, DType *t)
     return false;
 }
 
-static inline uint32_t bits_of(float x) { uint32_t u; memcpy(&u, &x, sizeof u); return u; }
-static inline float float_of(uint32_t u) { float x; memcpy(&x, &u, sizeof x); return x; }
+static inline uint32_t bits_of(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+static inline float float_of(uint32_t u)
+{
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
 static inline bool bits_nan(uint32_t u) { return (u & 0x7FFFFFFFu) > 0x7F800000u; }
 
 /* |x| (bits without the sign, not NaN) in a grid of m mantissa bits and the given bias: exponent and mantissa
@@ -61,8 +74,8 @@ static inline uint32_t encode_abs(uint32_t abs, int m, int bias)
         return (r + (1u << (s - 1)) - 1 + ((r >> s) & 1)) >> s;
     }
     int shift = s + 1 - E;
-    if (shift > 25) return 0;                                   /* below half of the smallest subnormal */
-    uint32_t full = (abs & 0x7FFFFFu) | 0x800000u;              /* float32 subnormals: returned above */
+    if (shift > 25) return 0;                      /* below half of the smallest subnormal */
+    uint32_t full = (abs & 0x7FFFFFu) | 0x800000u; /* float32 subnormals: returned above */
     return (full + (1u << (shift - 1)) - 1 + ((full >> shift) & 1)) >> shift;
 }
 
@@ -71,7 +84,7 @@ static inline uint32_t decode_abs(uint32_t E, uint32_t M, int m, int bias)
 {
     if (E) return ((E + (uint32_t)(127 - bias)) << 23) | (M << (23 - m));
     if (!M) return 0;
-    int up = __builtin_clz(M) - (31 - m);               /* brings the leading one to bit m */
+    int up = __builtin_clz(M) - (31 - m); /* brings the leading one to bit m */
     return ((uint32_t)(127 - bias + 1 - up) << 23) | (((M << up) << (23 - m)) & 0x7FFFFFu);
 }
 
@@ -144,25 +157,27 @@ static uint64_t to_unsigned(float x, double hi, uint64_t max)
 }
 
 /* src need not be aligned: files put tensors anywhere. */
-#define EACH_IN(type, expr)                                                        \
-    for (size_t i = 0; i < n; i++) {                                               \
-        type v;                                                                    \
-        memcpy(&v, (const unsigned char *)src + i * sizeof v, sizeof v);           \
-        dst[i] = (expr);                                                           \
-    }                                                                              \
+#define EACH_IN(type, expr)                                                                                  \
+    for (size_t i = 0; i < n; i++) {                                                                         \
+        type v;                                                                                              \
+        memcpy(&v, (const unsigned char *)src + i * sizeof v, sizeof v);                                     \
+        dst[i] = (expr);                                                                                     \
+    }                                                                                                        \
     return true
-#define EACH_OUT(type, expr)                                                       \
-    for (size_t i = 0; i < n; i++) {                                               \
-        float x = src[i];                                                          \
-        type v = (type)(expr);                                                     \
-        memcpy((unsigned char *)dst + i * sizeof v, &v, sizeof v);                 \
-    }                                                                              \
+#define EACH_OUT(type, expr)                                                                                 \
+    for (size_t i = 0; i < n; i++) {                                                                         \
+        float x = src[i];                                                                                    \
+        type v = (type)(expr);                                                                               \
+        memcpy((unsigned char *)dst + i * sizeof v, &v, sizeof v);                                           \
+    }                                                                                                        \
     return true
 
 bool dtype_to_f32(float *dst, const void *src, DType t, size_t n)
 {
     switch (t) {
-    case DT_F32: if (n) memcpy(dst, src, n * sizeof *dst); return true;
+    case DT_F32:
+        if (n) memcpy(dst, src, n * sizeof *dst);
+        return true;
     case DT_F64: EACH_IN(double, (float)v);
     case DT_F16: EACH_IN(uint16_t, f32_from_f16(v));
     case DT_BF16: EACH_IN(uint16_t, f32_from_bf16(v));
@@ -185,7 +200,9 @@ bool dtype_to_f32(float *dst, const void *src, DType t, size_t n)
 bool dtype_from_f32(void *dst, DType t, const float *src, size_t n)
 {
     switch (t) {
-    case DT_F32: if (n) memcpy(dst, src, n * sizeof *src); return true;
+    case DT_F32:
+        if (n) memcpy(dst, src, n * sizeof *src);
+        return true;
     case DT_F64: EACH_OUT(double, x);
     case DT_F16: EACH_OUT(uint16_t, f16_from_f32(x));
     case DT_BF16: EACH_OUT(uint16_t, bf16_from_f32(x));

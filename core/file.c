@@ -25,7 +25,7 @@ static int open_retry(const char *path, int flags)
 static ssize_t read_retry(int fd, void *p, size_t n)
 {
     ssize_t got;
-    if (n > (size_t)1 << 30) n = (size_t)1 << 30;        /* read(2) moves at most about 2 GiB a call */
+    if (n > (size_t)1 << 30) n = (size_t)1 << 30; /* read(2) moves at most about 2 GiB a call */
     do got = read(fd, p, n);
     while (got < 0 && errno == EINTR);
     return got;
@@ -52,9 +52,9 @@ char *file_read(Arena *a, const char *path, size_t *bytes, Err *e)
     struct stat st;
     if (bytes) *bytes = 0;
     if (e->code != ERR_OK || !open_file(path, &fd, &st, e)) return NULL;
-    size_t cap = st.st_size > 0 ? (size_t)st.st_size : 4096;    /* pipes and /proc report no size */
+    size_t cap = st.st_size > 0 ? (size_t)st.st_size : 4096; /* pipes and /proc report no size */
     size_t n = 0;
-    char *p = arena_alloc(a, cap + 1, e);                /* zeroed: the NUL behind the last byte is there */
+    char *p = arena_alloc(a, cap + 1, e); /* zeroed: the NUL behind the last byte is there */
     while (p) {
         if (n == cap) {
             char probe;
@@ -153,11 +153,11 @@ bool file_write_atomic(const char *path, const void *data, size_t bytes, Err *e)
     int len = snprintf(tmp, sizeof tmp, "%s.tmp-%ld-%u", path, (long)getpid(), atomic_fetch_add(&serial, 1));
     if (len < 0 || (size_t)len >= sizeof tmp)
         return err_set(e, ERR_FAIL, "%s: the path is too long (%d bytes at most)", path, PATH_MAX - 32);
-    unlink(tmp);                                          /* left by a killed process of the same number */
+    unlink(tmp); /* left by a killed process of the same number */
     int fd = open_retry(tmp, O_WRONLY | O_CREAT | O_EXCL);
     if (fd < 0) return err_set(e, ERR_FAIL, "%s: cannot create %s: %s", path, tmp, strerror(errno));
     struct stat st;
-    if (stat(path, &st) == 0) (void)!fchmod(fd, st.st_mode & 0777);      /* keeps the old file's mode */
+    if (stat(path, &st) == 0) (void)!fchmod(fd, st.st_mode & 0777); /* keeps the old file's mode */
     const char *what = "write";
     bool ok = write_all(fd, data, bytes);
     if (ok) {
@@ -177,8 +177,8 @@ bool file_write_atomic(const char *path, const void *data, size_t bytes, Err *e)
     }
     if (!ok) {
         unlink(tmp);
-        return err_set(e, ERR_FAIL, "%s: cannot %s %zu bytes: %s; the old file, if any, is untouched",
-                       path, what, bytes, strerror(why));
+        return err_set(e, ERR_FAIL, "%s: cannot %s %zu bytes: %s; the old file, if any, is untouched", path,
+                       what, bytes, strerror(why));
     }
     if (!sync_parent(path))
         return err_set(e, ERR_FAIL, "%s: written, but its folder cannot be synced: %s", path,

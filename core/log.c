@@ -19,7 +19,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static LogLevel max_level = LOG_INFO;
 static FILE *log_file;
-static char progress[512];                              /* the terminal's last line, or "" */
+static char progress[512]; /* the terminal's last line, or "" */
 static double progress_time = -1;
 
 static const char *const NAMES[] = {"ERROR", "WARN", "INFO", "DEBUG"};
@@ -126,7 +126,7 @@ void log_progress(const char *line)
         struct winsize w = {0};
         int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ? w.ws_col - 1 : 79;
         snprintf(progress, sizeof progress, "%.*s", width, line);
-            /* a wrapped line could not be rewritten */
+        /* a wrapped line could not be rewritten */
         fprintf(stderr, "\r\033[K%s", progress);
     }
     pthread_mutex_unlock(&lock);

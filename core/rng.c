@@ -22,7 +22,7 @@ void philox4x32_10(uint32_t out[4], const uint32_t ctr[4], const uint32_t key[2]
         c3 = (uint32_t)p0;
         c0 = n0;
         c2 = n2;
-        k0 += 0x9E3779B9u;                    /* golden ratio, sqrt(3) - 1: the paper's Weyl sequences */
+        k0 += 0x9E3779B9u; /* golden ratio, sqrt(3) - 1: the paper's Weyl sequences */
         k1 += 0xBB67AE85u;
     }
     out[0] = c0;

@@ -19,8 +19,7 @@
  * 450 on two). The count is read when the library is loaded, so it is set before; the user's own wins. */
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
 static void short_spins(void) { setenv("GOMP_SPINCOUNT", "1000", 0); }
-__attribute__((section(".preinit_array"), used))
-static void (*const before_libraries)(void) = short_spins;
+__attribute__((section(".preinit_array"), used)) static void (*const before_libraries)(void) = short_spins;
 #endif
 #endif
 
@@ -29,7 +28,7 @@ static int thread_count = 1;
 static void flush_subnormals(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
-    _mm_setcsr(_mm_getcsr() | 0x8040u);                         /* FTZ (bit 15) and DAZ (bit 6) */
+    _mm_setcsr(_mm_getcsr() | 0x8040u); /* FTZ (bit 15) and DAZ (bit 6) */
 #elif defined(__aarch64__)
     uint64_t fpcr;
     __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
@@ -102,7 +101,7 @@ static double cgroup_cores(void)
     if (v1 > 0 && (best <= 0 || v1 < best)) best = v1;
     FILE *f = fopen("/proc/self/cgroup", "re");
     if (!f) return best;
-    while (fgets(line, sizeof line, f)) {             /* "0::/a/b" (v2) or "4:cpu,cpuacct:/a/b" (v1) */
+    while (fgets(line, sizeof line, f)) { /* "0::/a/b" (v2) or "4:cpu,cpuacct:/a/b" (v1) */
         char *names = strchr(line, ':'), *dir = names ? strchr(names + 1, ':') : NULL;
         if (!dir) continue;
         *dir++ = 0;
@@ -121,7 +120,7 @@ static double cgroup_cores(void)
 int threads_init(int n)
 {
     if (n <= 0) {
-        n = omp_get_num_procs();                            /* the affinity mask, also under OMP_PROC_BIND */
+        n = omp_get_num_procs(); /* the affinity mask, also under OMP_PROC_BIND */
         double quota = cgroup_cores();
         if (quota > 0 && quota < n) n = (int)quota + ((double)(int)quota < quota);
         if (getenv("OMP_NUM_THREADS") && omp_get_max_threads() < n) n = omp_get_max_threads();

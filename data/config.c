@@ -19,8 +19,7 @@ static const char *const data_alias[][2] = {
     {"cutoff_len", "seq_len"}, {"sequence_length", "seq_len"}, {"sequence_len", "seq_len"},
     {"block_size", "seq_len"}, {"max_seq_len", "seq_len"},
 };
-CFG_SECTION_ALIAS(data_section, "data", DataConfig, data_fields, "where tokens come from",
-                  data_alias)
+CFG_SECTION_ALIAS(data_section, "data", DataConfig, data_fields, "where tokens come from", data_alias)
 
 static const ConfigField tokenizer_fields[] = {
 #define CFG_STRUCT TokenizerConfig

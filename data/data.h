@@ -11,15 +11,18 @@
 #include "core/core.h"
 #include "core/config.h"
 
-typedef struct TokenBuf { int32_t *id; size_t n, cap; } TokenBuf;
+typedef struct TokenBuf {
+    int32_t *id;
+    size_t n, cap;
+} TokenBuf;
 typedef struct Tokenizer Tokenizer;
 /* path: tokenizer.model (SentencePiece BPE), a folder holding one, or "bytes" (256 byte tokens, 256 = BOS and
  * EOS). Errors: other kinds of tokenizer, refused by name; a model file that is damaged. */
 Tokenizer *tokenizer_open(const char *path, Arena *a, Err *e);
 int tokenizer_vocab(const Tokenizer *t);
-int tokenizer_bos(const Tokenizer *t);            /* -1 = none */
+int tokenizer_bos(const Tokenizer *t); /* -1 = none */
 int tokenizer_eos(const Tokenizer *t);
-const char *tokenizer_hash(const Tokenizer *t);   /* XXH3-128 hex of pieces, scores, kinds and rules */
+const char *tokenizer_hash(const Tokenizer *t); /* XXH3-128 hex of pieces, scores, kinds and rules */
 const char *tokenizer_path(const Tokenizer *t);
 /* Appends the ids of text (bytes,) to out, behind BOS if bos and the tokenizer has one. */
 bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a,
@@ -51,7 +54,11 @@ const ConfigSection *data_section(void);
 const ConfigSection *tokenizer_section(void);
 
 /* All tokens of one source, in file order. */
-typedef struct Tokens { const char *path; int32_t *id; size_t n, bytes; } Tokens;   /* .bin: bytes 0 */
+typedef struct Tokens {
+    const char *path;
+    int32_t *id;
+    size_t n, bytes;
+} Tokens; /* .bin: bytes 0 */
 /* Text is tokenised (documents split at document_separator, each stripped, each BOS + ids when eot says so
  * and the tokenizer has one); .bin: llm.c (20240520 / 20240801) by its magic, else nanoGPT uint16. split
  * "train[:95%]" and byte ranges "train[:1000000b]", "train[-200000b:]" cut by documents as docs/data.md says.
@@ -60,17 +67,22 @@ bool tokens_load(Tokens *out, const SourceConfig *s, const DataConfig *d, const 
                  Arena *a, Err *e);
 
 typedef struct LoaderOptions {
-    const DataConfig *data; const SourceConfig *source; int n_source;
-    long seq_len; int vocab; uint64_t seed; bool shuffle;
+    const DataConfig *data;
+    const SourceConfig *source;
+    int n_source;
+    long seq_len;
+    int vocab;
+    uint64_t seed;
+    bool shuffle;
 } LoaderOptions;
 typedef struct Loader Loader;
 Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e);
-int64_t loader_samples(const Loader *l);          /* samples of one epoch */
+int64_t loader_samples(const Loader *l); /* samples of one epoch */
 int64_t loader_tokens(const Loader *l);
 /* Sample numbers run without end (epoch = sample / samples). Fills row r of each (B,T) array: ids, targets
  * (-100 ignored), positions, segments (pos and seg may be NULL). Returns the number of targets counted. */
 long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg);
-const char *loader_hash(const Loader *l);         /* content hash of the token streams */
+const char *loader_hash(const Loader *l); /* content hash of the token streams */
 
 /* ---- evalplan.c: the windows of a perplexity, by protocol (t = tokens, n of them) ------------------------
  *   val        N = window. With a BOS (bos >= 0): BOS, t[iN .. iN+N-2], all N scored; the short last window
@@ -86,10 +98,10 @@ typedef struct EvalPlan EvalPlan;
  * protocol, a window or stride out of range, too few tokens. */
 EvalPlan *evalplan_open(const char *protocol, long window, long stride, const int32_t *tokens, size_t n,
                         int bos, Arena *a, Err *e);
-const char *evalplan_name(const EvalPlan *p);     /* "val", "concat-256", "stride", "llamacpp" */
-long evalplan_window(const EvalPlan *p);          /* longest row */
-int64_t evalplan_count(const EvalPlan *p);        /* windows */
-int64_t evalplan_scored(const EvalPlan *p);       /* targets of all windows */
+const char *evalplan_name(const EvalPlan *p); /* "val", "concat-256", "stride", "llamacpp" */
+long evalplan_window(const EvalPlan *p);      /* longest row */
+int64_t evalplan_count(const EvalPlan *p);    /* windows */
+int64_t evalplan_scored(const EvalPlan *p);   /* targets of all windows */
 /* Window i into ids, targets (window,), -100 where not scored and behind a short row. Returns its length. */
 long evalplan_get(const EvalPlan *p, int64_t i, int32_t *ids, int32_t *targets);
 #endif

@@ -11,12 +11,16 @@ typedef enum { PLAN_VAL, PLAN_CONCAT, PLAN_STRIDE, PLAN_LLAMACPP } Protocol;
 struct EvalPlan {
     Protocol protocol;
     const char *name;
-    const int32_t *t; size_t n;                   /* t (n,) */
+    const int32_t *t;
+    size_t n; /* t (n,) */
     long window, stride;
     int bos;
     int64_t count, scored;
 };
-typedef struct Row { size_t begin; long length, from, to; } Row;   /* scored: positions [from, to) */
+typedef struct Row {
+    size_t begin;
+    long length, from, to;
+} Row; /* scored: positions [from, to) */
 
 static Row row_of(const EvalPlan *p, int64_t i)
 {

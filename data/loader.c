@@ -14,14 +14,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct Source { Tokens tok; int64_t samples, first, draws; double weight; uint64_t seed; } Source;
-typedef struct Draw { double at; int32_t source; int64_t nth; } Draw;
+typedef struct Source {
+    Tokens tok;
+    int64_t samples, first, draws;
+    double weight;
+    uint64_t seed;
+} Source;
+typedef struct Draw {
+    double at;
+    int32_t source;
+    int64_t nth;
+} Draw;
 struct Loader {
-    Source *source; int n_source;
-    long seq_len; int bos; bool window_bos, shuffle;
+    Source *source;
+    int n_source;
+    long seq_len;
+    int bos;
+    bool window_bos, shuffle;
     int64_t samples, tokens;
     uint64_t seed;
-    Draw *draw;                                   /* [samples] by place in the epoch; NULL = equal weights */
+    Draw *draw; /* [samples] by place in the epoch; NULL = equal weights */
     char hash[33];
 };
 
@@ -115,7 +127,10 @@ Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *
     l->bos = tk ? tokenizer_bos(tk) : -1;
     l->shuffle = o->shuffle;
     l->seed = o->seed;
-    if (o->n_source < 1) { err_set(e, ERR_USAGE, "data: no sources"); return NULL; }
+    if (o->n_source < 1) {
+        err_set(e, ERR_USAGE, "data: no sources");
+        return NULL;
+    }
     if (o->seq_len < 1) {
         err_set(e, ERR_USAGE, "data.seq_len: %ld, must be at least 1", o->seq_len);
         return NULL;

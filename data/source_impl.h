@@ -5,14 +5,21 @@
 
 /* The part of a source that split names: [lo, hi) in percent (kind '%') or bytes ('b'); kind 0 is all of it.
  * Negative bounds count from the end. */
-typedef struct Split { char kind; bool has_lo, has_hi; double lo, hi; } Split;
+typedef struct Split {
+    char kind;
+    bool has_lo, has_hi;
+    double lo, hi;
+} Split;
 /* text: NULL, "train", "train[:95%]", "train[95%:]", "train[:1000000b]", "train[-200000b:]"; path for
  * messages. */
 bool split_parse(Split *s, const char *text, const char *path, Err *e);
 /* Bounds [*lo, *hi) in units of a source of `total` of them; for '%' the share is rounded down. */
 void split_range(const Split *s, uint64_t total, uint64_t *lo, uint64_t *hi);
 
-typedef struct Paths { size_t n; const char **v; } Paths;
+typedef struct Paths {
+    size_t n;
+    const char **v;
+} Paths;
 /* The files a source's path means: itself if it exists, else its sorted matches as a glob. Error when none.
  * */
 bool source_paths(Paths *p, const char *path, Arena *a, Err *e);

@@ -9,14 +9,19 @@
 
 static bool bad(const char *text, const char *path, Err *e, const char *why)
 {
-    return err_set(e, ERR_USAGE, "%s: split: `%s` %s; write train[:95%%], train[95%%:], train[:1000000b] or "
-                   "train[-200000b:]", path, text, why);
+    return err_set(e, ERR_USAGE,
+                   "%s: split: `%s` %s; write train[:95%%], train[95%%:], train[:1000000b] or "
+                   "train[-200000b:]",
+                   path, text, why);
 }
 
 /* One bound up to `stop`; an empty one leaves *has false. */
 static bool bound(Split *s, const char **p, char stop, bool *has, double *v)
 {
-    if (**p == stop) { (*p)++; return true; }
+    if (**p == stop) {
+        (*p)++;
+        return true;
+    }
     if (**p != '-' && (**p < '0' || **p > '9')) return false;
     char *end;
     errno = 0;

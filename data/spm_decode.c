@@ -6,7 +6,10 @@
 #include "data/utf8_impl.h"
 #include <string.h>
 
-typedef struct Text { char *s; size_t n; } Text;
+typedef struct Text {
+    char *s;
+    size_t n;
+} Text;
 
 static void put(Text *t, const char *s, size_t n)
 {
@@ -36,7 +39,10 @@ static bool put_piece(const Tokenizer *t, int32_t id, bool front, Text *out)
     const bool text = p->type != SPM_CONTROL && p->type != SPM_UNKNOWN;
     if (text && front && (t->add_dummy_prefix || t->remove_extra_whitespaces)) {
         dropped = p->bytes >= 3 && memcmp(p->text, SPM_SPACE, 3) == 0;
-        if (dropped) { s++; n--; }
+        if (dropped) {
+            s++;
+            n--;
+        }
         if (t->remove_extra_whitespaces) dropped = false;
     }
     put(out, s, n);

@@ -15,18 +15,31 @@
 #include <string.h>
 
 /* bytes 0 = merged away */
-typedef struct Symbol { size_t at; uint32_t bytes; int32_t prev, next; bool fixed; } Symbol;
-typedef struct Pair { float score; int32_t left, right; uint32_t bytes; } Pair;
+typedef struct Symbol {
+    size_t at;
+    uint32_t bytes;
+    int32_t prev, next;
+    bool fixed;
+} Symbol;
+typedef struct Pair {
+    float score;
+    int32_t left, right;
+    uint32_t bytes;
+} Pair;
 typedef struct Coder {
     const Tokenizer *t;
-    const char *text; size_t bytes;               /* normalised, [bytes] */
-    Symbol *sym; size_t n_sym, cap_sym;           /* of the part at hand */
-    Pair *heap; size_t n_heap, cap_heap;          /* best pair first */
-    uint32_t *cut;                                /* [vocab] left half of an unused piece, bytes; NULL */
-    bool after_unknown;                           /* the last id stands for an unknown run that may go on */
+    const char *text;
+    size_t bytes; /* normalised, [bytes] */
+    Symbol *sym;
+    size_t n_sym, cap_sym; /* of the part at hand */
+    Pair *heap;
+    size_t n_heap, cap_heap; /* best pair first */
+    uint32_t *cut;           /* [vocab] left half of an unused piece, bytes; NULL */
+    bool after_unknown;      /* the last id stands for an unknown run that may go on */
     uint64_t steps;
     Arena scratch;
-    TokenBuf *out; Arena *out_arena;
+    TokenBuf *out;
+    Arena *out_arena;
 } Coder;
 
 /* ---- normalisation ------------------------------------------------------------------------------------ */
@@ -66,18 +79,26 @@ static size_t normalise(const Tokenizer *t, const char *s, size_t n, char *dst)
         n -= len;
     }
     if (n == 0) return 0;
-    if (t->add_dummy_prefix) { memcpy(dst, space, space_bytes); m = space_bytes; }
+    if (t->add_dummy_prefix) {
+        memcpy(dst, space, space_bytes);
+        m = space_bytes;
+    }
     bool after_space = t->remove_extra_whitespaces;
     while (n > 0) {
         const size_t len = unit_next(t, s, n, &u, &bytes);
         s += len;
         n -= len;
-        while (after_space && bytes > 0 && *u == ' ') { u++; bytes--; }
+        while (after_space && bytes > 0 && *u == ' ') {
+            u++;
+            bytes--;
+        }
         if (bytes == 0) continue;
         after_space = t->remove_extra_whitespaces && u[bytes - 1] == ' ';
         for (size_t i = 0; i < bytes; i++) {
-            if (u[i] == ' ') { memcpy(dst + m, space, space_bytes); m += space_bytes; }
-            else dst[m++] = u[i];
+            if (u[i] == ' ') {
+                memcpy(dst + m, space, space_bytes);
+                m += space_bytes;
+            } else dst[m++] = u[i];
         }
     }
     while (t->remove_extra_whitespaces && m >= space_bytes &&
@@ -193,7 +214,7 @@ static bool symbol_add(Coder *c, size_t at, size_t bytes, bool fixed, Err *e)
 /* Symbols of the part that starts at byte `at`; returns where the next part starts, SIZE_MAX with e set. */
 static size_t part_split(Coder *c, size_t at, Err *e)
 {
-    bool other = false;                            /* a character that is not U+2581 was seen */
+    bool other = false; /* a character that is not U+2581 was seen */
     c->n_sym = 0;
     while (at < c->bytes) {
         const char *s = c->text + at;

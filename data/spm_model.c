@@ -10,9 +10,16 @@
 #include <math.h>
 #include <string.h>
 
-typedef struct Wire { const unsigned char *p, *end; const char *path, *message; } Wire;
+typedef struct Wire {
+    const unsigned char *p, *end;
+    const char *path, *message;
+} Wire;
 /* data[value] for types 1, 2 and 5 */
-typedef struct Field { uint32_t number, type; uint64_t value; const unsigned char *data; } Field;
+typedef struct Field {
+    uint32_t number, type;
+    uint64_t value;
+    const unsigned char *data;
+} Field;
 
 static bool wire_error(const Wire *w, Err *e, const char *what)
 {
@@ -232,7 +239,10 @@ static bool finish_piece(Tokenizer *t, SpmPiece *s, Arena *a, Err *e)
     }
     s->plain = plain;
     s->plain_bytes = n;
-    if (s->type == SPM_CONTROL) { s->plain = ""; s->plain_bytes = 0; }
+    if (s->type == SPM_CONTROL) {
+        s->plain = "";
+        s->plain_bytes = 0;
+    }
     if (s->type == SPM_UNKNOWN) {
         s->plain = t->unk_surface;
         s->plain_bytes = (uint32_t)strlen(t->unk_surface);

@@ -121,7 +121,10 @@ static bool copy_tokens(TokenBuf *out, const unsigned char *p, size_t width, siz
                 e, ERR_CORRUPT,
                 "%s: token %zu is %u, but the vocabulary has %u (wrong tokenizer, or data.vocab_check: clip)",
                 path, i, id, limit);
-        if (id >= limit) { id = limit - 1; clipped++; }
+        if (id >= limit) {
+            id = limit - 1;
+            clipped++;
+        }
         out->id[out->n++] = (int32_t)id;
     }
     if (clipped)
@@ -139,7 +142,10 @@ bool token_file_read(TokenBuf *out, const char *path, FileKind k, const char *vo
     if (ok && out->n + n > out->cap) {
         int32_t *id = arena_grow(a, out->id, out->n * sizeof *id, (out->n + n) * sizeof *id, e);
         ok = id != NULL;
-        if (ok) { out->id = id; out->cap = out->n + n; }
+        if (ok) {
+            out->id = id;
+            out->cap = out->n + n;
+        }
     }
     ok = ok && (n == 0 || copy_tokens(out, m.data + at, width, n, path, vocab_check, vocab, e));
     file_unmap(&m);

@@ -8,11 +8,13 @@
 #include <sys/stat.h>
 
 static const char byte_text[256][2] = {
-#define B1(i) {(char)(i), 0}
-#define B8(i) B1(i), B1(i + 1), B1(i + 2), B1(i + 3), B1(i + 4), B1(i + 5), B1(i + 6), B1(i + 7)
+#define B1(i)                                                                                                \
+    {                                                                                                        \
+        (char)(i), 0                                                                                         \
+    }
+#define B8(i)  B1(i), B1(i + 1), B1(i + 2), B1(i + 3), B1(i + 4), B1(i + 5), B1(i + 6), B1(i + 7)
 #define B64(i) B8(i), B8(i + 8), B8(i + 16), B8(i + 24), B8(i + 32), B8(i + 40), B8(i + 48), B8(i + 56)
-    B64(0), B64(64), B64(128), B64(192)
-};
+    B64(0), B64(64), B64(128), B64(192)};
 
 bool tokenbuf_push(TokenBuf *b, int32_t id, Arena *a, Err *e)
 {

@@ -7,14 +7,21 @@
  *
  * Several files of a glob are read in sorted order as one source.
  */
-#define _GNU_SOURCE                               /* memmem */
+#define _GNU_SOURCE /* memmem */
 #include "data/source_impl.h"
 #include "data/tokenizer_impl.h"
 #include "data/utf8_impl.h"
 #include <string.h>
 
-typedef struct Span { const char *s; size_t n; } Span;
-typedef struct Spans { Span *v; size_t n, cap; uint64_t bytes; } Spans;
+typedef struct Span {
+    const char *s;
+    size_t n;
+} Span;
+typedef struct Spans {
+    Span *v;
+    size_t n, cap;
+    uint64_t bytes;
+} Spans;
 
 static bool spans_add(Spans *d, Span s, Arena *a, Err *e)
 {

@@ -3,10 +3,7 @@
  */
 #include "data/utf8_impl.h"
 
-static bool is_tail(char c)
-{
-    return ((unsigned char)c & 0xC0u) == 0x80u;
-}
+static bool is_tail(char c) { return ((unsigned char)c & 0xC0u) == 0x80u; }
 
 size_t utf8_next(const char *s, size_t n, uint32_t *cp)
 {
@@ -14,7 +11,10 @@ size_t utf8_next(const char *s, size_t n, uint32_t *cp)
     if (!cp) cp = &tmp;
     if (n == 0) return 0;
     const unsigned char b = (unsigned char)s[0];
-    if (b < 0x80) { *cp = b; return 1; }
+    if (b < 0x80) {
+        *cp = b;
+        return 1;
+    }
     if (b < 0xC2 || b > 0xF4) return 0;
     const size_t len = b < 0xE0 ? 2 : b < 0xF0 ? 3 : 4;
     if (n < len) return 0;
@@ -41,7 +41,10 @@ void utf8_strip(const char **s, size_t *n)
     const char *p = *s;
     size_t m = *n, len;
     uint32_t c = 0;
-    while ((len = utf8_next(p, m, &c)) > 0 && is_space(c)) { p += len; m -= len; }
+    while ((len = utf8_next(p, m, &c)) > 0 && is_space(c)) {
+        p += len;
+        m -= len;
+    }
     while (m > 0) {
         size_t back = 1;
         while (back < 4 && back < m && is_tail(p[m - back])) back++;

@@ -13,7 +13,8 @@
 
 /* what the errors offer instead */
 #define KNOWN                                                                                                \
-    "a Hugging Face folder (config.json with model.safetensors), .safetensors, pare's own .h5, llama2.c .bin"
+    "a Hugging Face folder (config.json with model.safetensors), .safetensors, pare's own .h5, llama2.c "    \
+    ".bin"
 
 const char *format_name(Format f)
 {
@@ -93,7 +94,7 @@ static bool ends_in(const char *s, const char *tail)
 static Format guess_file(const char *path, const FileMap *m, bool *known)
 {
     static const unsigned char h5[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
-    static const size_t places[] = {0, 512, 1024, 2048, 4096};   /* where HDF5 may put its signature */
+    static const size_t places[] = {0, 512, 1024, 2048, 4096}; /* where HDF5 may put its signature */
     *known = true;
     if (m->bytes >= 4 && !memcmp(m->data, "GGUF", 4)) goto unknown;
     if (m->bytes >= 16 && !memcmp(m->data, "pare-checkpoint\n", 16)) return FMT_HDF5;
@@ -135,7 +136,7 @@ static bool open_plain(TensorFile *f, const char *path, bool *hdf5, Err *e)
     f->dir = path_dir(f->arena, path, e);
     if (!hf_beside(f, f->dir, e)) return false;
     if (f->format == FMT_LLAMA2C) {
-        f->config_json = f->generation_json = f->arch = NULL;    /* a .bin says itself what it is */
+        f->config_json = f->generation_json = f->arch = NULL; /* a .bin says itself what it is */
         return llama2c_read(f, path, e);
     }
     if (!safetensors_read(f, path, e)) return false;
@@ -146,7 +147,9 @@ static bool open_any(TensorFile *f, const char *path, bool trust_foreign, Arena 
 {
     struct stat st;
     bool hdf5 = false;
-    *f = (TensorFile){.path = path ? arena_strdup(a, path, e) : NULL, .kind = "model", .arena = a,
+    *f = (TensorFile){.path = path ? arena_strdup(a, path, e) : NULL,
+                      .kind = "model",
+                      .arena = a,
                       .trust_foreign = trust_foreign};
     f->impl = arena_alloc(a, sizeof(FormatsImpl), e);
     if (e->code) return false;
@@ -241,9 +244,9 @@ bool formats_read_f32(const TensorFile *f, const FileTensor *t, float *dst, Err 
     const FormatsImpl *im = f->impl;
     if (im->h5 && !h5_verify(im->h5, t->stored_name, t->data, t->bytes, e)) return false;
     if (!t->bytes) return true;
-    bool ok = t->in_out ? read_transposed(t, dst)
-            : t->unpermute_heads ? read_unpermuted(t, dst)
-            : dtype_to_f32(dst, t->data, t->dtype, t->bytes / dtype_size(t->dtype));
+    bool ok = t->in_out            ? read_transposed(t, dst)
+              : t->unpermute_heads ? read_unpermuted(t, dst)
+                                   : dtype_to_f32(dst, t->data, t->dtype, t->bytes / dtype_size(t->dtype));
     return ok || err_set(e, ERR_CORRUPT, "%s: tensor `%s`: %s cannot be read as float", f->path, t->name,
                          dtype_name(t->dtype));
 }

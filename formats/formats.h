@@ -17,29 +17,36 @@
 
 typedef enum { FMT_SAFETENSORS, FMT_HF, FMT_LLAMA2C, FMT_HDF5 } Format;
 typedef struct FileTensor {
-    const char *name, *stored_name;    /* HF name; as in the file */
-    DType dtype; int ndim; int64_t dim[4];   /* as stored */
+    const char *name, *stored_name; /* HF name; as in the file */
+    DType dtype;
+    int ndim;
+    int64_t dim[4]; /* as stored */
     size_t bytes;
-    const unsigned char *data;         /* stored bytes (mapped or read); NULL for HDF5 until read */
-    bool in_out;                       /* stored [in,out] */
-    int unpermute_heads;               /* > 0: rows are interleaved pairs of that many heads */
-    const char *tied_to;               /* alias of another tensor (HDF5 soft link) */
+    const unsigned char *data; /* stored bytes (mapped or read); NULL for HDF5 until read */
+    bool in_out;               /* stored [in,out] */
+    int unpermute_heads;       /* > 0: rows are interleaved pairs of that many heads */
+    const char *tied_to;       /* alias of another tensor (HDF5 soft link) */
     int shard;
 } FileTensor;
 typedef struct TensorFile {
-    Format format; const char *path, *dir;
-    const char *arch;                  /* "llama", "gpt2", ... or NULL (a bag of tensors) */
-    const char *config_json;           /* HF config.json text (made for llama2.c and Meta files), or NULL */
-    const char *generation_json, *tokenizer_path;   /* tokenizer found beside the model, or NULL */
-    const char *metadata_json;         /* safetensors __metadata__ */
-    const char *kind;                  /* HDF5: model, train_state, ...; else "model" */
+    Format format;
+    const char *path, *dir;
+    const char *arch;        /* "llama", "gpt2", ... or NULL (a bag of tensors) */
+    const char *config_json; /* HF config.json text (made for llama2.c and Meta files), or NULL */
+    const char *generation_json, *tokenizer_path; /* tokenizer found beside the model, or NULL */
+    const char *metadata_json;                    /* safetensors __metadata__ */
+    const char *kind;                             /* HDF5: model, train_state, ...; else "model" */
     int64_t step;
-    int n; FileTensor *t;
-    FileMap *map; int n_map; void *impl; Arena *arena;
+    int n;
+    FileTensor *t;
+    FileMap *map;
+    int n_map;
+    void *impl;
+    Arena *arena;
     bool trust_foreign;
 } TensorFile;
-const char *pare_version(void);        /* "pare 0.1.0": HDF5 attribute `producer` */
-const char *format_name(Format f);     /* "safetensors", "hf", "llama2c", "hdf5" */
+const char *pare_version(void);    /* "pare 0.1.0": HDF5 attribute `producer` */
+const char *format_name(Format f); /* "safetensors", "hf", "llama2c", "hdf5" */
 bool formats_open(TensorFile *f, const char *path, Arena *a, Err *e);
 /* --trust-foreign: also HDF5 without our envelope. */
 bool formats_open_foreign(TensorFile *f, const char *path, Arena *a, Err *e);
@@ -52,35 +59,41 @@ bool formats_read_f32(const TensorFile *f, const FileTensor *t, float *dst, Err 
 /* Writing. One list of tensors; src is float in memory layout, converted to dtype by RNE; in_out transposes
  * back. */
 typedef struct OutTensor {
-    const char *name; int ndim; int64_t dim[4]; const float *src; DType dtype; bool in_out;
-    const char *tied_to;               /* stored once: alias of that tensor; src is not read */
-    const void *raw;                   /* instead of src: the stored bytes (codes); not with in_out */
+    const char *name;
+    int ndim;
+    int64_t dim[4];
+    const float *src;
+    DType dtype;
+    bool in_out;
+    const char *tied_to; /* stored once: alias of that tensor; src is not read */
+    const void *raw;     /* instead of src: the stored bytes (codes); not with in_out */
 } OutTensor;
 typedef struct OutModel {
-    int n; const OutTensor *t;
+    int n;
+    const OutTensor *t;
     const char *arch, *config_json, *generation_json, *tokenizer_path, *run_yaml;
     int64_t step;
-    const char *metadata_json;         /* safetensors: more {string: string} beside "format": "pt"; or NULL */
+    const char *metadata_json; /* safetensors: more {string: string} beside "format": "pt"; or NULL */
 } OutModel;
-bool formats_write_safetensors(const char *path, const OutModel *m, Err *e);    /* metadata {"format":"pt"} */
+bool formats_write_safetensors(const char *path, const OutModel *m, Err *e); /* metadata {"format":"pt"} */
 /* config.json, model.safetensors (shards with an index above shard_bytes; 0 = 5 GB), generation_config.json,
  * the tokenizer copied. A folder that holds the other layout (single or shards) is refused. */
 bool formats_write_hf(const char *dir, const OutModel *m, int64_t shard_bytes, Err *e);
 /* f32 only; refuses what the format cannot hold. */
 bool formats_write_llama2c(const char *path, const OutModel *m, Err *e);
-bool formats_write_h5(const char *path, const OutModel *m, Err *e);             /* kind model, product.md 6 */
+bool formats_write_h5(const char *path, const OutModel *m, Err *e); /* kind model, product.md 6 */
 
 /* HDF5 containers (hdf5.c), generic: what checkpoints are made of. All calls from one thread. */
 typedef struct H5Out H5Out;
 /* Writes path.tmp.PID. After this always h5_commit or h5_abandon. */
 H5Out *h5_create(const char *path, const char *kind, const char *arch, int64_t step, Arena *a, Err *e);
-void h5_reserve(H5Out *h, uint64_t bytes);                           /* statvfs: 1.1 x bytes must be free */
-void h5_text(H5Out *h, const char *path, const char *utf8);     /* "/config/model_json": scalar vlen string */
+void h5_reserve(H5Out *h, uint64_t bytes);                  /* statvfs: 1.1 x bytes must be free */
+void h5_text(H5Out *h, const char *path, const char *utf8); /* "/config/model_json": scalar vlen string */
 /* Contiguous; attributes dtype, xxh3_64, layout. data: stored bytes, product(dim) x size. Layout: out_in. */
 void h5_tensor(H5Out *h, const char *path, DType t, int ndim, const int64_t *dim, const void *data);
 void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64_t *dim, const void *data,
                       bool in_out);
-void h5_link(H5Out *h, const char *alias, const char *target);       /* soft link + root attr tied */
+void h5_link(H5Out *h, const char *alias, const char *target); /* soft link + root attr tied */
 /* object "/" = root; groups are made; a second value replaces the first. */
 void h5_attr_i64(H5Out *h, const char *object, const char *name, int64_t v);
 void h5_attr_f64(H5Out *h, const char *object, const char *name, double v);
@@ -89,7 +102,7 @@ void h5_attr_u64s(H5Out *h, const char *object, const char *name, const uint64_t
 /* Content hash, complete=TRUE, close, user block, fsync, rename, fsync of the folder. Sticky errors come out
  * here; then the temporary file is gone and path is as it was. */
 bool h5_commit(H5Out *h, Err *e);
-void h5_abandon(H5Out *h);                                         /* instead of h5_commit: nothing is left */
+void h5_abandon(H5Out *h); /* instead of h5_commit: nothing is left */
 typedef struct H5In H5In;
 /* Envelope first (magic, length, XXH3-128), only then HDF5. ERR_CORRUPT names the file and tells truncation,
  * damage and half-written apart. trust_foreign: no envelope demanded. */
@@ -98,7 +111,7 @@ H5In *h5_open(const char *path, bool trust_foreign, Arena *a, Err *e);
 bool h5_check_envelope(const char *path, int64_t *step, Err *e);
 void h5_close(H5In *h);
 bool h5_has(H5In *h, const char *path);
-char *h5_read_text(H5In *h, const char *path, Err *e);               /* NULL and error when absent */
+char *h5_read_text(H5In *h, const char *path, Err *e); /* NULL and error when absent */
 bool h5_tensor_info(H5In *h, const char *path, DType *t, int *ndim, int64_t dim[4], Err *e);
 /* Verifies xxh3_64, type and size. */
 bool h5_read_tensor(H5In *h, const char *path, DType t, void *dst, size_t bytes, Err *e);

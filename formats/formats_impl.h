@@ -8,13 +8,16 @@
 #include <jansson.h>
 #include "formats/formats.h"
 
-typedef struct FormatsImpl { H5In *h5; const FileTensor **by_name; /* n, sorted by name */ } FormatsImpl;
+typedef struct FormatsImpl {
+    H5In *h5;
+    const FileTensor **by_name; /* n, sorted by name */
+} FormatsImpl;
 
 /* ---- detect.c: growing a TensorFile -------------------------------------------------------------------- */
-FileTensor *tensors_add(TensorFile *f, int n, Err *e);          /* n zeroed entries behind the present ones */
+FileTensor *tensors_add(TensorFile *f, int n, Err *e); /* n zeroed entries behind the present ones */
 const FileMap *maps_add(TensorFile *f, const char *path, Err *e);
-bool names_index(TensorFile *f, Err *e);                        /* refuses two tensors of one name */
-const char *path_dir(Arena *a, const char *path, Err *e);       /* folder part, "." when there is none */
+bool names_index(TensorFile *f, Err *e);                  /* refuses two tensors of one name */
+const char *path_dir(Arena *a, const char *path, Err *e); /* folder part, "." when there is none */
 
 /* ---- safetensors.c ------------------------------------------------------------------------------------- */
 /* Maps path, checks everything, appends its tensors in file order. */
@@ -44,7 +47,7 @@ bool meta_rename(TensorFile *f, Err *e);
 char *llama_config_json(const LlamaDims *d, Arena *a, Err *e);
 
 /* ---- llama2c.c ----------------------------------------------------------------------------------------- */
-bool llama2c_is(const unsigned char *p, size_t bytes);          /* header plausible and every size adds up */
+bool llama2c_is(const unsigned char *p, size_t bytes); /* header plausible and every size adds up */
 bool llama2c_read(TensorFile *f, const char *path, Err *e);
 
 /* ---- h5model.c, h5read.c ------------------------------------------------------------------------------- */
@@ -55,20 +58,27 @@ const unsigned char *h5_view(H5In *h, const char *path, size_t bytes, Err *e);
 typedef enum { H5_NONE, H5_GROUP, H5_DATASET, H5_SOFT } H5Kind;
 H5Kind h5_kind(H5In *h, const char *path);
 char *h5_link_target(H5In *h, const char *path, Err *e);
-char *h5_attrs_json(H5In *h, const char *path, Err *e);         /* {"encoding": "nf4", "shape": [4,8], ...} */
-int64_t h5_count(H5In *h, const char *group);                   /* links in a group; -1 = no such group */
+char *h5_attrs_json(H5In *h, const char *path, Err *e); /* {"encoding": "nf4", "shape": [4,8], ...} */
+int64_t h5_count(H5In *h, const char *group);           /* links in a group; -1 = no such group */
 
 /* ---- sink.c: streaming writer and the tensors that go through it --------------------------------------- */
-typedef struct Sink { int fd; size_t used; const char *path; char *tmp; unsigned char *buf; Err *e; } Sink;
+typedef struct Sink {
+    int fd;
+    size_t used;
+    const char *path;
+    char *tmp;
+    unsigned char *buf;
+    Err *e;
+} Sink;
 bool sink_open(Sink *s, const char *path, uint64_t expect_bytes, Arena *a, Err *e);
 void sink_put(Sink *s, const void *p, size_t n);
-void sink_tensor(Sink *s, const OutTensor *t);                  /* its stored bytes */
-bool sink_commit(Sink *s);                                      /* on failure the temporary file is gone */
-bool space_check(const char *path, uint64_t bytes, Err *e);    /* 1.1 x bytes must be free in path's folder */
-bool folder_sync(const char *path, Err *e);                     /* fsync of the folder path lies in */
-void out_dims(const OutTensor *t, int64_t dim[4]);              /* as stored */
+void sink_tensor(Sink *s, const OutTensor *t);              /* its stored bytes */
+bool sink_commit(Sink *s);                                  /* on failure the temporary file is gone */
+bool space_check(const char *path, uint64_t bytes, Err *e); /* 1.1 x bytes must be free in path's folder */
+bool folder_sync(const char *path, Err *e);                 /* fsync of the folder path lies in */
+void out_dims(const OutTensor *t, int64_t dim[4]);          /* as stored */
 size_t out_bytes(const OutTensor *t);
-bool out_check(const OutModel *m, const char *path, Err *e);    /* names, sizes, sources; call it first */
-void out_fill(const OutTensor *t, size_t first, size_t n, void *dst);   /* stored elements [first, first+n) */
+bool out_check(const OutModel *m, const char *path, Err *e); /* names, sizes, sources; call it first */
+void out_fill(const OutTensor *t, size_t first, size_t n, void *dst); /* stored elements [first, first+n) */
 bool safetensors_store(const char *path, const OutTensor *const *t, int n, const char *metadata_json, Err *e);
 #endif

@@ -9,12 +9,11 @@
 #include <xxhash.h>
 #include "formats/hdf5_impl.h"
 
-const char *pare_version(void)
-{
-    return "pare 0.1.0";
-}
+const char *pare_version(void) { return "pare 0.1.0"; }
 
-typedef struct Reason { char text[400]; } Reason;
+typedef struct Reason {
+    char text[400];
+} Reason;
 static _Thread_local Reason reason; /* of the last call that failed: later calls clear HDF5's own stack */
 
 /* Upward: the first entry is where it happened. */

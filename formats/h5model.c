@@ -93,7 +93,7 @@ bool h5model_read(TensorFile *f, const char *path, bool trust_foreign, Err *e)
     f->step = 0;
     h5_get_i64(h, "/", "step", &f->step, &none);
     if (!hf_beside(f, f->dir, e)) return false;
-    f->config_json = f->generation_json = f->arch = NULL;        /* only the tokenizer beside it counts */
+    f->config_json = f->generation_json = f->arch = NULL; /* only the tokenizer beside it counts */
     if (h5_has(h, "/config/model_json")) {
         const char *text = h5_read_text(h, "/config/model_json", e);
         if (!text || !config_take(f, text, path, e)) return false;

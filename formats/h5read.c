@@ -10,7 +10,14 @@
 #include "formats/hdf5_impl.h"
 
 enum { DEPTH_MAX = 8, OBJECTS_MAX = 1 << 20, TEXT_MAX = 1 << 28 };
-struct H5In { hid_t file; FileMap map; const char *path; Arena *a; bool foreign; int64_t objects; };
+struct H5In {
+    hid_t file;
+    FileMap map;
+    const char *path;
+    Arena *a;
+    bool foreign;
+    int64_t objects;
+};
 
 static bool corrupt(const H5In *h, Err *e, const char *what, const char *object)
 {
@@ -43,9 +50,9 @@ static bool object_allowed(H5In *h, hid_t group, const char *name, int depth, Er
     hid_t o = H5Oopen(group, name, H5P_DEFAULT);
     if (o < 0) return h5_error(e, ERR_CORRUPT, "%s: cannot open `%s`", h->path, name);
     H5I_type_t type = H5Iget_type(o);
-    bool ok = type == H5I_GROUP ? group_allowed(h, o, depth + 1, e)
-            : type == H5I_DATASET ? dataset_allowed(h, o, name, e)
-            : corrupt(h, e, "is neither a group nor a dataset: refused", name);
+    bool ok = type == H5I_GROUP     ? group_allowed(h, o, depth + 1, e)
+              : type == H5I_DATASET ? dataset_allowed(h, o, name, e)
+                                    : corrupt(h, e, "is neither a group nor a dataset: refused", name);
     H5Oclose(o);
     return ok;
 }
@@ -59,12 +66,12 @@ static bool group_allowed(H5In *h, hid_t group, int depth, Err *e)
     if (H5Gget_info(group, &info) < 0) return h5_error(e, ERR_CORRUPT, "%s: cannot list a group", h->path);
     for (hsize_t i = 0; i < info.nlinks; i++) {
         H5L_info_t link;
-        ssize_t n =
-            H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_NATIVE, i, name, sizeof name, H5P_DEFAULT);
+        ssize_t n = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_NATIVE, i, name, sizeof name,
+                                       H5P_DEFAULT);
         if (++h->objects > OBJECTS_MAX) return err_set(e, ERR_CORRUPT, "%s: too many objects", h->path);
         if (n <= 0 || n >= (ssize_t)sizeof name || H5Lget_info(group, name, &link, H5P_DEFAULT) < 0)
             return h5_error(e, ERR_CORRUPT, "%s: cannot read a link", h->path);
-        if (link.type == H5L_TYPE_SOFT) continue;                /* followed by name only, inside this file */
+        if (link.type == H5L_TYPE_SOFT) continue; /* followed by name only, inside this file */
         if (link.type != H5L_TYPE_HARD) return corrupt(h, e, "is a link to another file: refused", name);
         if (!object_allowed(h, group, name, depth, e)) return false;
     }
@@ -86,8 +93,8 @@ static bool root_ok(H5In *h, Err *e)
     if (version > 1)
         return err_set(e, ERR_CORRUPT, "%s: format_version %lld; this program reads version 1", h->path,
                        (long long)version);
-    hid_t attr =
-        H5Aexists(h->file, "complete") > 0 ? H5Aopen(h->file, "complete", H5P_DEFAULT) : H5I_INVALID_HID;
+    hid_t attr = H5Aexists(h->file, "complete") > 0 ? H5Aopen(h->file, "complete", H5P_DEFAULT)
+                                                    : H5I_INVALID_HID;
     hid_t type = h5_type(DT_BOOL);
     ok = attr >= 0 && H5Aread(attr, type, &yes) >= 0 && yes == 1;
     H5Tclose(type);
@@ -252,8 +259,8 @@ static char *string_of(H5In *h, hid_t id, bool is_attr, const char *what, Err *e
         corrupt(h, e, "is not one string", what);
     } else if (H5Tis_variable_str(type) > 0) {
         hid_t memory = H5Tcopy(type);
-        herr_t r =
-            is_attr ? H5Aread(id, memory, &text) : H5Dread(id, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, &text);
+        herr_t r = is_attr ? H5Aread(id, memory, &text)
+                           : H5Dread(id, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, &text);
         if (r < 0 || (text && strlen(text) > TEXT_MAX))
             h5_error(e, ERR_CORRUPT, "%s: cannot read `%s`", h->path, what);
         else copy = arena_strdup(h->a, text ? text : "", e);

@@ -3,7 +3,7 @@
  *   tmp file: groups, texts, tensors, content hash, `complete`; H5Fclose; envelope; fsync; rename; fsync
  *
  * Two writes of the same content give the same bytes: no time stamps, links in creation order, contiguous. */
-#define _GNU_SOURCE          /* fallocate */
+#define _GNU_SOURCE /* fallocate */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,28 +16,32 @@
 #include <xxhash.h>
 #include "formats/hdf5_impl.h"
 
-enum { SLACK = 1 << 17 };    /* room for what HDF5 itself writes around one object */
+enum { SLACK = 1 << 17 }; /* room for what HDF5 itself writes around one object */
 
-typedef struct Entry { const char *path; char hash[17]; struct Entry *next; } Entry;
-typedef struct Tie { const char *text; struct Tie *next; } Tie;
+typedef struct Entry {
+    const char *path;
+    char hash[17];
+    struct Entry *next;
+} Entry;
+typedef struct Tie {
+    const char *text;
+    struct Tie *next;
+} Tie;
 struct H5Out {
     hid_t file;
     Arena *a;
     Err err;
     const char *path, *tmp;
-    int fd;                  /* of the temporary file, to reserve room; -1 where the file system cannot */
-    uint64_t reserved;       /* bytes from the start that cannot run out of disk any more */
-    bool closing; /* H5Fclose was called: after a failure it must not be called again, it crashes */
+    int fd;            /* of the temporary file, to reserve room; -1 where the file system cannot */
+    uint64_t reserved; /* bytes from the start that cannot run out of disk any more */
+    bool closing;      /* H5Fclose was called: after a failure it must not be called again, it crashes */
     int64_t step, n_entry, n_tie, params, tensors;
     bool params_given;
     Entry *entry;
     Tie *tie, *tie_last;
 };
 
-static bool dead(const H5Out *h)
-{
-    return !h || h->err.code;
-}
+static bool dead(const H5Out *h) { return !h || h->err.code; }
 
 static void lost(H5Out *h, const char *what, const char *object)
 {
@@ -65,7 +69,7 @@ static bool room_take(H5Out *h, uint64_t bytes)
         err_set(&h->err, ERR_FAIL, "%s: cannot write %.1f MB more: %s", h->path, (double)bytes / 1e6,
                 strerror(errno));
     } else {
-        close(h->fd);        /* a file system without reservations */
+        close(h->fd); /* a file system without reservations */
         h->fd = -1;
     }
     return !dead(h);
@@ -80,7 +84,7 @@ static hid_t file_create(const char *tmp)
     H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG);
     H5Pset_alignment(fapl, 65536, 4096);
 #if H5_VERSION_GE(1, 10, 7)
-    H5Pset_file_locking(fapl, 0, 1);        /* the name is ours alone, and NFS may have no locks */
+    H5Pset_file_locking(fapl, 0, 1); /* the name is ours alone, and NFS may have no locks */
 #endif
     hid_t file = H5Fcreate(tmp, H5F_ACC_TRUNC, fcpl, fapl);
     H5Pclose(fcpl);
@@ -228,7 +232,7 @@ void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64
     if (d < 0 || (bytes && H5Dwrite(d, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) ||
         !describe(h, d, path, t, data, bytes, in_out))
         lost(h, "tensor", path);
-    if (d >= 0 && H5Dclose(d) < 0) lost(h, "tensor", path);    /* small data is written only now */
+    if (d >= 0 && H5Dclose(d) < 0) lost(h, "tensor", path); /* small data is written only now */
     H5Sclose(space);
     H5Tclose(type);
     if (!strncmp(path, "/tensors/", 9)) {
@@ -242,10 +246,7 @@ void h5_tensor(H5Out *h, const char *path, DType t, int ndim, const int64_t *dim
     h5_tensor_layout(h, path, t, ndim, dim, data, false);
 }
 
-static const char *bare(const char *path)
-{
-    return strncmp(path, "/tensors/", 9) ? path : path + 9;
-}
+static const char *bare(const char *path) { return strncmp(path, "/tensors/", 9) ? path : path + 9; }
 
 void h5_link(H5Out *h, const char *alias, const char *target)
 {
@@ -294,7 +295,11 @@ H5Out *h5_create(const char *path, const char *kind, const char *arch, int64_t s
     H5Out *h = arena_alloc(a, sizeof *h, e);
     if (!h) return NULL;
     h5_quiet();
-    *h = (H5Out){.file = H5I_INVALID_HID, .fd = -1, .a = a, .step = step, .path = arena_strdup(a, path, e),
+    *h = (H5Out){.file = H5I_INVALID_HID,
+                 .fd = -1,
+                 .a = a,
+                 .step = step,
+                 .path = arena_strdup(a, path, e),
                  .tmp = arena_printf(a, e, "%s.tmp.%ld", path, (long)getpid())};
     if (e->code) return NULL;
     h->file = file_create(h->tmp);

@@ -10,12 +10,12 @@
 enum { ENVELOPE = 4096, AT_VERSION = 16, AT_LENGTH = 24, AT_HASH = 32, AT_STEP = 48, AT_CHECK = 504 };
 #define ENVELOPE_MAGIC "pare-checkpoint\n"
 
-void h5_quiet(void);                                            /* failures are remembered, not printed */
+void h5_quiet(void); /* failures are remembered, not printed */
 /* "message: reason" with HDF5's own reason, or the system's where HDF5 met one. Returns false. */
 bool h5_error(Err *e, ErrCode code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-hid_t h5_type(DType t);                                         /* file type; H5Tclose it */
+hid_t h5_type(DType t); /* file type; H5Tclose it */
 bool h5_type_parse(hid_t type, DType *t);
-hid_t h5_string_type(void);                                     /* vlen UTF-8; H5Tclose it */
+hid_t h5_string_type(void); /* vlen UTF-8; H5Tclose it */
 
 /* block: ENVELOPE bytes */
 void envelope_build(unsigned char *block, const unsigned char *payload, uint64_t bytes, int64_t step);

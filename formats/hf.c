@@ -98,10 +98,7 @@ bool names_canonical(TensorFile *f, Err *e)
 /* ---- shards -------------------------------------------------------------------------------------------- */
 
 /* A shard's name stays inside the folder. */
-static bool plain_name(const char *s)
-{
-    return *s && *s != '.' && !strchr(s, '/') && strlen(s) < 256;
-}
+static bool plain_name(const char *s) { return *s && *s != '.' && !strchr(s, '/') && strlen(s) < 256; }
 
 static bool read_shard(TensorFile *f, const char *dir, const char *index, const char *file, const json_t *map,
                        Err *e)
@@ -128,7 +125,8 @@ static bool read_shards(TensorFile *f, const char *dir, const char *index, const
     json_t *v;
     char shown[168];
     json_t *seen = json_object();
-    json_object_foreach((json_t *)(uintptr_t)map, name, v) {
+    json_object_foreach((json_t *)(uintptr_t)map, name, v)
+    {
         const char *file = json_string_value(v);
         if (!file || !plain_name(file)) {
             err_set(e, ERR_CORRUPT, "%s: tensor `%s`: its shard is not a plain file name", index,

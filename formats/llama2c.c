@@ -10,7 +10,10 @@
 #include "formats/formats_impl.h"
 
 enum { WQ = 2, WK = 3, N_KINDS = 11, HEAD_BYTES = 28 };
-typedef struct Kind { const char *hf, *meta; bool per_layer; } Kind;
+typedef struct Kind {
+    const char *hf, *meta;
+    bool per_layer;
+} Kind;
 static const Kind kinds[N_KINDS] = {{"model.embed_tokens.weight", "tok_embeddings", false},
                                     {"input_layernorm.weight", "attention_norm", true},
                                     {"self_attn.q_proj.weight", "wq", true},
@@ -27,8 +30,9 @@ static const Kind kinds[N_KINDS] = {{"model.embed_tokens.weight", "tok_embedding
 static void kind_shape(const LlamaDims *d, int k, int64_t shape[2])
 {
     const int64_t c = d->dim, kv = c / d->heads * d->kv_heads;
-    const int64_t s[N_KINDS][2] = {{d->vocab, c}, {c, 0}, {c, c}, {kv, c}, {kv, c}, {c, c},
-                                   {c, 0}, {d->hidden, c}, {c, d->hidden}, {d->hidden, c}, {c, 0}};
+    const int64_t s[N_KINDS][2] = {{d->vocab, c},  {c, 0},         {c, c}, {kv, c},
+                                   {kv, c},        {c, c},         {c, 0}, {d->hidden, c},
+                                   {c, d->hidden}, {d->hidden, c}, {c, 0}};
     shape[0] = s[k][0];
     shape[1] = s[k][1];
 }
@@ -118,11 +122,11 @@ bool llama2c_read(TensorFile *f, const char *path, Err *e)
             place(t, &d, k, &at);
             t->name = kinds[k].per_layer ? arena_printf(f->arena, e, "model.layers.%d.%s", l, kinds[k].hf)
                                          : kinds[k].hf;
-            t->stored_name =
-                kinds[k].per_layer ? arena_printf(f->arena, e, "%s[%d]", kinds[k].meta, l) : kinds[k].meta;
+            t->stored_name = kinds[k].per_layer ? arena_printf(f->arena, e, "%s[%d]", kinds[k].meta, l)
+                                                : kinds[k].meta;
         }
     if (!d.tied) {
-        at += (size_t)d.seq * (size_t)(d.dim / d.heads) * sizeof(float);      /* the two RoPE tables */
+        at += (size_t)d.seq * (size_t)(d.dim / d.heads) * sizeof(float); /* the two RoPE tables */
         place(t, &d, 0, &at);
         t->name = "lm_head.weight";
         t->stored_name = "wcls";
@@ -236,8 +240,9 @@ static void put_rope(Sink *s, const LlamaDims *d, float (*f)(float))
 
 static void put_all(Sink *s, const LlamaDims *d, const OutModel *m, Arena *a, Err *e)
 {
-    const int32_t h[7] = {(int32_t)d->dim, (int32_t)d->hidden, (int32_t)d->layers, (int32_t)d->heads,
-                          (int32_t)d->kv_heads, (int32_t)(d->tied ? d->vocab : -d->vocab), (int32_t)d->seq};
+    const int32_t h[7] = {(int32_t)d->dim,   (int32_t)d->hidden,   (int32_t)d->layers,
+                          (int32_t)d->heads, (int32_t)d->kv_heads, (int32_t)(d->tied ? d->vocab : -d->vocab),
+                          (int32_t)d->seq};
     sink_put(s, h, sizeof h);
     for (int k = 0; k < N_KINDS; k++)
         for (int l = 0; l < (kinds[k].per_layer ? (int)d->layers : 1); l++) {

@@ -167,10 +167,10 @@ static bool rename_all(TensorFile *f, LlamaDims *d, Err *e)
 bool meta_rename(TensorFile *f, Err *e)
 {
     LlamaDims d = {0};
-    json_t *meta =
-        f->metadata_json ? json_object_of(f->metadata_json, strlen(f->metadata_json), f->path, e) : NULL;
-    json_t *config =
-        f->config_json ? json_object_of(f->config_json, strlen(f->config_json), "config.json", e) : NULL;
+    json_t *meta = f->metadata_json ? json_object_of(f->metadata_json, strlen(f->metadata_json), f->path, e)
+                                    : NULL;
+    json_t *config = f->config_json ? json_object_of(f->config_json, strlen(f->config_json), "config.json", e)
+                                    : NULL;
     bool ok = !e->code && dims_of(f, &d, meta, config, e) && rename_all(f, &d, e);
     json_decref(meta);
     json_decref(config);

@@ -10,7 +10,7 @@
 #include <string.h>
 #include "formats/formats_impl.h"
 
-#define HEADER_MAX 100000000ull          /* the reference reader's limit */
+#define HEADER_MAX 100000000ull /* the reference reader's limit */
 
 const char *name_shown(char *buf, const char *name)
 {
@@ -42,7 +42,12 @@ json_t *json_object_of(const char *text, size_t bytes, const char *where, Err *e
     return j;
 }
 
-typedef struct Place { const char *path; const unsigned char *data; uint64_t bytes; int shard; } Place;
+typedef struct Place {
+    const char *path;
+    const unsigned char *data;
+    uint64_t bytes;
+    int shard;
+} Place;
 #define BAD(...) return bad(at, key, e, __VA_ARGS__)
 
 static bool bad(const Place *at, const char *key, Err *e, const char *fmt, ...)
@@ -90,11 +95,12 @@ static bool entry_of(FileTensor *t, const Place *at, const char *key, const json
     json_t *member;
     if (!json_is_object(v)) BAD("{dtype, shape, data_offsets} is expected");
     if (!*key) BAD("the name is empty");
-    json_object_foreach((json_t *)(uintptr_t)v, k, member)
-        if (strcmp(k, "dtype") && strcmp(k, "shape") && strcmp(k, "data_offsets")) {
-            char shown[168];
-            BAD("unknown key `%s`", name_shown(shown, k));
-        }
+    json_object_foreach((json_t *)(uintptr_t)v, k,
+                        member) if (strcmp(k, "dtype") && strcmp(k, "shape") && strcmp(k, "data_offsets"))
+    {
+        char shown[168];
+        BAD("unknown key `%s`", name_shown(shown, k));
+    }
     const char *dtype = json_string_value(json_object_get(v, "dtype"));
     if (!dtype) BAD("no `dtype`");
     if (dtype_foreign(dtype)) BAD("dtype %s is not read by this version", dtype);
@@ -151,7 +157,8 @@ static bool metadata_of(TensorFile *f, const char *path, const json_t *meta, Err
     const char *k;
     json_t *v;
     if (!json_is_object(meta)) return err_set(e, ERR_CORRUPT, "%s: `__metadata__` is not an object", path);
-    json_object_foreach((json_t *)(uintptr_t)meta, k, v) {
+    json_object_foreach((json_t *)(uintptr_t)meta, k, v)
+    {
         char shown[168];
         if (!json_is_string(v))
             return err_set(e, ERR_CORRUPT, "%s: `__metadata__` entry `%s` is not a string", path,
@@ -174,7 +181,8 @@ static bool header_of(TensorFile *f, const Place *at, const json_t *header, Err 
     if (n > INT32_MAX - (size_t)f->n) return err_set(e, ERR_CORRUPT, "%s: too many tensors", at->path);
     FileTensor *t = tensors_add(f, (int)n, e);
     if (!t) return false;
-    json_object_foreach((json_t *)(uintptr_t)header, key, v) {
+    json_object_foreach((json_t *)(uintptr_t)header, key, v)
+    {
         if (v == meta) continue;
         if (!entry_of(&t[i], at, key, v, e)) return false;
         t[i].name = t[i].stored_name = arena_strdup(f->arena, key, e);

@@ -32,8 +32,10 @@ static bool metadata_add(json_t *header, const char *metadata_json, const char *
     bool ok = json_object_set_new(meta, "format", json_string("pt")) == 0;
     if (metadata_json) {
         more = json_object_of(metadata_json, strlen(metadata_json), path, e);
-        json_object_foreach(more, k, v) ok = ok && (json_is_string(v) || err_set(e, ERR_FAIL,
-            "%s: metadata `%s` is not a string", path, k)) && json_object_set(meta, k, v) == 0;
+        json_object_foreach(more, k, v)
+            ok = ok &&
+                 (json_is_string(v) || err_set(e, ERR_FAIL, "%s: metadata `%s` is not a string", path, k)) &&
+                 json_object_set(meta, k, v) == 0;
         json_decref(more);
     }
     ok = json_object_set_new(header, "__metadata__", meta) == 0 && ok;

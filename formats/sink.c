@@ -107,10 +107,7 @@ static size_t out_count(const OutTensor *t)
     return n;
 }
 
-size_t out_bytes(const OutTensor *t)
-{
-    return out_count(t) * dtype_size(t->dtype);
-}
+size_t out_bytes(const OutTensor *t) { return out_count(t) * dtype_size(t->dtype); }
 
 static int names_compare(const void *a, const void *b)
 {
@@ -142,8 +139,7 @@ bool out_check(const OutModel *m, const char *path, Err *e)
         name[i] = m->t[i].name;
         if (!name[i] || !*name[i] || !strcmp(name[i], "__metadata__"))
             err_set(e, ERR_FAIL, "%s: tensor %d has no usable name", path, i);
-        else
-            out_sane(&m->t[i], path, e);
+        else out_sane(&m->t[i], path, e);
     }
     if (!e->code) qsort(name, (size_t)m->n, sizeof *name, names_compare);
     for (int i = 0; i < m->n && !e->code; i++) {

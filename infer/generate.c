@@ -3,19 +3,20 @@
 #include <string.h>
 
 bool generate(Generation *out, Model *m, const Tokenizer *tk, const char *prompt, long max_new,
-              const SampleOptions *o,
-              Arena *a, Err *e) {
+              const SampleOptions *o, Arena *a, Err *e)
+{
     TokenBuf ids = {0};
     *out = (Generation){0};
-    if (!tk) return err_set(e, ERR_USAGE,
-                            "generation from text needs a tokenizer: put tokenizer.model beside the model "
-                                          "or give --tokenizer");
+    if (!tk)
+        return err_set(e, ERR_USAGE,
+                       "generation from text needs a tokenizer: put tokenizer.model beside the model "
+                       "or give --tokenizer");
     if (tokenizer_vocab(tk) > m->spec.V)
         return err_set(e, ERR_USAGE, "the tokenizer has %d tokens, the model's vocabulary %ld",
                        tokenizer_vocab(tk), m->spec.V);
     if (!tokenizer_encode(tk, prompt, strlen(prompt), true, &ids, a, e)) return false;
-    if (!ids.n) return err_set(e, ERR_USAGE,
-                               "the prompt is empty and the tokenizer has no BOS to start from");
+    if (!ids.n)
+        return err_set(e, ERR_USAGE, "the prompt is empty and the tokenizer has no BOS to start from");
     if ((long)ids.n > m->spec.max_pos)
         return err_set(e, ERR_USAGE, "the prompt has %zu tokens, the model %ld positions", ids.n,
                        m->spec.max_pos);
@@ -28,13 +29,19 @@ bool generate(Generation *out, Model *m, const Tokenizer *tk, const char *prompt
     void *work = arena_alloc(a, sample_work_bytes(m->spec.V), e);
     Session *s = session_new(m, n + max_new, a, e);
     double t0 = time_now();
-    if (!s || !all || !work || !session_feed(s, ids.id, n, e)) { session_free(s); return false; }
+    if (!s || !all || !work || !session_feed(s, ids.id, n, e)) {
+        session_free(s);
+        return false;
+    }
     memcpy(all, ids.id, (size_t)n * sizeof *all);
     double t1 = time_now();
     int eos = tokenizer_eos(tk) >= 0 ? tokenizer_eos(tk) : m->spec.eos;
     for (long i = 0; i < max_new && !e->code; i++) {
         int next = sample_token(session_logits(s), m->spec.V, o, all, n, (uint32_t)i, work);
-        if (next == eos || next == tokenizer_bos(tk)) { out->ended = true; break; }
+        if (next == eos || next == tokenizer_bos(tk)) {
+            out->ended = true;
+            break;
+        }
         all[n++] = next;
         if (i + 1 < max_new) session_feed(s, &all[n - 1], 1, e);
     }

@@ -13,10 +13,10 @@
 #include "model/model.h"
 
 typedef struct SampleOptions {
-    double temperature;            /* 0 = greedy: the first of the largest logits */
-    int64_t top_k;                 /* 0 = off */
-    double top_p, min_p;           /* 1, 0 = off */
-    double repetition_penalty;     /* 1 = off */
+    double temperature;        /* 0 = greedy: the first of the largest logits */
+    int64_t top_k;             /* 0 = off */
+    double top_p, min_p;       /* 1, 0 = off */
+    double repetition_penalty; /* 1 = off */
     uint64_t seed;
 } SampleOptions;
 typedef struct Session Session;
@@ -26,7 +26,7 @@ void session_free(Session *s);
 void session_reset(Session *s);
 /* Appends n ids; ERR_USAGE when the cache is full or an id is outside the vocabulary. */
 bool session_feed(Session *s, const int32_t *ids, long n, Err *e);
-const float *session_logits(const Session *s);             /* (V), of the last token fed */
+const float *session_logits(const Session *s); /* (V), of the last token fed */
 long session_length(const Session *s);
 /* logits (V) -> token. history: ids so far (repetition penalty). counter: number of the draw, for the random
  * stream. work: V floats + V int32 of scratch. */
@@ -34,11 +34,16 @@ int sample_token(const float *logits, long V, const SampleOptions *o, const int3
                  uint32_t counter, void *work);
 size_t sample_work_bytes(long V);
 
-typedef struct Generation { int32_t *ids; long n, n_prompt; char *text; size_t text_bytes; double prefill_s,
-                           decode_s; bool ended; } Generation;
+typedef struct Generation {
+    int32_t *ids;
+    long n, n_prompt;
+    char *text;
+    size_t text_bytes;
+    double prefill_s, decode_s;
+    bool ended;
+} Generation;
 /* Prompt with its BOS, then up to max_new tokens; an end token stops and is not in ids. tk may be NULL: ids
  * only. */
 bool generate(Generation *out, Model *m, const Tokenizer *tk, const char *prompt, long max_new,
-              const SampleOptions *o,
-              Arena *a, Err *e);
+              const SampleOptions *o, Arena *a, Err *e);
 #endif

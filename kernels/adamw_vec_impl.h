@@ -1,9 +1,10 @@
 /* kernels/adamw_vec_impl.h: adamw.c in vectors; 28 bytes per element: memory is the bound. w m v g (n). */
 
 void V(adamw)(void *w_, void *m_, void *v_, const void *g_, long n, double lr, double b1, double b2,
-              double eps, double wd, double c1, double c2, double grad_scale) {
-    float *w = w_, *m = m_, *v = v_;                                /* (n) */
-    const float *g = g_;                                            /* (n) */
+              double eps, double wd, double c1, double c2, double grad_scale)
+{
+    float *w = w_, *m = m_, *v = v_; /* (n) */
+    const float *g = g_;             /* (n) */
     const float decay = (float)(lr * wd), step = (float)(lr / c1), rc2 = (float)(1.0 / sqrt(c2));
     const float f1 = (float)b1, f2 = (float)b2, n1 = (float)(1.0 - b1), n2 = (float)(1.0 - b2),
                 e = (float)eps;

@@ -16,14 +16,17 @@
 #include "kernels/kernels.h"
 #include "kernels/ref_impl.h"
 
-enum { TILE = 64 };                    /* keys per step of the online softmax: scores fit one small array */
+enum { TILE = 64 }; /* keys per step of the online softmax: scores fit one small array */
 
 #define FN1(fn, x) (sizeof(REAL) == sizeof(float) ? (REAL)fn##f((float)(x)) : (REAL)fn((double)(x)))
 
-typedef struct Span { long lo, hi; } Span;      /* keys [lo, hi) */
+typedef struct Span {
+    long lo, hi;
+} Span; /* keys [lo, hi) */
 
 /* Keys that query t may see by position; segments are checked key by key. */
-static Span visible(const AttnShape *a, long t) {
+static Span visible(const AttnShape *a, long t)
+{
     long pos = a->q_offset + t;
     Span r = {0, a->Tkv};
     if (a->causal && pos + 1 < r.hi) r.hi = pos + 1;
@@ -32,14 +35,16 @@ static Span visible(const AttnShape *a, long t) {
     return r;
 }
 
-static bool same_segment(const AttnShape *a, long b, long t, long s) {
+static bool same_segment(const AttnShape *a, long b, long t, long s)
+{
     return !a->seg_q || !a->seg_kv || a->seg_q[b * a->Tq + t] == a->seg_kv[b * a->Tkv + s];
 }
 
 static long kv_row(const AttnShape *a, long b, long s) { return b * (a->kv_rows ? a->kv_rows : a->Tkv) + s; }
 
 /* x y (D) */
-static REAL dot(const REAL *x, const REAL *y, long D) {
+static REAL dot(const REAL *x, const REAL *y, long D)
+{
     REAL sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (long d = 0; d < D; d++) sum += x[d] * y[d];
@@ -47,16 +52,19 @@ static REAL dot(const REAL *x, const REAL *y, long D) {
 }
 
 /* y (D) += c x (D) */
-static void add_scaled(REAL *y, REAL c, const REAL *x, long D) {
+static void add_scaled(REAL *y, REAL c, const REAL *x, long D)
+{
 #pragma omp simd
     for (long d = 0; d < D; d++) y[d] += c * x[d];
 }
 
-static void multiply(REAL *y, REAL c, long D) {
+static void multiply(REAL *y, REAL c, long D)
+{
     for (long d = 0; d < D; d++) y[d] *= c;
 }
 
-static REAL score(const AttnShape *a, const REAL *q, const REAL *k) {
+static REAL score(const AttnShape *a, const REAL *q, const REAL *k)
+{
     REAL s = dot(q, k, a->D) * (REAL)a->scale;
     if (a->softcap > 0) s = (REAL)a->softcap * FN1(tanh, s / (REAL)a->softcap);
     return s;
@@ -64,7 +72,8 @@ static REAL score(const AttnShape *a, const REAL *q, const REAL *k) {
 
 /* One query: o (D) out, returns lse. q (D); k v are the kv head's row 0 of sequence b. */
 static REAL forward_row(const AttnShape *a, long b, long t, REAL *o, const REAL *q, const REAL *k,
-                        const REAL *v) {
+                        const REAL *v)
+{
     REAL m = -(REAL)INFINITY, l = 0, p[TILE];
     Span see = visible(a, t);
     for (long d = 0; d < a->D; d++) o[d] = 0;
@@ -74,7 +83,7 @@ static REAL forward_row(const AttnShape *a, long b, long t, REAL *o, const REAL 
         for (long j = 0; j < n; j++) {
             bool on = same_segment(a, b, t, s0 + j);
             p[j] = on ? score(a, q, k + (s0 + j) * a->k_stride) : -(REAL)INFINITY;
-            if (p[j] > top || p[j] != p[j]) top = p[j];        /* a NaN score stays visible */
+            if (p[j] > top || p[j] != p[j]) top = p[j]; /* a NaN score stays visible */
         }
         if (top == -(REAL)INFINITY) continue;
         REAL c = FN1(exp, m - top);
@@ -95,7 +104,8 @@ static REAL forward_row(const AttnShape *a, long b, long t, REAL *o, const REAL 
 
 /* o (B,Tq,H,D), lse (B,H,Tq) out;  q (B,Tq,H,D)  k v (B,Tkv,Hkv,D) */
 void K(attention_fwd)(void *o_, void *lse_, const void *q_, const void *k_, const void *v_,
-                      const AttnShape *a) {
+                      const AttnShape *a)
+{
     REAL *o = o_, *lse = lse_;
     const REAL *q = q_, *k = k_, *v = v_;
     long group = a->H / a->Hkv;
@@ -104,8 +114,8 @@ void K(attention_fwd)(void *o_, void *lse_, const void *q_, const void *k_, cons
         long t = i % a->Tq, h = i / a->Tq % a->H, b = i / a->Tq / a->H, col = h / group * a->D,
              row = kv_row(a, b, 0);
         lse[i] = forward_row(a, b, t, o + (b * a->Tq + t) * a->o_stride + h * a->D,
-                             q + (b * a->Tq + t) * a->q_stride + h * a->D,
-                             k + row * a->k_stride + col, v + row * a->v_stride + col);
+                             q + (b * a->Tq + t) * a->q_stride + h * a->D, k + row * a->k_stride + col,
+                             v + row * a->v_stride + col);
     }
 }
 
@@ -118,7 +128,8 @@ typedef struct Grad {
 
 /* Derivative of the loss by the raw q.k of one visible pair; *p gets the probability. dO v (D) */
 static REAL score_grad(const Grad *g, REAL *p, long stat, const REAL *dO, const REAL *q, const REAL *k,
-                       const REAL *v) {
+                       const REAL *v)
+{
     const AttnShape *a = g->a;
     REAL s = score(a, q, k);
     *p = FN1(exp, s - g->lse[stat]);
@@ -127,7 +138,8 @@ static REAL score_grad(const Grad *g, REAL *p, long stat, const REAL *dO, const 
     return ds;
 }
 
-static void backward_query(const Grad *g, long b, long h, long t, Mode mode) {
+static void backward_query(const Grad *g, long b, long h, long t, Mode mode)
+{
     const AttnShape *a = g->a;
     long D = a->D, col = h / (a->H / a->Hkv) * D, stat = (b * a->H + h) * a->Tq + t;
     long at = (b * a->Tq + t) * a->q_stride + h * D;
@@ -144,7 +156,8 @@ static void backward_query(const Grad *g, long b, long h, long t, Mode mode) {
     }
 }
 
-static void backward_key(const Grad *g, long b, long hkv, long s, Mode mk, Mode mv) {
+static void backward_key(const Grad *g, long b, long hkv, long s, Mode mk, Mode mv)
+{
     const AttnShape *a = g->a;
     long D = a->D, group = a->H / a->Hkv;
     long k_at = kv_row(a, b, s) * a->k_stride + hkv * D, v_at = kv_row(a, b, s) * a->v_stride + hkv * D;
@@ -168,7 +181,8 @@ static void backward_key(const Grad *g, long b, long hkv, long s, Mode mk, Mode 
 /* dq as q, dk as k, dv as v, each may be NULL;  dO o (B,Tq,H,D), both with o_stride;  lse delta (B,H,Tq) */
 void K(attention_bwd)(void *dq, void *dk, void *dv, const void *dO_, const void *o_, const void *lse,
                       const void *q, const void *k, const void *v, void *delta_, const AttnShape *a, Mode mq,
-                      Mode mk, Mode mv) {
+                      Mode mk, Mode mv)
+{
     const REAL *dO = dO_, *o = o_;
     REAL *delta = delta_;
     Grad g = {dq, dk, dv, dO, lse, q, k, v, delta, a};

@@ -12,27 +12,32 @@
 #include <omp.h>
 
 typedef struct Backward {
-    float *dq, *dk, *dv;                       /* as q k v; NULL = not wanted */
+    float *dq, *dk, *dv; /* as q k v; NULL = not wanted */
     const float *dO, *o, *lse, *q, *k, *v;
-    float *delta;                              /* (B,H,Tq) */
+    float *delta; /* (B,H,Tq) */
     const AttnShape *a;
     Mode mq, mk, mv;
 } Backward;
 
 typedef struct BackwardTile {
-    ALIGNED float k[MAX_D * JT], v[MAX_D * JT];    /* (D,JT): scaled keys, values */
-    ALIGNED float rows[MAX_D * JT];                /* (JT, D rounded up): keys as they lie, zero behind D */
-    ALIGNED float dk[MAX_D * JT], dv[MAX_D * JT];  /* (D,JT) */
-    ALIGNED float p[IT * JT], ds[IT * JT];         /* (IT,JT): scores, then probabilities; dP, then dS */
+    ALIGNED float k[MAX_D * JT], v[MAX_D * JT];   /* (D,JT): scaled keys, values */
+    ALIGNED float rows[MAX_D * JT];               /* (JT, D rounded up): keys as they lie, zero behind D */
+    ALIGNED float dk[MAX_D * JT], dv[MAX_D * JT]; /* (D,JT) */
+    ALIGNED float p[IT * JT], ds[IT * JT];        /* (IT,JT): scores, then probabilities; dP, then dS */
 } BackwardTile;
 
 static _Thread_local BackwardTile backward_buffer;
 
 /* One query tile against one key tile: rows t0.. (n), keys s0.. (keys), and who is masked. */
-typedef struct Pair { long b, h, t0, n, s0, keys; bool mask; const int32_t *seg_q, *seg_k; } Pair;
+typedef struct Pair {
+    long b, h, t0, n, s0, keys;
+    bool mask;
+    const int32_t *seg_q, *seg_k;
+} Pair;
 
 /* Scores and dP in w become P and dS. */
-static void backward_softmax(BackwardTile *w, const Backward *g, const Pair *x) {
+static void backward_softmax(BackwardTile *w, const Backward *g, const Pair *x)
+{
     const AttnShape *a = g->a;
     const float *lse = g->lse + (x->b * a->H + x->h) * a->Tq + x->t0;
     const float *delta = g->delta + (x->b * a->H + x->h) * a->Tq + x->t0;
@@ -66,13 +71,14 @@ static void backward_softmax(BackwardTile *w, const Backward *g, const Pair *x) 
 }
 
 /* Cuts the pair to the rows and keys that meet; false when none do. */
-static bool backward_meet(Pair *x, const AttnShape *a) {
+static bool backward_meet(Pair *x, const AttnShape *a)
+{
     long t1 = x->t0 + x->n, last = x->s0 + x->keys - 1;
     if (a->causal) x->t0 = most(x->t0, x->s0 - a->q_offset);
     if (a->window > 0) t1 = least(t1, last + a->window - a->q_offset);
     x->n = t1 - x->t0;
     if (x->n <= 0) return false;
-    Span top = visible(a, x->t0), end = visible(a, t1 - 1);      /* both bounds grow with t */
+    Span top = visible(a, x->t0), end = visible(a, t1 - 1); /* both bounds grow with t */
     x->keys = least(x->keys, end.hi + 1 - x->s0);
     if (x->keys <= 0 || top.lo >= x->s0 + x->keys) return false;
     x->mask = end.lo > x->s0 || top.hi < x->s0 + x->keys - 1 || x->keys % VL != 0; /* lanes behind keys too */
@@ -85,7 +91,8 @@ static bool backward_meet(Pair *x, const AttnShape *a) {
 }
 
 /* dk^T dv^T (when dkv) and dq (when wanted) of one pair; *fresh: nothing is in dk^T dv^T yet. */
-static void backward_pair(BackwardTile *w, const Backward *g, Pair x, bool dkv, bool dq, bool *fresh) {
+static void backward_pair(BackwardTile *w, const Backward *g, Pair x, bool dkv, bool dq, bool *fresh)
+{
     const AttnShape *a = g->a;
     if (!backward_meet(&x, a)) return;
     long D = a->D, lanes = round_up(x.keys, VL), row = x.b * a->Tq + x.t0, at = row * a->q_stride + x.h * D;
@@ -106,12 +113,14 @@ static void backward_pair(BackwardTile *w, const Backward *g, Pair x, bool dkv, 
         product_rows(g->dq + at, a->q_stride, w->ds, JT, w->rows, round_up(D, VL), x.n, D, x.keys, FROM_C);
 }
 
-static void zero_rows(float *x, long stride, long n, long D) {
+static void zero_rows(float *x, long stride, long n, long D)
+{
     for (long i = 0; i < n; i++)
         for (long d = 0; d < D; d++) x[i * stride + d] = 0;
 }
 
-static void backward_pack(BackwardTile *w, const Backward *g, long at, long v_at, long keys, bool dq) {
+static void backward_pack(BackwardTile *w, const Backward *g, long at, long v_at, long keys, bool dq)
+{
     const AttnShape *a = g->a;
     long D = a->D, wide = round_up(D, VL);
     pack_columns(w->k, JT, g->k + at, a->k_stride, keys, JT, D, (float)a->scale);
@@ -125,7 +134,8 @@ static void backward_pack(BackwardTile *w, const Backward *g, long at, long v_at
 /* Keys [s0, s1) of sequence b and kv head hkv against heads [h0, h1) and queries [t0, t1), all on the tiles'
  * grid. */
 static void backward_block(const Backward *g, long b, long hkv, long s0, long s1, long h0, long h1, long t0,
-                           long t1, bool dkv, bool dq) {
+                           long t1, bool dkv, bool dq)
+{
     const AttnShape *a = g->a;
     BackwardTile *w = &backward_buffer;
     for (long s = s0; s < s1; s += JT) {
@@ -147,7 +157,8 @@ static void backward_block(const Backward *g, long b, long hkv, long s0, long s1
 }
 
 /* delta = dO.o for every row. */
-static void backward_delta(const Backward *g) {
+static void backward_delta(const Backward *g)
+{
     const AttnShape *a = g->a;
 #pragma omp parallel for if (worth_threads(a))
     for (long i = 0; i < a->B * a->Tq; i++)
@@ -163,7 +174,8 @@ static void backward_delta(const Backward *g) {
 }
 
 /* All three gradients of one (b, kv head). */
-static void backward_one_pass(const Backward *g) {
+static void backward_one_pass(const Backward *g)
+{
     const AttnShape *a = g->a;
     long group = a->H / a->Hkv;
 #pragma omp parallel for schedule(dynamic, 1) if (worth_threads(a))
@@ -176,7 +188,8 @@ static void backward_one_pass(const Backward *g) {
 }
 
 /* dk and dv by key tile. */
-static void backward_keys(const Backward *g) {
+static void backward_keys(const Backward *g)
+{
     const AttnShape *a = g->a;
     long group = a->H / a->Hkv, heads = a->B * a->Hkv, tiles = (a->Tkv + JT - 1) / JT;
 #pragma omp parallel for schedule(dynamic, 1) if (worth_threads(a))
@@ -188,8 +201,9 @@ static void backward_keys(const Backward *g) {
 }
 
 /* dq by ranges of queries. */
-static void backward_queries(const Backward *g) {
-    enum { RANGE = 4 * IT };                       /* long enough to be worth packing each key tile for it */
+static void backward_queries(const Backward *g)
+{
+    enum { RANGE = 4 * IT }; /* long enough to be worth packing each key tile for it */
     const AttnShape *a = g->a;
     long group = a->H / a->Hkv, heads = a->B * a->H, parts = (a->Tq + RANGE - 1) / RANGE;
 #pragma omp parallel for schedule(dynamic, 1) if (worth_threads(a))
@@ -206,7 +220,8 @@ static void backward_queries(const Backward *g) {
 /* dq as q, dk as k, dv as v, each may be NULL;  dO o (B,Tq,H,D), both with o_stride;  lse delta (B,H,Tq) */
 void ISA_NAME(attention_bwd)(void *dq, void *dk, void *dv, const void *dO, const void *o, const void *lse,
                              const void *q, const void *k, const void *v, void *delta, const AttnShape *a,
-                             Mode mq, Mode mk, Mode mv) {
+                             Mode mq, Mode mk, Mode mv)
+{
     if (a->D > MAX_D) {
         attention_bwd_f32(dq, dk, dv, dO, o, lse, q, k, v, delta, a, mq, mk, mv);
         return;

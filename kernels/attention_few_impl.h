@@ -23,7 +23,8 @@ typedef struct FewRows {
 static _Thread_local FewRows few_buffer;
 
 /* p (VL) = k[0..n) . q.  k rows `stride` apart, q padded with zeros. */
-static vec few_scores(const float *q, const float *k, long stride, long n, long D) {
+static vec few_scores(const float *q, const float *k, long stride, long n, long D)
+{
     vec r[VL];
     long whole = D / VL * VL;
     vmask on = v_first(D - whole);
@@ -45,10 +46,11 @@ static vec few_scores(const float *q, const float *k, long stride, long n, long 
 
 /* Scores of one row for keys [s0, s0+n), masked, into probabilities; returns the factor of the old sums. */
 static float few_softmax(FewRows *w, int r, const AttnShape *a, const float *k, long s0, long n,
-                         const int32_t *seg_k, int32_t seg_q) {
+                         const int32_t *seg_k, int32_t seg_q)
+{
     float cap = (float)a->softcap, old = w->m[r];
     vec top = v_set(old), sum = v_set(0);
-    vint lo = v_int(w->see[r].lo), hi = v_int(w->see[r].hi);      /* lanes behind n lie behind hi */
+    vint lo = v_int(w->see[r].lo), hi = v_int(w->see[r].hi); /* lanes behind n lie behind hi */
     for (long j = 0; j < n; j += VL) {
         vec s = few_scores(w->q[r], k + (s0 + j) * a->k_stride, a->k_stride, n - j, a->D);
         if (cap > 0) s = v_mul(v_set(cap), v_tanh(v_div(s, v_set(cap))));
@@ -73,7 +75,8 @@ static float few_softmax(FewRows *w, int r, const AttnShape *a, const float *k, 
 /* o[r] = c[r] o[r] + sum_j p[r][j] v[j] for `rows` rows, vecs vectors from d on (the last one on the lanes
  * `on`). */
 INLINE void few_values(FewRows *w, const int rows, const int vecs, const bool part, vmask on, const float *c,
-                       const float *v, long stride, long n, long d) {
+                       const float *v, long stride, long n, long d)
+{
     vec sum[FEW][4];
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < vecs; i++) sum[r][i] = v_mul(v_set(c[r]), v_load(w->o[r] + d + i * VL));
@@ -89,7 +92,8 @@ INLINE void few_values(FewRows *w, const int rows, const int vecs, const bool pa
 }
 
 INLINE void few_value_rows(FewRows *w, const int rows, const float *c, const float *v, long stride, long n,
-                           long D) {
+                           long D)
+{
     long d = 0;
     for (; d + 4 * VL <= D; d += 4 * VL) few_values(w, rows, 4, false, v_first(VL), c, v, stride, n, d);
     for (; d + VL <= D; d += VL) few_values(w, rows, 1, false, v_first(VL), c, v, stride, n, d);
@@ -98,7 +102,8 @@ INLINE void few_value_rows(FewRows *w, const int rows, const float *c, const flo
 
 /* Rows r0.. of kv head hkv, sequence b; row = t*group + head in the group. Arguments as attention_fwd. */
 static void few_rows(float *o, float *lse, const float *q, const float *k, const float *v, const AttnShape *a,
-                     long b, long hkv, long r0) {
+                     long b, long hkv, long r0)
+{
     FewRows *w = &few_buffer;
     long group = a->H / a->Hkv, D = a->D, rows = least(FEW, a->Tq * group - r0);
     Span any = {INT32_MAX, -1};

@@ -8,7 +8,11 @@
 #define ATTENTION_FWD_IMPL_H
 #include <omp.h>
 
-typedef struct Forward { float *o, *lse; const float *q, *k, *v; const AttnShape *a; } Forward;
+typedef struct Forward {
+    float *o, *lse;
+    const float *q, *k, *v;
+    const AttnShape *a;
+} Forward;
 
 typedef struct ForwardTile {
     ALIGNED float q[MAX_D * QT];       /* (D,QT) scaled */
@@ -20,7 +24,8 @@ typedef struct ForwardTile {
 
 static _Thread_local ForwardTile forward_buffer;
 
-static void forward_softcap(ForwardTile *w, long keys, long lanes, float cap) {
+static void forward_softcap(ForwardTile *w, long keys, long lanes, float cap)
+{
     for (long j = 0; j < keys; j++)
         for (long i = 0; i < lanes; i += VL) {
             float *at = w->p + j * QT + i;
@@ -29,7 +34,8 @@ static void forward_softcap(ForwardTile *w, long keys, long lanes, float cap) {
 }
 
 /* seg_k (keys) or NULL */
-static void forward_mask(ForwardTile *w, long s0, long keys, long lanes, const int32_t *seg_k) {
+static void forward_mask(ForwardTile *w, long s0, long keys, long lanes, const int32_t *seg_k)
+{
     for (long i = 0; i < lanes; i += VL) {
         vint lo = v_load_int(w->lo + i), hi = v_load_int(w->hi + i), seg = v_load_int(w->seg + i);
         for (long j = 0; j < keys; j++) {
@@ -42,7 +48,8 @@ static void forward_mask(ForwardTile *w, long s0, long keys, long lanes, const i
 }
 
 /* Scores to probabilities relative to the new maximum; a lane that has seen no key keeps m = -inf, p = 0. */
-static void forward_softmax(ForwardTile *w, long keys, long lanes) {
+static void forward_softmax(ForwardTile *w, long keys, long lanes)
+{
     for (long i = 0; i < lanes; i += VL) {
         vec old = v_load(w->m + i), m = old, m2 = old, sum = v_set(0), sum2 = v_set(0);
         float *p = w->p + i;
@@ -75,7 +82,8 @@ static void forward_softmax(ForwardTile *w, long keys, long lanes) {
 
 /* Bounds of the tile's lanes; returns the keys any lane sees in *any, those every lane sees in *every. */
 static void forward_bounds(ForwardTile *w, const AttnShape *a, long b, long t0, long n, Span *any,
-                           Span *every) {
+                           Span *every)
+{
     *any = *every = visible(a, t0);
     for (long i = 0; i < QT; i++) {
         Span s = visible(a, t0 + least(i, n - 1));
@@ -90,7 +98,8 @@ static void forward_bounds(ForwardTile *w, const AttnShape *a, long b, long t0, 
 }
 
 /* o (n,D) rows and lse (n) of the tile. */
-static void forward_finish(ForwardTile *w, float *o, float *lse, long n, const AttnShape *a, bool empty) {
+static void forward_finish(ForwardTile *w, float *o, float *lse, long n, const AttnShape *a, bool empty)
+{
     for (long i = 0; i < QT; i++) {
         bool dead = w->m[i] == -INFINITY;
         w->c[i] = dead ? 0 : 1 / w->l[i];
@@ -105,7 +114,8 @@ static void forward_finish(ForwardTile *w, float *o, float *lse, long n, const A
 }
 
 /* Queries [t0, t0+QT) of head h, sequence b. */
-static void forward_tile(const Forward *f, long b, long h, long t0) {
+static void forward_tile(const Forward *f, long b, long h, long t0)
+{
     const AttnShape *a = f->a;
     ForwardTile *w = &forward_buffer;
     long n = least(QT, a->Tq - t0), lanes = round_up(n, VL), D = a->D, col = h / (a->H / a->Hkv) * D;
@@ -135,7 +145,8 @@ static void forward_tile(const Forward *f, long b, long h, long t0) {
 
 /* o (B,Tq,H,D), lse (B,H,Tq) out;  q (B,Tq,H,D)  k v (B,Tkv,Hkv,D). */
 void ISA_NAME(attention_fwd)(void *o, void *lse, const void *q, const void *k, const void *v,
-                             const AttnShape *a) {
+                             const AttnShape *a)
+{
     if (a->D > MAX_D) {
         attention_fwd_f32(o, lse, q, k, v, a);
         return;

@@ -10,11 +10,11 @@
 /* The versions; arguments as in kernels.def. The vector ones hand D > ATTENTION_MAX_D to the float reference:
  * their tiles are buffers of a fixed size per thread. */
 enum { ATTENTION_MAX_D = 256 };
-#define ATTENTION_VERSION(isa) \
-    void attention_fwd_##isa(void *o, void *lse, const void *q, const void *k, const void *v, \
-                             const AttnShape *a); \
-    void attention_bwd_##isa(void *dq, void *dk, void *dv, const void *dO, const void *o, const void *lse, \
-                             const void *q, const void *k, const void *v, void *delta, const AttnShape *a, \
+#define ATTENTION_VERSION(isa)                                                                               \
+    void attention_fwd_##isa(void *o, void *lse, const void *q, const void *k, const void *v,                \
+                             const AttnShape *a);                                                            \
+    void attention_bwd_##isa(void *dq, void *dk, void *dv, const void *dO, const void *o, const void *lse,   \
+                             const void *q, const void *k, const void *v, void *delta, const AttnShape *a,   \
                              Mode mq, Mode mk, Mode mv);
 ATTENTION_VERSION(f32)
 ATTENTION_VERSION(avx2)
@@ -23,7 +23,8 @@ ATTENTION_VERSION(avx512)
 
 /* Overwrites attention_fwd and attention_bwd of a float table with the best version not above isa; with
  * ISA_PORTABLE, or in a portable build, it leaves what is there. */
-static inline void attention_install(Kernels *k, Isa isa) {
+static inline void attention_install(Kernels *k, Isa isa)
+{
 #if defined(__x86_64__) && !defined(PORTABLE)
     if (isa >= ISA_AVX2) {
         k->attention_fwd = isa >= ISA_AVX512 ? attention_fwd_avx512 : attention_fwd_avx2;

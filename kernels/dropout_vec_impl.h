@@ -4,7 +4,8 @@
  */
 
 /* Words w[2][VW as 32-bit lanes]: 2 VW = 4 DW elements from quad q0 on. */
-VFN void philox(VI out[2], uint32_t q0, uint32_t step, uint32_t stream, uint32_t sample, uint64_t seed) {
+VFN void philox(VI out[2], uint32_t q0, uint32_t step, uint32_t stream, uint32_t sample, uint64_t seed)
+{
     VI c0 = vi_add(vi_set(q0), vi_even_first()), c1 = vi_set(step), c2 = vi_set(stream), c3 = vi_set(sample);
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++) {
@@ -24,8 +25,9 @@ VFN void philox(VI out[2], uint32_t q0, uint32_t step, uint32_t stream, uint32_t
 
 /* n <= PAR_BLOCK elements of one sample from element e0 (a multiple of 4); kept where u > least. */
 static void dropout_run(float *y, const float *x, long n, VF up, uint32_t least, uint32_t e0, uint32_t step,
-                        uint32_t stream, uint32_t sample, uint64_t seed, Mode mode) {
-    for (long i = 0; i < n; i += 2 * VW) {                          /* y x (n) */
+                        uint32_t stream, uint32_t sample, uint64_t seed, Mode mode)
+{
+    for (long i = 0; i < n; i += 2 * VW) { /* y x (n) */
         VI u[2];
         philox(u, (e0 + (uint32_t)i) / 4, step, stream, sample, seed);
         for (int h = 0; h < 2; h++) {
@@ -40,11 +42,12 @@ static void dropout_run(float *y, const float *x, long n, VF up, uint32_t least,
 }
 
 void V(dropout)(void *y_, const void *x_, double p, uint64_t seed, uint32_t step, uint32_t stream,
-                uint32_t sample0, long samples, long per_sample, Mode mode) {
-    float *y = y_;                                                  /* (samples, per_sample) */
-    const float *x = x_;                                            /* (samples, per_sample) */
-    const double least = ceil(p * 4294967296.0);                    /* u >= p 2^32 is u > least - 1 */
-    if (least < 1.0) {                                              /* p = 0 keeps everything */
+                uint32_t sample0, long samples, long per_sample, Mode mode)
+{
+    float *y = y_;                               /* (samples, per_sample) */
+    const float *x = x_;                         /* (samples, per_sample) */
+    const double least = ceil(p * 4294967296.0); /* u >= p 2^32 is u > least - 1 */
+    if (least < 1.0) {                           /* p = 0 keeps everything */
         V(scale)(y, 1.0, x, samples * per_sample, mode);
         return;
     }

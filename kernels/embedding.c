@@ -4,9 +4,10 @@
  */
 #include "kernels/ref_impl.h"
 
-void K(embedding_fwd)(void *y_, const void *w_, const int32_t *ids, long N, long C, Mode mode) {
-    REAL *y = y_;                                                   /* (N,C) */
-    const REAL *w = w_;                                             /* (V,C) */
+void K(embedding_fwd)(void *y_, const void *w_, const int32_t *ids, long N, long C, Mode mode)
+{
+    REAL *y = y_;       /* (N,C) */
+    const REAL *w = w_; /* (V,C) */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
     for (long i = 0; i < N; i++) {
         const REAL *row = w + (long)ids[i] * C;
@@ -14,9 +15,10 @@ void K(embedding_fwd)(void *y_, const void *w_, const int32_t *ids, long N, long
     }
 }
 
-void K(embedding_bwd)(void *dw_, const void *dy_, const int32_t *ids, long N, long V, long C) {
-    REAL *dw = dw_;                                                 /* (V,C) */
-    const REAL *dy = dy_;                                           /* (N,C) */
+void K(embedding_bwd)(void *dw_, const void *dy_, const int32_t *ids, long N, long V, long C)
+{
+    REAL *dw = dw_;       /* (V,C) */
+    const REAL *dy = dy_; /* (N,C) */
     (void)V;
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
     for (long c0 = 0; c0 < C; c0 += COL_TILE) {

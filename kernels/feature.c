@@ -6,12 +6,13 @@
  */
 #include "kernels/ref_impl.h"
 
-static const double COS_EPS = 1e-8;                                 /* the eps of torch cosine_similarity */
+static const double COS_EPS = 1e-8; /* the eps of torch cosine_similarity */
 
 static bool counts(const int32_t *targets, long i) { return !targets || targets[i] != IGNORED; }
 
-void K(mse_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C) {
-    const REAL *a = a_, *b = b_;                                    /* (N,C) */
+void K(mse_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C)
+{
+    const REAL *a = a_, *b = b_; /* (N,C) */
     for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
         const long n = lmin(SUM_BATCH, N - i0);
         double part[SUM_BATCH];
@@ -29,9 +30,10 @@ void K(mse_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targ
 }
 
 void K(mse_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N, long C,
-                double g, Mode ma, Mode mb) {
-    REAL *da = da_, *db = db_;                                      /* (N,C), (N,C) or NULL */
-    const REAL *a = a_, *b = b_;                                    /* (N,C) */
+                double g, Mode ma, Mode mb)
+{
+    REAL *da = da_, *db = db_;   /* (N,C), (N,C) or NULL */
+    const REAL *a = a_, *b = b_; /* (N,C) */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
     for (long i = 0; i < N; i++) {
         const bool on = counts(targets, i);
@@ -44,8 +46,12 @@ void K(mse_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int3
     }
 }
 
-typedef struct Cosine { double na, nb, cos; bool on; } Cosine;  /* lengths, cosine, whether it is defined */
-static Cosine cosine(const REAL *a, const REAL *b, long C) {        /* a b (C) */
+typedef struct Cosine {
+    double na, nb, cos;
+    bool on;
+} Cosine; /* lengths, cosine, whether it is defined */
+static Cosine cosine(const REAL *a, const REAL *b, long C)
+{ /* a b (C) */
     double aa = 0.0, bb = 0.0, ab = 0.0;
     for (long j = 0; j < C; j++) {
         aa += (double)a[j] * (double)a[j];
@@ -58,8 +64,9 @@ static Cosine cosine(const REAL *a, const REAL *b, long C) {        /* a b (C) *
     return r;
 }
 
-void K(cosine_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C) {
-    const REAL *a = a_, *b = b_;                                    /* (N,C) */
+void K(cosine_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C)
+{
+    const REAL *a = a_, *b = b_; /* (N,C) */
     for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
         const long n = lmin(SUM_BATCH, N - i0);
         double part[SUM_BATCH];
@@ -71,9 +78,10 @@ void K(cosine_fwd)(double *sum, const void *a_, const void *b_, const int32_t *t
 }
 
 void K(cosine_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N,
-                   long C, double g, Mode ma, Mode mb) {
-    REAL *da = da_, *db = db_;                                      /* (N,C), (N,C) or NULL */
-    const REAL *a = a_, *b = b_;                                    /* (N,C) */
+                   long C, double g, Mode ma, Mode mb)
+{
+    REAL *da = da_, *db = db_;   /* (N,C), (N,C) or NULL */
+    const REAL *a = a_, *b = b_; /* (N,C) */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
     for (long i = 0; i < N; i++) {
         const Cosine r = cosine(a + i * C, b + i * C, C);

@@ -1,14 +1,19 @@
 /* kernels/feature_vec_impl.h: the mean squared error of feature.c in vectors; differences in float, squares
  * in double. */
 
-static double row_mse(const float *a, const float *b, long C) {     /* a b (C) */
+static double row_mse(const float *a, const float *b, long C)
+{ /* a b (C) */
     VD s = vd_zero();
-    EACH_VECTOR(C, j, k, { const VF d = vf_get(a + j, k) - vf_get(b + j, k); s = vd_fma(s, d, d); });
+    EACH_VECTOR(C, j, k, {
+        const VF d = vf_get(a + j, k) - vf_get(b + j, k);
+        s = vd_fma(s, d, d);
+    });
     return vd_sum(s) / (double)C;
 }
 
-void V(mse_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C) {
-    const float *a = a_, *b = b_;                                   /* (N,C); targets (N) or NULL */
+void V(mse_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C)
+{
+    const float *a = a_, *b = b_; /* (N,C); targets (N) or NULL */
     for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
         const long n = lmin(SUM_BATCH, N - i0);
         double part[SUM_BATCH];
@@ -22,7 +27,8 @@ void V(mse_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targ
 }
 
 void V(mse_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N, long C,
-                double g, Mode ma, Mode mb) {
+                double g, Mode ma, Mode mb)
+{
     float *da = da_, *db = db_;                                     /* (N,C), (N,C) or NULL */
     const float *a = a_, *b = b_, s = (float)(2.0 * g / (double)C); /* (N,C); targets (N) or NULL */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)

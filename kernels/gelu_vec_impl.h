@@ -4,27 +4,31 @@ VFN VF tanh_arg(VF x) { return x * vf_fma(x * x, vf_set(0.07135481282553492f), v
 
 VFN VF tanh_factor(VF x) { return vf_sigmoid(tanh_arg(x)); }
 
-VFN VF tanh_grad(VF x) {
+VFN VF tanh_grad(VF x)
+{
     VF t;
     const VF s = vf_sigmoid_grad(tanh_arg(x), &t);
     const VF du = vf_fma(x * x, vf_set(0.21406443847660477f), vf_set(1.5957691216057308f));
-    return s + vf_only(vf_lt(vf_set(0.0f), t), x * t * du);         /* t = 0: also where du overflows */
+    return s + vf_only(vf_lt(vf_set(0.0f), t), x * t * du); /* t = 0: also where du overflows */
 }
 
-VFN VF erf_grad(VF x) {
+VFN VF erf_grad(VF x)
+{
     VF e;
     const VF p = vf_normal(x, &e);
     return vf_fma(x * e, vf_set(0.3989422804014327f), p);
 }
 
-VFN VF erf_factor(VF x) {
+VFN VF erf_factor(VF x)
+{
     VF e;
     return vf_normal(x, &e);
 }
 
-void V(gelu_fwd)(void *y_, const void *x_, long n, bool tanh_form) {
-    float *y = y_;                                                  /* (n) */
-    const float *x = x_;                                            /* (n) */
+void V(gelu_fwd)(void *y_, const void *x_, long n, bool tanh_form)
+{
+    float *y = y_;       /* (n) */
+    const float *x = x_; /* (n) */
     EACH_BLOCK(lo, len, {
         if (tanh_form)
             EACH_VECTOR(len, i, k, {
@@ -39,9 +43,10 @@ void V(gelu_fwd)(void *y_, const void *x_, long n, bool tanh_form) {
     })
 }
 
-void V(gelu_bwd)(void *dx_, const void *dy_, const void *x_, long n, bool tanh_form, Mode mode) {
-    float *dx = dx_;                                                /* (n) */
-    const float *dy = dy_, *x = x_;                                 /* (n) */
+void V(gelu_bwd)(void *dx_, const void *dy_, const void *x_, long n, bool tanh_form, Mode mode)
+{
+    float *dx = dx_;                /* (n) */
+    const float *dy = dy_, *x = x_; /* (n) */
     EACH_BLOCK(lo, len, {
         float *to = dx + lo;
         const float *d = dy + lo, *v = x + lo;

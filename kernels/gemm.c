@@ -22,8 +22,7 @@ static REAL dot(const REAL *restrict x, const REAL *restrict w, long k)
     for (; i + LANES <= k; i += LANES)
         for (int l = 0; l < LANES; l++) part[l] += x[i + l] * w[i + l];
     for (; i < k; i++) rest += x[i] * w[i];
-    return (((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]))) +
-           rest;
+    return (((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]))) + rest;
 }
 
 void K(gemm_nt)(void *y_, const void *x_, const void *w_, long M, long N, long K, Mode mode)
@@ -42,8 +41,8 @@ void K(gemm_nt)(void *y_, const void *x_, const void *w_, long M, long N, long K
 
 /* Columns [0, n) of `m` rows of y (ld N), n <= COLS: y (m,n) (+)= A w, element (i,k) of A at x[i*row +
  * k*step], w (K, ld N). */
-static void columns(REAL *restrict y, const REAL *restrict x, const REAL *restrict w, long m, long n,
-                    long N, long K, long row, long step, Mode mode)
+static void columns(REAL *restrict y, const REAL *restrict x, const REAL *restrict w, long m, long n, long N,
+                    long K, long row, long step, Mode mode)
 {
     for (long i = 0; i < m; i++) {
         REAL sum[COLS] = {0};

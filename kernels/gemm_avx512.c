@@ -6,21 +6,21 @@
  */
 #include <immintrin.h>
 
-#define VEC __m512
-#define MASK __mmask16
-#define LANES 16
-#define ROWS 14
-#define COLS 2
-#define v_zero() _mm512_setzero_ps()
-#define v_set1(f) _mm512_set1_ps(f)
-#define v_load(p) _mm512_loadu_ps(p)
-#define v_store(p, v) _mm512_storeu_ps(p, v)
-#define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define v_add(a, b) _mm512_add_ps(a, b)
-#define v_mask(n) ((__mmask16)((1u << (n)) - 1u))
-#define v_load_mask(p, m) _mm512_maskz_loadu_ps(m, p)
+#define VEC                   __m512
+#define MASK                  __mmask16
+#define LANES                 16
+#define ROWS                  14
+#define COLS                  2
+#define v_zero()              _mm512_setzero_ps()
+#define v_set1(f)             _mm512_set1_ps(f)
+#define v_load(p)             _mm512_loadu_ps(p)
+#define v_store(p, v)         _mm512_storeu_ps(p, v)
+#define v_fma(a, b, c)        _mm512_fmadd_ps(a, b, c)
+#define v_add(a, b)           _mm512_add_ps(a, b)
+#define v_mask(n)             ((__mmask16)((1u << (n)) - 1u))
+#define v_load_mask(p, m)     _mm512_maskz_loadu_ps(m, p)
 #define v_store_mask(p, v, m) _mm512_mask_storeu_ps(p, m, v)
-#define v_sum(v) _mm512_reduce_add_ps(v)
+#define v_sum(v)              _mm512_reduce_add_ps(v)
 #include "kernels/gemm_tile_impl.h"
 
 /* The transpose of 16 rows in registers: four rounds of pairwise exchange. */
@@ -56,34 +56,34 @@ INLINE void transpose(__m512 r[16])
 
 #include "kernels/gemm_pack_impl.h"
 
-#define EACH_HEIGHT(F, v)                                                                                  \
-    F(1, v)                                                                                                \
-    F(2, v) F(3, v) F(4, v) F(5, v) F(6, v) F(7, v) F(8, v) F(9, v) F(10, v) F(11, v) F(12, v) F(13, v)    \
-        F(14, v)
+#define EACH_HEIGHT(F, v)                                                                                    \
+    F(1, v)                                                                                                  \
+    F(2, v)                                                                                                  \
+    F(3, v) F(4, v) F(5, v) F(6, v) F(7, v) F(8, v) F(9, v) F(10, v) F(11, v) F(12, v) F(13, v) F(14, v)
 EACH_HEIGHT(TILE, 1)
 EACH_HEIGHT(TILE, 2)
 DOTS(1, 4)
-DOTS(2, 4) DOTS(3, 4) DOTS(4, 4) DOTS(5, 4) DOTS(6, 4) DOTS(7, 3)
+DOTS(2, 4)
+DOTS(3, 4) DOTS(4, 4) DOTS(5, 4) DOTS(6, 4) DOTS(7, 3)
 
 #define NAMED(m, v) tile_##m##_##v,
-    static const GemmTiles tiles = {
-        .rows = ROWS,
-        .lanes = LANES,
-        .cols = COLS,
-        .pack_columns = pack_columns,
-        .pack_transposed = pack_transposed,
-        .tile = {{NULL, EACH_HEIGHT(NAMED, 1)}, {NULL, EACH_HEIGHT(NAMED, 2)}},
-                 .dots = {NULL, dots_1, dots_2, dots_3, dots_4, dots_5, dots_6, dots_7},
-                 .axpys = axpys};
+    static const GemmTiles tiles = {.rows = ROWS,
+                                    .lanes = LANES,
+                                    .cols = COLS,
+                                    .pack_columns = pack_columns,
+                                    .pack_transposed = pack_transposed,
+                                    .tile = {{NULL, EACH_HEIGHT(NAMED, 1)}, {NULL, EACH_HEIGHT(NAMED, 2)}},
+                                    .dots = {NULL, dots_1, dots_2, dots_3, dots_4, dots_5, dots_6, dots_7},
+                                    .axpys = axpys};
 
-void gemm_piece_avx512(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w,
-                       long ldw, long m, long n, long k, Mode mode)
+void gemm_piece_avx512(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w, long ldw,
+                       long m, long n, long k, Mode mode)
 {
     gemm_blocked(&tiles, form, y, ldy, x, ldx, w, ldw, m, n, k, mode);
 }
 
-void gemm_small_avx512(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w,
-                       long ldw, long m, long n, long k, Mode mode)
+void gemm_small_avx512(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w, long ldw,
+                       long m, long n, long k, Mode mode)
 {
     gemm_few_rows(&tiles, form, y, ldy, x, ldx, w, ldw, m, n, k, mode);
 }

@@ -24,7 +24,9 @@ enum {
 };
 static const double PIECE_FLOPS = 2e6, LARGE_FLOPS = 2e9, LARGE_PIECE_FLOPS = 5e8, TRANSPOSED = 2.5;
 
-typedef struct Grid { int rows, cols; } Grid;
+typedef struct Grid {
+    int rows, cols;
+} Grid;
 
 static int units(long n) { return (int)fmin(MOST_PIECES, ceil((double)n / UNIT)); }
 

@@ -10,8 +10,8 @@ static void pack_transposed(float *out, const float *w, long ldw, long n, long k
             const MASK mask = v_mask(rest);
             float *at = out + p * width + j;
             VEC r[LANES];
-            UNROLL for (int i = 0; i < LANES; i++) r[i] =
-                j + i < n ? v_load_mask(w + (j + i) * ldw + p, mask) : v_zero();
+            UNROLL for (int i = 0; i < LANES; i++) r[i] = j + i < n ? v_load_mask(w + (j + i) * ldw + p, mask)
+                                                                    : v_zero();
             transpose(r);
             if (rest == LANES) {
                 UNROLL for (int i = 0; i < LANES; i++) v_store(at + i * width, r[i]);

@@ -57,11 +57,11 @@ INLINE void tile(const int m, const int v, const float *a, long row, long step, 
 }
 
 /* The tile of each height and width as a function of its own. */
-#define TILE(m, v)                                                                                         \
-    static void tile_##m##_##v(const float *a, long row, long step, const float *b, long ldb, float *c,    \
-                               long ldc, long k, int lanes, Mode mode)                                     \
-    {                                                                                                      \
-        tile(m, v, a, row, step, b, ldb, c, ldc, k, v_mask(lanes), mode);                                  \
+#define TILE(m, v)                                                                                           \
+    static void tile_##m##_##v(const float *a, long row, long step, const float *b, long ldb, float *c,      \
+                               long ldc, long k, int lanes, Mode mode)                                       \
+    {                                                                                                        \
+        tile(m, v, a, row, step, b, ldb, c, ldc, k, v_mask(lanes), mode);                                    \
     }
 
 /* Columns [0, n) of w, n <= width, to out (k, width) padded with zeros: w (k, ldw) or, transposed, (n,
@@ -99,8 +99,8 @@ INLINE void dots(const int m, const int r, float *y, long ldy, const float *x, l
     }
     if (p < k) {
         const MASK rest = v_mask((int)(k - p));
-        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < r; j++) sum[i][j] =
-            v_fma(v_load_mask(x + i * ldx + p, rest), v_load_mask(w + j * ldw + p, rest), sum[i][j]);
+        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < r; j++) sum[i][j] = v_fma(
+            v_load_mask(x + i * ldx + p, rest), v_load_mask(w + j * ldw + p, rest), sum[i][j]);
     }
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < r; j++)
     {
@@ -109,13 +109,13 @@ INLINE void dots(const int m, const int r, float *y, long ldy, const float *x, l
     }
 }
 
-#define DOTS(m, r)                                                                                         \
-    static void dots_##m(float *y, long ldy, const float *x, long ldx, const float *w, long ldw, long n,   \
-                         long k, Mode mode)                                                                \
-    {                                                                                                      \
-        long j = 0;                                                                                        \
-        for (; j + r <= n; j += r) dots(m, r, y + j, ldy, x, ldx, w + j * ldw, ldw, k, mode);              \
-        for (; j < n; j++) dots(m, 1, y + j, ldy, x, ldx, w + j * ldw, ldw, k, mode);                      \
+#define DOTS(m, r)                                                                                           \
+    static void dots_##m(float *y, long ldy, const float *x, long ldx, const float *w, long ldw, long n,     \
+                         long k, Mode mode)                                                                  \
+    {                                                                                                        \
+        long j = 0;                                                                                          \
+        for (; j + r <= n; j += r) dots(m, r, y + j, ldy, x, ldx, w + j * ldw, ldw, k, mode);                \
+        for (; j < n; j++) dots(m, 1, y + j, ldy, x, ldx, w + j * ldw, ldw, k, mode);                        \
     }
 
 /* y (m, n) += sum over `group` rows of w (group, n) weighted by x: element (i,p) of x at x[i*row + p*step].

@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { SET = 0, ADD = 1 } Mode;               /* y = ... or y += ... */
+typedef enum { SET = 0, ADD = 1 } Mode; /* y = ... or y += ... */
 
 /* One attention call. q (B,Tq,H,D), k v (B,Tkv,Hkv,D), o (B,Tq,H,D); *_stride = elements from one token's row
  * to the next (>= heads*D: a slice of a fused qkv tensor has a larger one). Query t of the call has position
@@ -26,9 +26,9 @@ typedef enum { SET = 0, ADD = 1 } Mode;               /* y = ... or y += ... */
 typedef struct AttnShape {
     long B, Tq, Tkv, H, Hkv, D;
     long q_stride, k_stride, v_stride, o_stride;
-    long kv_rows;                  /* rows from one sequence's k/v to the next (cache capacity); 0 = Tkv */
+    long kv_rows; /* rows from one sequence's k/v to the next (cache capacity); 0 = Tkv */
     double scale, softcap;
-    long q_offset, window;         /* window 0 = unlimited */
+    long q_offset, window; /* window 0 = unlimited */
     bool causal;
     const int32_t *seg_q, *seg_kv; /* NULL = one segment */
 } AttnShape;
@@ -36,32 +36,37 @@ typedef struct AttnShape {
 /* Rotary embedding of x (rows, H, D) with row stride; positions pos (rows). inv_freq (D_rot/2) in double,
  * made by the caller (scaling rules included); mscale multiplies cos and sin. Half-split pairs (j,
  * j+D_rot/2), or interleaved (2j,2j+1). */
-typedef struct RopeShape { long rows, H, D, D_rot, x_stride, y_stride; bool interleaved; double mscale;
-                           const double *inv_freq; const int32_t *pos; } RopeShape;
+typedef struct RopeShape {
+    long rows, H, D, D_rot, x_stride, y_stride;
+    bool interleaved;
+    double mscale;
+    const double *inv_freq;
+    const int32_t *pos;
+} RopeShape;
 
 /* One chunk of the loss: z (n,V) student logits in, dL/dz out in place (when grad), see kernels/xent.c. */
 typedef struct LossAttr {
-    double ce_weight;              /* weight of cross-entropy at temperature 1 */
-    double kd_weight;              /* weight of the distillation term (already times T^2 when scale_t2) */
-    double temperature;            /* of the distillation term, both sides */
+    double ce_weight;   /* weight of cross-entropy at temperature 1 */
+    double kd_weight;   /* weight of the distillation term (already times T^2 when scale_t2) */
+    double temperature; /* of the distillation term, both sides */
     double label_smoothing, z_loss;
     /* final logit soft-cap of the student (0 = none); the teacher's in teacher_softcap */
     double softcap;
     double teacher_softcap;
-    int kind;                      /* LOSS_FORWARD_KL, ... (issue 5 widens) */
+    int kind; /* LOSS_FORWARD_KL, ... (issue 5 widens) */
 } LossAttr;
 enum { LOSS_FORWARD_KL = 0 };
 
 typedef struct Kernels {
-    const char *name;              /* "f32 avx512+dnnl" for doctor and the run header */
-    size_t real;                   /* sizeof one element */
-#define KERNEL(fn, args) void (*fn) args;
+    const char *name; /* "f32 avx512+dnnl" for doctor and the run header */
+    size_t real;      /* sizeof one element */
+#define KERNEL(fn, args) void(*fn) args;
 #include "kernels.def"
 #undef KERNEL
 } Kernels;
 
-const Kernels *kernels_ref_f32(void);     /* the reference, float */
-const Kernels *kernels_ref_f64(void);     /* the reference, double: gradient checks, --precision float64 */
+const Kernels *kernels_ref_f32(void); /* the reference, float */
+const Kernels *kernels_ref_f64(void); /* the reference, double: gradient checks, --precision float64 */
 /* the best of this CPU; honours PARE_ISA and PARE_BLAS=auto|dnnl|openblas|builtin */
 const Kernels *kernels_cpu_f32(void);
 /* a named combination (Isa of core.h), NULL if not available */

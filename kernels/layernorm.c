@@ -6,9 +6,10 @@
 #include "kernels/ref_impl.h"
 
 void K(layernorm_fwd)(void *y_, void *mean_, void *rstd_, const void *x_, const void *w_, const void *b_,
-                      long N, long C, double eps) {
-    REAL *y = y_, *mean = mean_, *rstd = rstd_;                     /* (N,C), (N), (N) */
-    const REAL *x = x_, *w = w_, *b = b_;                           /* (N,C), (C) or NULL, (C) or NULL */
+                      long N, long C, double eps)
+{
+    REAL *y = y_, *mean = mean_, *rstd = rstd_; /* (N,C), (N), (N) */
+    const REAL *x = x_, *w = w_, *b = b_;       /* (N,C), (C) or NULL, (C) or NULL */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
     for (long i = 0; i < N; i++) {
         const REAL *xi = x + i * C;
@@ -27,8 +28,9 @@ void K(layernorm_fwd)(void *y_, void *mean_, void *rstd_, const void *x_, const 
 }
 
 static void row_bwd(REAL *dx, const REAL *dy, const REAL *x, const REAL *w, double m, double r, long C,
-                    Mode mode) {
-    double sd = 0.0, sdx = 0.0;                                     /* dx dy x (C), w (C) or NULL */
+                    Mode mode)
+{
+    double sd = 0.0, sdx = 0.0; /* dx dy x (C), w (C) or NULL */
     for (long j = 0; j < C; j++) {
         const double d = (double)dy[j] * (w ? (double)w[j] : 1.0);
         sd += d;
@@ -43,10 +45,11 @@ static void row_bwd(REAL *dx, const REAL *dy, const REAL *x, const REAL *w, doub
 }
 
 void K(layernorm_bwd)(void *dx_, void *dw_, void *db_, const void *dy_, const void *x_, const void *mean_,
-                      const void *rstd_, const void *w_, long N, long C, Mode mx, Mode mw, Mode mb) {
-    REAL *dx = dx_, *dw = dw_, *db = db_;                           /* (N,C), (C), (C), each or NULL */
+                      const void *rstd_, const void *w_, long N, long C, Mode mx, Mode mw, Mode mb)
+{
+    REAL *dx = dx_, *dw = dw_, *db = db_; /* (N,C), (C), (C), each or NULL */
     const REAL *dy = dy_, *x = x_, *mean = mean_, *rstd = rstd_, *w = w_;
-    if (dw || db) {                                                 /* before dx, which may overwrite dy */
+    if (dw || db) { /* before dx, which may overwrite dy */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
         for (long c0 = 0; c0 < C; c0 += COL_TILE) {
             const long n = lmin(COL_TILE, C - c0);

@@ -4,8 +4,9 @@
 enum { COL_RUN = 32, COL_VECS = 4, COLS = COL_VECS * VW }; /* one tile's sums: 4 vectors each for dw and db */
 
 static void layernorm_row(float *y, const float *x, const float *w, const float *b, long C, double eps,
-                          float *mean, float *rstd) {
-    const double m = row_sum(x, C) / (double)C;                     /* y x w b (C) */
+                          float *mean, float *rstd)
+{
+    const double m = row_sum(x, C) / (double)C; /* y x w b (C) */
     const double r = 1.0 / sqrt(row_squares(x, C, m) / (double)C + eps);
     const VF hi = vf_set((float)m), low = vf_set((float)(m - (double)(float)m));
     const VF rv = vf_set((float)r);
@@ -20,22 +21,24 @@ static void layernorm_row(float *y, const float *x, const float *w, const float 
 }
 
 void V(layernorm_fwd)(void *y_, void *mean_, void *rstd_, const void *x_, const void *w, const void *b,
-                      long N, long C, double eps) {
-    float *y = y_, *mean = mean_, *rstd = rstd_;                    /* (N,C), (N), (N) */
-    const float *x = x_;                                            /* (N,C); w, b (C) or NULL */
+                      long N, long C, double eps)
+{
+    float *y = y_, *mean = mean_, *rstd = rstd_; /* (N,C), (N), (N) */
+    const float *x = x_;                         /* (N,C); w, b (C) or NULL */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
     for (long i = 0; i < N; i++) layernorm_row(y + i * C, x + i * C, w, b, C, eps, mean + i, rstd + i);
 }
 
 static void layernorm_row_bwd(float *dx, const float *dy, const float *x, const float *w, float m, float r,
-                              long C, Mode mode) {
-    const VF mv = vf_set(m), rv = vf_set(r);                        /* dx dy x (C), w (C) or NULL */
+                              long C, Mode mode)
+{
+    const VF mv = vf_set(m), rv = vf_set(r); /* dx dy x (C), w (C) or NULL */
     VD sd = vd_zero(), sdx = vd_zero();
-    EACH_VECTOR(C, j, k, {                                          /* lanes behind the row: d is 0 */
-        VF d = vf_get(dy + j, k);
-        if (w) d = d * vf_get(w + j, k);
-        sd = vd_add(sd, d);
-        sdx = vd_fma(sdx, d, (vf_get(x + j, k) - mv) * rv);
+    EACH_VECTOR(C, j, k, { /* lanes behind the row: d is 0 */
+                           VF d = vf_get(dy + j, k);
+                           if (w) d = d * vf_get(w + j, k);
+                           sd = vd_add(sd, d);
+                           sdx = vd_fma(sdx, d, (vf_get(x + j, k) - mv) * rv);
     });
     const VF a = vf_set((float)(vd_sum(sd) / (double)C)), b = vf_set((float)(vd_sum(sdx) / (double)C));
     EACH_VECTOR(C, j, k, {
@@ -47,8 +50,9 @@ static void layernorm_row_bwd(float *dx, const float *dy, const float *x, const 
 
 /* dw and db of the n <= COLS columns from c0. */
 static void layernorm_columns(float *dw, float *db, const float *dy, const float *x, const float *mean,
-                              const float *rstd, long N, long C, long c0, long n, Mode mw, Mode mb) {
-    double tw[COLS] = {0}, tb[COLS] = {0};                          /* dw db (C); dy x (N,C); mean rstd (N) */
+                              const float *rstd, long N, long C, long c0, long n, Mode mw, Mode mb)
+{
+    double tw[COLS] = {0}, tb[COLS] = {0}; /* dw db (C); dy x (N,C); mean rstd (N) */
     for (long i0 = 0; i0 < N; i0 += COL_RUN) {
         float fw[COLS], fb[COLS];
         for (long v = 0; v < n; v += VW) {
@@ -73,10 +77,11 @@ static void layernorm_columns(float *dw, float *db, const float *dy, const float
 }
 
 void V(layernorm_bwd)(void *dx_, void *dw, void *db, const void *dy_, const void *x_, const void *mean_,
-                      const void *rstd_, const void *w, long N, long C, Mode mx, Mode mw, Mode mb) {
-    float *dx = dx_;                                                /* (N,C) or NULL; dw db (C) or NULL */
+                      const void *rstd_, const void *w, long N, long C, Mode mx, Mode mw, Mode mb)
+{
+    float *dx = dx_;                                              /* (N,C) or NULL; dw db (C) or NULL */
     const float *dy = dy_, *x = x_, *mean = mean_, *rstd = rstd_; /* (N,C), (N,C), (N), (N); w (C) or NULL */
-    if (dw || db) {                                                 /* before dx, which may overwrite dy */
+    if (dw || db) {                                               /* before dx, which may overwrite dy */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
         for (long c0 = 0; c0 < C; c0 += COLS)
             layernorm_columns(dw, db, dy, x, mean, rstd, N, C, c0, lmin(COLS, C - c0), mw, mb);

@@ -13,28 +13,31 @@
 #include "kernels/scalar.h"
 
 enum {
-    PAR_MIN = 32768,    /* elements below which a call stays on one thread: a fork costs as much (5 us) */
-    PAR_BLOCK = 8192,   /* elements of one block of an elementwise kernel or a sum: 32 KiB of float */
-    SUM_BATCH = 512,    /* blocks or rows whose partial sums stand on the stack at once */
-    COL_TILE = 64,      /* columns of one column-sum tile */
-    IGNORED = -100      /* target id of a row that does not count */
+    PAR_MIN = 32768,  /* elements below which a call stays on one thread: a fork costs as much (5 us) */
+    PAR_BLOCK = 8192, /* elements of one block of an elementwise kernel or a sum: 32 KiB of float */
+    SUM_BATCH = 512,  /* blocks or rows whose partial sums stand on the stack at once */
+    COL_TILE = 64,    /* columns of one column-sum tile */
+    IGNORED = -100    /* target id of a row that does not count */
 };
 
 static inline long lmin(long a, long b) { return a < b ? a : b; }
-static inline double sum_in_order(const double *part, long n) {
+static inline double sum_in_order(const double *part, long n)
+{
     double s = 0.0;
     for (long i = 0; i < n; i++) s += part[i];
     return s;
 }
 
-#define KERNEL(fn, args) void fn##_f32 args; void fn##_f64 args;
+#define KERNEL(fn, args)                                                                                     \
+    void fn##_f32 args;                                                                                      \
+    void fn##_f64 args;
 #include "kernels/kernels.def"
 #undef KERNEL
 
 #ifdef REAL
 #define K_PASTE2(name, suffix) name##_##suffix
-#define K_PASTE(name, suffix) K_PASTE2(name, suffix)
-#define K(name) K_PASTE(name, REAL_SUFFIX)
+#define K_PASTE(name, suffix)  K_PASTE2(name, suffix)
+#define K(name)                K_PASTE(name, REAL_SUFFIX)
 /* y = v or y += v */
 static inline void put(REAL *y, REAL v, Mode mode) { *y = mode == ADD ? *y + v : v; }
 #endif

@@ -4,9 +4,10 @@
  */
 #include "kernels/ref_impl.h"
 
-void K(rmsnorm_fwd)(void *y_, void *rstd_, const void *x_, const void *w_, long N, long C, double eps) {
-    REAL *y = y_, *rstd = rstd_;                                    /* (N,C), (N) */
-    const REAL *x = x_, *w = w_;                                    /* (N,C), (C) or NULL */
+void K(rmsnorm_fwd)(void *y_, void *rstd_, const void *x_, const void *w_, long N, long C, double eps)
+{
+    REAL *y = y_, *rstd = rstd_; /* (N,C), (N) */
+    const REAL *x = x_, *w = w_; /* (N,C), (C) or NULL */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
     for (long i = 0; i < N; i++) {
         double q = 0.0;
@@ -18,8 +19,9 @@ void K(rmsnorm_fwd)(void *y_, void *rstd_, const void *x_, const void *w_, long 
     }
 }
 
-static void row_bwd(REAL *dx, const REAL *dy, const REAL *x, const REAL *w, double r, long C, Mode mode) {
-    double sdx = 0.0;                                               /* dx dy x (C), w (C) or NULL */
+static void row_bwd(REAL *dx, const REAL *dy, const REAL *x, const REAL *w, double r, long C, Mode mode)
+{
+    double sdx = 0.0; /* dx dy x (C), w (C) or NULL */
     for (long j = 0; j < C; j++) sdx += (double)dy[j] * (w ? (double)w[j] : 1.0) * (double)x[j];
     sdx *= r * r / (double)C;
     for (long j = 0; j < C; j++)
@@ -27,10 +29,11 @@ static void row_bwd(REAL *dx, const REAL *dy, const REAL *x, const REAL *w, doub
 }
 
 void K(rmsnorm_bwd)(void *dx_, void *dw_, const void *dy_, const void *x_, const void *rstd_, const void *w_,
-                    long N, long C, Mode mx, Mode mw) {
-    REAL *dx = dx_, *dw = dw_;                                      /* (N,C) or NULL, (C) or NULL */
-    const REAL *dy = dy_, *x = x_, *rstd = rstd_, *w = w_;          /* (N,C), (N,C), (N), (C) or NULL */
-    if (dw) {                                                       /* before dx, which may overwrite dy */
+                    long N, long C, Mode mx, Mode mw)
+{
+    REAL *dx = dx_, *dw = dw_;                             /* (N,C) or NULL, (C) or NULL */
+    const REAL *dy = dy_, *x = x_, *rstd = rstd_, *w = w_; /* (N,C), (N,C), (N), (C) or NULL */
+    if (dw) {                                              /* before dx, which may overwrite dy */
 #pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
         for (long c0 = 0; c0 < C; c0 += COL_TILE) {
             const long n = lmin(COL_TILE, C - c0);

@@ -11,9 +11,10 @@ enum { PAIRS = 256 }; /* pairs whose cos and sin stand on the stack at once */
 
 /* One row: n pairs from pair j0 of every head. sign -1 turns back (gradient). */
 static void turn(REAL *y, const REAL *x, const RopeShape *s, const REAL *c, const REAL *sn, long j0, long n,
-                 Mode mode) {
+                 Mode mode)
+{
     const long half = s->D_rot / 2, step = s->interleaved ? 2 : 1, apart = s->interleaved ? 1 : half;
-    for (long h = 0; h < s->H; h++)                                 /* x y (H,D); c sn (n) */
+    for (long h = 0; h < s->H; h++) /* x y (H,D); c sn (n) */
         for (long j = 0; j < n; j++) {
             const long at = h * s->D + (j0 + j) * step;
             const REAL a = x[at], b = x[at + apart];
@@ -23,8 +24,9 @@ static void turn(REAL *y, const REAL *x, const RopeShape *s, const REAL *c, cons
 }
 
 static void rope(REAL *y, const REAL *x, const RopeShape *s, long y_stride, long x_stride, double sign,
-                 Mode mode) {
-    const long half = s->D_rot / 2;                                 /* y x (rows,H,D) */
+                 Mode mode)
+{
+    const long half = s->D_rot / 2; /* y x (rows,H,D) */
 #pragma omp parallel for schedule(static) if (s->rows * s->H * s->D > PAR_MIN)
     for (long i = 0; i < s->rows; i++) {
         REAL *yi = y + i * y_stride;
@@ -44,10 +46,12 @@ static void rope(REAL *y, const REAL *x, const RopeShape *s, long y_stride, long
     }
 }
 
-void K(rope_fwd)(void *y, const void *x, const RopeShape *s) { /* y, x (rows,H,D) at y_stride, x_stride */
+void K(rope_fwd)(void *y, const void *x, const RopeShape *s)
+{ /* y, x (rows,H,D) at y_stride, x_stride */
     rope(y, x, s, s->y_stride, s->x_stride, 1.0, SET);
 }
 
-void K(rope_bwd)(void *dx, const void *dy, const RopeShape *s, Mode mode) { /* dx: x_stride, dy: y_stride */
+void K(rope_bwd)(void *dx, const void *dy, const RopeShape *s, Mode mode)
+{ /* dx: x_stride, dy: y_stride */
     rope(dx, dy, s, s->x_stride, s->y_stride, -1.0, mode);
 }

@@ -5,7 +5,8 @@
 enum { PAIRS = 256 }; /* pairs whose cos and sin stand on the stack at once */
 
 /* c, sn (n) of pairs j0.. of one row; both have room for n rounded up to DW. */
-static void angles(float *c, float *sn, const RopeShape *s, long row, long j0, long n, double sign) {
+static void angles(float *c, float *sn, const RopeShape *s, long row, long j0, long n, double sign)
+{
     const VX pos = vx_set((double)s->pos[row]), mc = vx_set(s->mscale), ms = vx_set(sign * s->mscale);
     for (long j = 0; j < n; j += DW) {
         double f[DW] = {0};
@@ -18,8 +19,9 @@ static void angles(float *c, float *sn, const RopeShape *s, long row, long j0, l
 }
 
 static void turn_halves(float *y, const float *x, const RopeShape *s, const float *c, const float *sn,
-                        long j0, long n, Mode mode) {
-    const long half = s->D_rot / 2;                                 /* y x (H,D); c sn (n) */
+                        long j0, long n, Mode mode)
+{
+    const long half = s->D_rot / 2; /* y x (H,D); c sn (n) */
     for (long h = 0; h < s->H; h++) {
         float *ya = y + h * s->D + j0, *yb = ya + half;
         const float *xa = x + h * s->D + j0, *xb = xa + half;
@@ -33,8 +35,9 @@ static void turn_halves(float *y, const float *x, const RopeShape *s, const floa
 }
 
 static void turn_pairs(float *y, const float *x, const RopeShape *s, const float *c, const float *sn, long j0,
-                       long n, Mode mode) {
-    float cc[2 * PAIRS], ss[2 * PAIRS];                             /* y x (H,D); c sn (n) */
+                       long n, Mode mode)
+{
+    float cc[2 * PAIRS], ss[2 * PAIRS]; /* y x (H,D); c sn (n) */
     for (long j = 0; j < n; j++) {
         cc[2 * j] = cc[2 * j + 1] = c[j];
         ss[2 * j] = -sn[j];
@@ -51,8 +54,9 @@ static void turn_pairs(float *y, const float *x, const RopeShape *s, const float
 }
 
 static void rope(float *y, const float *x, const RopeShape *s, long y_stride, long x_stride, double sign,
-                 Mode mode) {
-    const long half = s->D_rot / 2;                                 /* y x (rows,H,D) */
+                 Mode mode)
+{
+    const long half = s->D_rot / 2; /* y x (rows,H,D) */
 #pragma omp parallel for schedule(static) if (s->rows * s->H * s->D > PAR_MIN)
     for (long i = 0; i < s->rows; i++) {
         float *yi = y + i * y_stride;
@@ -72,10 +76,12 @@ static void rope(float *y, const float *x, const RopeShape *s, long y_stride, lo
     }
 }
 
-void V(rope_fwd)(void *y, const void *x, const RopeShape *s) { /* y, x (rows,H,D) at y_stride, x_stride */
+void V(rope_fwd)(void *y, const void *x, const RopeShape *s)
+{ /* y, x (rows,H,D) at y_stride, x_stride */
     rope(y, x, s, s->y_stride, s->x_stride, 1.0, SET);
 }
 
-void V(rope_bwd)(void *dx, const void *dy, const RopeShape *s, Mode mode) { /* dx: x_stride, dy: y_stride */
+void V(rope_bwd)(void *dx, const void *dy, const RopeShape *s, Mode mode)
+{ /* dx: x_stride, dy: y_stride */
     rope(dx, dy, s, s->x_stride, s->y_stride, -1.0, mode);
 }

@@ -19,15 +19,15 @@
 #endif
 
 #define SCALAR_T float
-#define S(name) name##_f32
-#define M(fn) fn##f
+#define S(name)  name##_f32
+#define M(fn)    fn##f
 #include "kernels/scalar.h"
 #undef SCALAR_T
 #undef S
 #undef M
 #define SCALAR_T double
-#define S(name) name##_f64
-#define M(fn) fn
+#define S(name)  name##_f64
+#define M(fn)    fn
 #include "kernels/scalar.h"
 #undef SCALAR_T
 #undef S
@@ -41,33 +41,39 @@ HD SCALAR_T S(s_sqrt)(SCALAR_T x) { return M(sqrt)(x); }
 HD SCALAR_T S(s_tanh)(SCALAR_T x) { return M(tanh)(x); }
 
 /* 1 / (1 + exp(-x)), with relative accuracy on both tails (exp never overflows). */
-HD SCALAR_T S(sigmoid)(SCALAR_T x) {
+HD SCALAR_T S(sigmoid)(SCALAR_T x)
+{
     const SCALAR_T e = M(exp)(-M(fabs)(x)), r = (SCALAR_T)1 / ((SCALAR_T)1 + e);
     return x >= (SCALAR_T)0 ? r : e * r;
 }
 /* s (1-s) without the cancellation of 1-s. */
-HD SCALAR_T S(sigmoid_grad)(SCALAR_T x) {
+HD SCALAR_T S(sigmoid_grad)(SCALAR_T x)
+{
     const SCALAR_T e = M(exp)(-M(fabs)(x)), r = (SCALAR_T)1 / ((SCALAR_T)1 + e);
     return e * r * r;
 }
 
 /* GELU, tanh form: x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3). */
-HD SCALAR_T S(gelu_tanh_arg)(SCALAR_T x) {
+HD SCALAR_T S(gelu_tanh_arg)(SCALAR_T x)
+{
     return x * ((SCALAR_T)1.5957691216057308 + (SCALAR_T)0.07135481282553492 * x * x);
 }
 HD SCALAR_T S(gelu_tanh)(SCALAR_T x) { return x * S(sigmoid)(S(gelu_tanh_arg)(x)); }
 /* s + x s (1-s) (2u)'; where s (1-s) has gone to 0 the product is 0, also where (2u)' overflows. */
-HD SCALAR_T S(gelu_tanh_grad)(SCALAR_T x) {
+HD SCALAR_T S(gelu_tanh_grad)(SCALAR_T x)
+{
     const SCALAR_T u2 = S(gelu_tanh_arg)(x), t = S(sigmoid_grad)(u2);
     const SCALAR_T du = (SCALAR_T)1.5957691216057308 + (SCALAR_T)0.21406443847660477 * x * x;
     return t == (SCALAR_T)0 ? S(sigmoid)(u2) : S(sigmoid)(u2) + x * t * du;
 }
 
 /* GELU, exact form: x Phi(x), Phi(x) = erfc(-x / sqrt 2) / 2; derivative Phi(x) + x phi(x). */
-HD SCALAR_T S(gelu_erf)(SCALAR_T x) {
+HD SCALAR_T S(gelu_erf)(SCALAR_T x)
+{
     return x * ((SCALAR_T)0.5 * M(erfc)(x * (SCALAR_T)-0.7071067811865476));
 }
-HD SCALAR_T S(gelu_erf_grad)(SCALAR_T x) {
+HD SCALAR_T S(gelu_erf_grad)(SCALAR_T x)
+{
     const SCALAR_T phi = (SCALAR_T)0.3989422804014327 * M(exp)((SCALAR_T)-0.5 * x * x);
     return (SCALAR_T)0.5 * M(erfc)(x * (SCALAR_T)-0.7071067811865476) + x * phi;
 }
@@ -78,7 +84,8 @@ HD SCALAR_T S(silu_grad)(SCALAR_T x) { return S(sigmoid)(x) + x * S(sigmoid_grad
 
 /* Logit soft-cap: cap tanh(z / cap); derivative in terms of the capped value y: 1 - (y / cap)^2. */
 HD SCALAR_T S(softcap)(SCALAR_T z, SCALAR_T cap) { return cap * M(tanh)(z / cap); }
-HD SCALAR_T S(softcap_grad)(SCALAR_T y, SCALAR_T cap) {
+HD SCALAR_T S(softcap_grad)(SCALAR_T y, SCALAR_T cap)
+{
     const SCALAR_T t = y / cap;
     return (SCALAR_T)1 - t * t;
 }
@@ -88,7 +95,8 @@ HD SCALAR_T S(softcap_grad)(SCALAR_T y, SCALAR_T cap) {
  * wd at lr wd = 3e-5. */
 HD void S(adamw_element)(SCALAR_T *w, SCALAR_T *m, SCALAR_T *v, SCALAR_T g, SCALAR_T b1, SCALAR_T n1,
                          SCALAR_T b2, SCALAR_T n2, SCALAR_T eps, SCALAR_T decay, SCALAR_T step,
-                         SCALAR_T rsqrt_c2) {
+                         SCALAR_T rsqrt_c2)
+{
     const SCALAR_T m1 = b1 * *m + n1 * g, v1 = b2 * *v + n2 * g * g;
     *m = m1;
     *v = v1;

@@ -4,8 +4,9 @@
 #include "kernels/ref_impl.h"
 
 void K(sgd)(void *w_, void *m_, const void *g_, long n, double lr_, double momentum, double wd_,
-            double grad_scale) {
-    REAL *w = w_, *m = m_;                                          /* (n), (n) or NULL */
+            double grad_scale)
+{
+    REAL *w = w_, *m = m_; /* (n), (n) or NULL */
     const REAL *g = g_, lr = (REAL)lr_, mu = (REAL)momentum, wd = (REAL)wd_, gs = (REAL)grad_scale;
 #pragma omp parallel for schedule(static) if (n > PAR_MIN)
     for (long i = 0; i < n; i++) {

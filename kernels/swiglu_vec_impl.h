@@ -1,8 +1,9 @@
 /* kernels/swiglu_vec_impl.h: swiglu.c in vectors.  All (n). */
 
-void V(swiglu_fwd)(void *y_, const void *g_, const void *u_, long n) {
-    float *y = y_;                                                  /* (n) */
-    const float *g = g_, *u = u_;                                   /* (n) */
+void V(swiglu_fwd)(void *y_, const void *g_, const void *u_, long n)
+{
+    float *y = y_;                /* (n) */
+    const float *g = g_, *u = u_; /* (n) */
     EACH_BLOCK(lo, len, {
         EACH_VECTOR(len, i, k, {
             const VF v = vf_get(g + lo + i, k);
@@ -11,9 +12,10 @@ void V(swiglu_fwd)(void *y_, const void *g_, const void *u_, long n) {
     })
 }
 
-void V(swiglu_bwd)(void *dg_, void *du_, const void *dy_, const void *g_, const void *u_, long n, Mode mode) {
-    float *dg = dg_, *du = du_;                                     /* (n) or NULL */
-    const float *dy = dy_, *g = g_, *u = u_;                        /* (n) */
+void V(swiglu_bwd)(void *dg_, void *du_, const void *dy_, const void *g_, const void *u_, long n, Mode mode)
+{
+    float *dg = dg_, *du = du_;              /* (n) or NULL */
+    const float *dy = dy_, *g = g_, *u = u_; /* (n) */
     EACH_BLOCK(lo, len, {
         EACH_VECTOR(len, i, k, {
             const VF d = vf_get(dy + lo + i, k), v = vf_get(g + lo + i, k), w = vf_get(u + lo + i, k);

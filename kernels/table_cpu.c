@@ -35,21 +35,28 @@ const Kernels *kernels_ref_f64(void) { return &ref_f64; }
 static const char *const blas_names[] = {"auto", "dnnl", "openblas", "builtin"};
 enum { N_BLAS = 4, N_ISA = 3 };
 
-typedef struct Table { Kernels k; const char *blas, *warning; char name[96]; bool made; } Table;
+typedef struct Table {
+    Kernels k;
+    const char *blas, *warning;
+    char name[96];
+    bool made;
+} Table;
 static Table tables[N_ISA][N_BLAS];
-static const Table *chosen;                       /* what kernels_cpu_f32 took */
+static const Table *chosen; /* what kernels_cpu_f32 took */
 
-static int blas_index(const char *blas) {
+static int blas_index(const char *blas)
+{
     for (int i = 0; i < N_BLAS; i++)
         if (!strcmp(blas, blas_names[i])) return i;
     return -1;
 }
 
-static void install(Kernels *k, Isa isa) {
+static void install(Kernels *k, Isa isa)
+{
     (void)isa;
     (void)k;
 #if defined(__x86_64__) && !defined(PORTABLE)
-#define USE_AVX2(fn) k->fn = fn##_avx2;
+#define USE_AVX2(fn)   k->fn = fn##_avx2;
 #define USE_AVX512(fn) k->fn = fn##_avx512;
     if (isa >= ISA_AVX2) { SIMD_KERNELS(USE_AVX2) }
     if (isa >= ISA_AVX512) { SIMD_KERNELS(USE_AVX512) }
@@ -57,7 +64,8 @@ static void install(Kernels *k, Isa isa) {
 }
 
 /* The table for isa and blas, whether or not the wish for blas could be met (then warning says so). */
-static Table *table(Isa isa, int blas) {
+static Table *table(Isa isa, int blas)
+{
     Table *t = &tables[isa][blas];
     if (t->made) return t;
     t->k = ref_f32;
@@ -70,14 +78,16 @@ static Table *table(Isa isa, int blas) {
     return t;
 }
 
-const Kernels *kernels_isa_f32(int isa, const char *blas) {
+const Kernels *kernels_isa_f32(int isa, const char *blas)
+{
     const int b = blas_index(blas);
     if (b < 0 || isa < ISA_PORTABLE || isa > (int)cpu_isa()) return NULL;
     const Table *t = table((Isa)isa, b);
     return t->warning && b != blas_index("auto") ? NULL : &t->k;
 }
 
-static const Table *best(void) {
+static const Table *best(void)
+{
     static const char *const unknown =
         "PARE_BLAS names no GEMM library; it may be auto, dnnl, openblas or builtin. Taken as auto.";
     if (chosen) return chosen;

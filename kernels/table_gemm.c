@@ -8,40 +8,40 @@
 
 enum { FEW_ROWS = 8 };
 
-#define DOOR(fn, form, piece, library, few, reference)                                                     \
-    static void fn(void *y, const void *x, const void *w, long M, long N, long K, Mode mode)               \
-    {                                                                                                      \
-        GemmPiece *const small = few;                                                                      \
-        if (M >= FEW_ROWS) gemm_sliced(piece, library, form, y, x, w, M, N, K, mode);                      \
-        else if (small) gemm_sliced(small, false, form, y, x, w, M, N, K, mode);                           \
-        else reference(y, x, w, M, N, K, mode);                                                            \
+#define DOOR(fn, form, piece, library, few, reference)                                                       \
+    static void fn(void *y, const void *x, const void *w, long M, long N, long K, Mode mode)                 \
+    {                                                                                                        \
+        GemmPiece *const small = few;                                                                        \
+        if (M >= FEW_ROWS) gemm_sliced(piece, library, form, y, x, w, M, N, K, mode);                        \
+        else if (small) gemm_sliced(small, false, form, y, x, w, M, N, K, mode);                             \
+        else reference(y, x, w, M, N, K, mode);                                                              \
     }
-#define DOORS(name, piece, library, small)                                                                 \
-    DOOR(nt_##name, GEMM_NT, piece, library, small, gemm_nt_f32)                                           \
-    DOOR(nn_##name, GEMM_NN, piece, library, small, gemm_nn_f32)                                           \
-    DOOR(tn_##name, GEMM_TN, piece, library, small, gemm_tn_f32)                                           \
-    static void put_##name(Kernels *k)                                                                     \
-    {                                                                                                      \
-        k->gemm_nt = nt_##name, k->gemm_nn = nn_##name, k->gemm_tn = tn_##name;                            \
+#define DOORS(name, piece, library, small)                                                                   \
+    DOOR(nt_##name, GEMM_NT, piece, library, small, gemm_nt_f32)                                             \
+    DOOR(nn_##name, GEMM_NN, piece, library, small, gemm_nn_f32)                                             \
+    DOOR(tn_##name, GEMM_TN, piece, library, small, gemm_tn_f32)                                             \
+    static void put_##name(Kernels *k)                                                                       \
+    {                                                                                                        \
+        k->gemm_nt = nt_##name, k->gemm_nn = nn_##name, k->gemm_tn = tn_##name;                              \
     }
 
 /* Fast back ends beside small-M kernels of each instruction set; the reference serves small M without one. */
 #if defined(__x86_64__) && !defined(PORTABLE)
 DOORS(avx512, gemm_piece_avx512, false, gemm_small_avx512)
 DOORS(avx2, gemm_piece_avx2, false, gemm_small_avx2)
-#define LIBRARY_DOORS(name)                                                                                \
-    DOORS(name, gemm_piece_##name, true, NULL)                                                             \
-    DOORS(name##_avx2, gemm_piece_##name, true, gemm_small_avx2)                                           \
-    DOORS(name##_avx512, gemm_piece_##name, true, gemm_small_avx512)                                       \
-    static void install_##name(Kernels *k, Isa isa)                                                        \
-    {                                                                                                      \
-        if (isa == ISA_AVX512) put_##name##_avx512(k);                                                     \
-        else if (isa == ISA_AVX2) put_##name##_avx2(k);                                                    \
-        else put_##name(k);                                                                                \
+#define LIBRARY_DOORS(name)                                                                                  \
+    DOORS(name, gemm_piece_##name, true, NULL)                                                               \
+    DOORS(name##_avx2, gemm_piece_##name, true, gemm_small_avx2)                                             \
+    DOORS(name##_avx512, gemm_piece_##name, true, gemm_small_avx512)                                         \
+    static void install_##name(Kernels *k, Isa isa)                                                          \
+    {                                                                                                        \
+        if (isa == ISA_AVX512) put_##name##_avx512(k);                                                       \
+        else if (isa == ISA_AVX2) put_##name##_avx2(k);                                                      \
+        else put_##name(k);                                                                                  \
     }
 #else
-#define LIBRARY_DOORS(name)                                                                                \
-    DOORS(name, gemm_piece_##name, true, NULL)                                                             \
+#define LIBRARY_DOORS(name)                                                                                  \
+    DOORS(name, gemm_piece_##name, true, NULL)                                                               \
     static void install_##name(Kernels *k, Isa isa) { (void)isa, put_##name(k); }
 #endif
 #ifndef BLAS_BUILTIN
@@ -72,8 +72,8 @@ static const char *install_auto(Kernels *k, Isa isa, bool wanted)
     return install_builtin(k, isa);
 }
 
-#define ABSENT(what, how)                                                                                  \
-    what " was asked for but this program was built without it: build again with " how                     \
+#define ABSENT(what, how)                                                                                    \
+    what " was asked for but this program was built without it: build again with " how                       \
          ", or choose another blas; going on with the automatic choice"
 
 void gemm_install(Kernels *k, Isa isa, const char *blas, const char **name, const char **warning)

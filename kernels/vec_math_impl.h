@@ -13,36 +13,37 @@ VFN void vf_store(float *p, VF v, int k, Mode mode) { vf_put(p, mode == ADD ? vf
 
 /* Statements for every vector of n elements: `at` is the element, `k` the lanes: VW, known when compiling,
  * then the rest. */
-#define EACH_VECTOR(n, at, k, ...)         \
-    do {                                   \
-        long at = 0;                       \
-        for (; at + VW <= (n); at += VW) { \
-            enum { k = VW };               \
-            __VA_ARGS__                    \
-        }                                  \
-        if (at < (n)) {                    \
-            const int k = (int)((n) - at); \
-            __VA_ARGS__                    \
-        }                                  \
+#define EACH_VECTOR(n, at, k, ...)                                                                           \
+    do {                                                                                                     \
+        long at = 0;                                                                                         \
+        for (; at + VW <= (n); at += VW) {                                                                   \
+            enum { k = VW };                                                                                 \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+        if (at < (n)) {                                                                                      \
+            const int k = (int)((n)-at);                                                                     \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
     } while (0)
 /* Statements for blocks of fixed size of n elements (the caller's variable), on all threads when n is worth
  * it. */
-#define EACH_BLOCK(lo, len, ...)                                      \
-    _Pragma("omp parallel for schedule(static) if (n > PAR_MIN)")     \
-    for (long lo = 0; lo < n; lo += PAR_BLOCK) {                      \
-        const long len = lmin(PAR_BLOCK, n - lo);                     \
-        __VA_ARGS__                                                   \
+#define EACH_BLOCK(lo, len, ...)                                                                             \
+    _Pragma("omp parallel for schedule(static) if (n > PAR_MIN)") for (long lo = 0; lo < n; lo += PAR_BLOCK) \
+    {                                                                                                        \
+        const long len = lmin(PAR_BLOCK, n - lo);                                                            \
+        __VA_ARGS__                                                                                          \
     }
 
 /* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) = 1 + r + r^2 Q(r), Q to 3.1e-9 of
  * exp(r). Arguments are held in [-104, 89], beyond which the result is 0 or inf; the order of max and min
  * lets NaN through. */
-VFN VF vf_exp(VF x) {
+VFN VF vf_exp(VF x)
+{
     x = vf_min(vf_set(89.0f), vf_max(vf_set(-104.0f), x));
-    const VF magic = vf_set(12582912.0f);                                   /* adding 1.5 * 2^23 rounds */
+    const VF magic = vf_set(12582912.0f); /* adding 1.5 * 2^23 rounds */
     const VF n = vf_fma(x, vf_set(1.44269504f), magic) - magic;
     VF r = vf_fnma(n, vf_set(0.693359375f), x); /* ln 2, first 9 bits: the product is exact */
-    r = vf_fnma(n, vf_set(-2.12194440e-4f), r);                             /* the rest */
+    r = vf_fnma(n, vf_set(-2.12194440e-4f), r); /* the rest */
     VF q = vf_set(1.3814539415761828e-3f);
     q = vf_fma(q, r, vf_set(8.36874544620514e-3f));
     q = vf_fma(q, r, vf_set(4.166838899254799e-2f));
@@ -54,7 +55,8 @@ VFN VF vf_exp(VF x) {
 
 /* Sum of x and of (x - m)^2 over a row of n floats, in double; two chains each, since one waits for its own
  * additions. */
-VFN double row_sum(const float *x, long n) {
+VFN double row_sum(const float *x, long n)
+{
     VD s = vd_zero(), s2 = s;
     long j = 0;
     for (; j + 2 * VW <= n; j += 2 * VW) {
@@ -65,7 +67,8 @@ VFN double row_sum(const float *x, long n) {
     for (; j < n; j++) t += (double)x[j];
     return t;
 }
-VFN double row_squares(const float *x, long n, double m) {
+VFN double row_squares(const float *x, long n, double m)
+{
     const VD less = {vx_set(-m), vx_set(-m)};
     VD s = vd_zero(), s2 = s;
     long j = 0;
@@ -79,18 +82,21 @@ VFN double row_squares(const float *x, long n, double m) {
 }
 
 /* scalar.h's sigmoid and, in *grad, s (1-s), both from e = exp(-|x|). */
-VFN VF vf_sigmoid_grad(VF x, VF *grad) {
+VFN VF vf_sigmoid_grad(VF x, VF *grad)
+{
     const VF e = vf_exp(vf_set(0.0f) - vf_abs(x)), r = vf_recip12(vf_set(1.0f) + e), er = e * r;
     *grad = er * r;
     return vf_pick(vf_lt(x, vf_set(0.0f)), er, r);
 }
-VFN VF vf_sigmoid(VF x) {
+VFN VF vf_sigmoid(VF x)
+{
     VF grad;
     return vf_sigmoid_grad(x, &grad);
 }
 
 /* Below 0.625 an odd polynomial (to 4.4e-9), above 1 - 2/(1 + exp(2|x|)), with the sign put back. */
-VFN VF vf_tanh(VF x) {
+VFN VF vf_tanh(VF x)
+{
     const VF a = vf_abs(x), u = x * x, e = vf_exp(a * vf_set(-2.0f));
     VF p = vf_set(-5.704986862838268e-3f);
     p = vf_fma(p, u, vf_set(2.063908614218235e-2f));
@@ -105,7 +111,8 @@ VFN VF vf_tanh(VF x) {
 /* Phi(x) (normal distribution) and, in *density, phi(x) sqrt(2 pi) = exp(-x^2/2).
  * With a = |x|: Phi(-a) = exp(-a^2/2) G(u), u = (a - 3)/(a + 3), G to 6.6e-9 of itself up to a = 13.5, where
  * Phi(-a) < 1e-41; held there. Both tails keep their relative accuracy. */
-VFN VF vf_normal(VF x, VF *density) {
+VFN VF vf_normal(VF x, VF *density)
+{
     const VF a = vf_min(vf_set(13.5f), vf_abs(x)), e = vf_exp(x * x * vf_set(-0.5f));
     const VF u = (a - vf_set(3.0f)) / (a + vf_set(3.0f));
     VF g = vf_set(5.41509834874887e-5f);
@@ -126,7 +133,8 @@ VFN VF vf_normal(VF x, VF *density) {
 /* sin and cos of DW angles, |a| < 2^31: a = k pi/2 + r, |r| <= pi/4, Taylor series to r^13 and r^14 (terms
  * left out below 1e-13), the quarter turn by k mod 4. Adding 1.5 * 2^52 rounds to a whole number and leaves k
  * in the low bits. */
-VFN void vx_sincos(VX a, VX *sin, VX *cos) {
+VFN void vx_sincos(VX a, VX *sin, VX *cos)
+{
     const VX magic = vx_set(6755399441055744.0), t = vx_fma(a, vx_set(0.63661977236758134308), magic),
              k = t - magic;
     VX r = vx_fnma(k, vx_set(1.57079632679489655800), a);

@@ -11,14 +11,16 @@
 
 static REAL capped(REAL z, REAL cap) { return cap > (REAL)0 ? K(softcap)(z, cap) : z; }
 
-static REAL row_max(const REAL *z, long V, REAL cap) {              /* z (V) */
+static REAL row_max(const REAL *z, long V, REAL cap)
+{ /* z (V) */
     REAL m = -(REAL)INFINITY;
     for (long v = 0; v < V; v++) m = z[v] > m ? z[v] : m;
-    return capped(m, cap);                                          /* the cap is monotonic */
+    return capped(m, cap); /* the cap is monotonic */
 }
 
-static void ce_sums(const REAL *z, int32_t t, long V, const LossAttr *a, XentSums *s) {
-    const REAL cap = (REAL)a->softcap, m = row_max(z, V, cap);      /* z (V) */
+static void ce_sums(const REAL *z, int32_t t, long V, const LossAttr *a, XentSums *s)
+{
+    const REAL cap = (REAL)a->softcap, m = row_max(z, V, cap); /* z (V) */
     for (long v = 0; v < V; v++) {
         const REAL d = capped(z[v], cap) - m;
         s->s1 += (double)K(s_exp)(d);
@@ -28,9 +30,10 @@ static void ce_sums(const REAL *z, int32_t t, long V, const LossAttr *a, XentSum
     s->zy = (double)(capped(z[t], cap) - m);
 }
 
-static void kd_sums(const REAL *z, const REAL *zt, long V, const LossAttr *a, XentSums *s) {
+static void kd_sums(const REAL *z, const REAL *zt, long V, const LossAttr *a, XentSums *s)
+{
     const REAL cap = (REAL)a->softcap, tcap = (REAL)a->teacher_softcap, m = (REAL)s->m;
-    const REAL mt = row_max(zt, V, tcap), it = (REAL)(1.0 / a->temperature);   /* z zt (V) */
+    const REAL mt = row_max(zt, V, tcap), it = (REAL)(1.0 / a->temperature); /* z zt (V) */
     for (long v = 0; v < V; v++) {
         const REAL d = (capped(z[v], cap) - m) * it, dt = (capped(zt[v], tcap) - mt) * it, ep = K(s_exp)(dt);
         s->sq += (double)K(s_exp)(d);
@@ -43,9 +46,10 @@ static void kd_sums(const REAL *z, const REAL *zt, long V, const LossAttr *a, Xe
 }
 
 static void row_grad(REAL *z, const REAL *zt, int32_t t, long V, const LossAttr *a, const XentSums *s,
-                     XentFactors f) {
+                     XentFactors f)
+{
     const REAL cap = (REAL)a->softcap, tcap = (REAL)a->teacher_softcap, m = (REAL)s->m, mt = (REAL)s->mt;
-    const REAL c1 = (REAL)f.c1, c0 = (REAL)f.c0, cq = (REAL)f.cq, cp = (REAL)f.cp;   /* z zt (V) */
+    const REAL c1 = (REAL)f.c1, c0 = (REAL)f.c0, cq = (REAL)f.cq, cp = (REAL)f.cp; /* z zt (V) */
     const REAL it = (REAL)(zt ? 1.0 / a->temperature : 1.0);
     for (long v = 0; v < V; v++) {
         const REAL y = capped(z[v], cap);
@@ -56,8 +60,9 @@ static void row_grad(REAL *z, const REAL *zt, int32_t t, long V, const LossAttr 
     }
 }
 
-static XentPart row(void *z, const void *zt, int32_t t, long V, const LossAttr *a, double grad_scale) {
-    XentSums s = {0};                                               /* z zt (V) */
+static XentPart row(void *z, const void *zt, int32_t t, long V, const LossAttr *a, double grad_scale)
+{
+    XentSums s = {0}; /* z zt (V) */
     ce_sums(z, t, V, a, &s);
     if (zt) kd_sums(z, zt, V, a, &s);
     if (grad_scale != 0.0) row_grad(z, zt, t, V, a, &s, xent_factors(&s, a, V, zt, grad_scale));
@@ -65,13 +70,15 @@ static XentPart row(void *z, const void *zt, int32_t t, long V, const LossAttr *
 }
 
 void K(xent)(void *z, const void *zt, const int32_t *targets, long N, long V, const LossAttr *a,
-             double grad_scale, double *sums, void *nll) {
+             double grad_scale, double *sums, void *nll)
+{
     xent_rows(row, sizeof(REAL), z, zt, targets, N, V, a, grad_scale, sums, nll);
 }
 
-void K(softmax)(void *y_, const void *x_, long N, long V, double temperature) {
-    REAL *y = y_;                                                   /* (N,V); may be x */
-    const REAL *x = x_, it = (REAL)(1.0 / temperature);             /* (N,V) */
+void K(softmax)(void *y_, const void *x_, long N, long V, double temperature)
+{
+    REAL *y = y_;                                       /* (N,V); may be x */
+    const REAL *x = x_, it = (REAL)(1.0 / temperature); /* (N,V) */
 #pragma omp parallel for schedule(static) if (N * V > PAR_MIN)
     for (long i = 0; i < N; i++) {
         REAL *yi = y + i * V;

@@ -8,12 +8,19 @@
 
 /* One row: maxima of student and teacher; sums of exp(z-m), exp((z-m)/T), exp((zt-mt)/T); z[target]-m; sum of
  * z-m (with label smoothing); sums over v of exp((zt-mt)/T) times (zt-mt)/T - (z-m)/T and times (zt-mt)/T. */
-typedef struct XentSums { double m, mt, s1, sq, sp, zy, total, cross, own; } XentSums;
-typedef struct XentPart { double ce, kd, entropy, nll; } XentPart;
+typedef struct XentSums {
+    double m, mt, s1, sq, sp, zy, total, cross, own;
+} XentSums;
+typedef struct XentPart {
+    double ce, kd, entropy, nll;
+} XentPart;
 /* dz = c1 exp(z-m) - c0 + cq exp((z-m)/T) - cp exp((zt-mt)/T), less hot at the target */
-typedef struct XentFactors { double c1, c0, cq, cp, hot; } XentFactors;
+typedef struct XentFactors {
+    double c1, c0, cq, cp, hot;
+} XentFactors;
 
-static inline XentPart xent_part(const XentSums *s, const LossAttr *a, long V, bool kd) {
+static inline XentPart xent_part(const XentSums *s, const LossAttr *a, long V, bool kd)
+{
     const double e = a->label_smoothing, log1 = log(s->s1), lse = s->m + log1;
     XentPart p = {.nll = log1 - s->zy};
     p.ce = log1 - (1.0 - e) * s->zy - (e > 0.0 ? e * s->total / (double)V : 0.0) + a->z_loss * lse * lse;
@@ -25,7 +32,8 @@ static inline XentPart xent_part(const XentSums *s, const LossAttr *a, long V, b
 }
 
 static inline XentFactors xent_factors(const XentSums *s, const LossAttr *a, long V, bool kd,
-                                       double grad_scale) {
+                                       double grad_scale)
+{
     const double g = grad_scale * a->ce_weight, gk = kd ? grad_scale * a->kd_weight / a->temperature : 0.0;
     XentFactors f = {.c0 = g * a->label_smoothing / (double)V, .hot = g * (1.0 - a->label_smoothing)};
     f.c1 = g * (1.0 + 2.0 * a->z_loss * (s->m + log(s->s1))) / s->s1;
@@ -43,7 +51,8 @@ typedef XentPart XentRow(void *z, const void *zt, int32_t target, long V, const 
 /* All rows: z (N,V), zt (N,V) or NULL, nll (N) or NULL, elements of `real` bytes. Parts are added in the
  * order of rows. */
 static inline void xent_rows(XentRow *row, size_t real, void *z, const void *zt, const int32_t *targets,
-                             long N, long V, const LossAttr *a, double grad_scale, double *sums, void *nll) {
+                             long N, long V, const LossAttr *a, double grad_scale, double *sums, void *nll)
+{
     const size_t bytes = (size_t)V * real;
     for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
         const long n = lmin(SUM_BATCH, N - i0);

@@ -5,18 +5,20 @@
 #include "kernels/xent_impl.h"
 
 enum { RUN = 8 };
-enum { ONLY_CE, KD_T1, KD_T2, KD_ANY };                             /* which exponentials a row needs */
+enum { ONLY_CE, KD_T1, KD_T2, KD_ANY }; /* which exponentials a row needs */
 
 VFN VF capped(VF z, float cap) { return cap > 0.0f ? vf_set(cap) * vf_tanh(z / vf_set(cap)) : z; }
 
 /* One logit by the same instructions as its row, so that the largest less itself is 0. */
-static float capped_one(float z, float cap) {
+static float capped_one(float z, float cap)
+{
     float y[VW];
     vf_put(y, capped(vf_set(z), cap), VW);
     return y[0];
 }
 
-static float row_max(const float *z, long V, float cap) {           /* z (V) */
+static float row_max(const float *z, long V, float cap)
+{ /* z (V) */
     const VF least = vf_set(-INFINITY);
     VF a = least, b = least;
     long v = 0;
@@ -25,14 +27,21 @@ static float row_max(const float *z, long V, float cap) {           /* z (V) */
         b = vf_max(vf_get(z + v + VW, VW), b);
     }
     EACH_VECTOR(V - v, i, k, { a = vf_max(vf_first(vf_get(z + v + i, k), least, k), a); });
-    return capped_one(vf_hmax(vf_max(a, b)), cap);                  /* the cap is monotonic */
+    return capped_one(vf_hmax(vf_max(a, b)), cap); /* the cap is monotonic */
 }
 
-typedef struct Runs { VF s1, total, sq, sp, cross, own; } Runs;
-typedef struct RowConst { float cap, tcap, it; VF m, mt; bool smooth; } RowConst;
+typedef struct Runs {
+    VF s1, total, sq, sp, cross, own;
+} Runs;
+typedef struct RowConst {
+    float cap, tcap, it;
+    VF m, mt;
+    bool smooth;
+} RowConst;
 
 /* Adds one vector (k lanes) of the row to the float sums. */
-VFN void add_terms(Runs *r, const float *z, const float *zt, int k, int kind, const RowConst *c) {
+VFN void add_terms(Runs *r, const float *z, const float *zt, int k, int kind, const RowConst *c)
+{
     const VF none = vf_set(-INFINITY), zero = vf_set(0.0f);
     const VF d = vf_first(capped(vf_get(z, k), c->cap) - c->m, none, k);
     if (c->smooth) r->total += vf_first(d, zero, k);
@@ -51,9 +60,10 @@ VFN void add_terms(Runs *r, const float *z, const float *zt, int k, int kind, co
     r->own += vf_only(some, ep * dp);
 }
 
-VFN void row_sums(XentSums *s, const float *z, const float *zt, long V, int kind, const RowConst *c) {
+VFN void row_sums(XentSums *s, const float *z, const float *zt, long V, int kind, const RowConst *c)
+{
     VD s1 = vd_zero(), total = s1, sq = s1, sp = s1, cross = s1, own = s1;
-    for (long v0 = 0; v0 < V; v0 += RUN * VW) {                     /* z zt (V) */
+    for (long v0 = 0; v0 < V; v0 += RUN * VW) { /* z zt (V) */
         const long n = lmin(RUN * VW, V - v0);
         const float *zr = z + v0, *tr = kind == ONLY_CE ? NULL : zt + v0;
         const VF o = vf_set(0.0f);
@@ -75,32 +85,35 @@ VFN void row_sums(XentSums *s, const float *z, const float *zt, long V, int kind
     s->own = vd_sum(own);
 }
 
-VFN void row_grad(float *z, const float *zt, long V, int kind, const RowConst *c, const XentFactors *f) {
+VFN void row_grad(float *z, const float *zt, long V, int kind, const RowConst *c, const XentFactors *f)
+{
     const VF c1 = vf_set((float)f->c1), c0 = vf_set((float)f->c0), cq = vf_set((float)f->cq),
              cp = vf_set((float)f->cp);
-    EACH_VECTOR(V, v, k, {                                          /* z zt (V) */
-        const VF y = capped(vf_get(z + v, k), c->cap), d = y - c->m;
-        VF g;
-        if (kind == ONLY_CE) {
-            g = vf_fma(c1, vf_exp(d), vf_set(0.0f) - c0);
-        } else {
-            const VF eq = vf_exp(kind == KD_T1 ? d : d * vf_set(c->it));
-            const VF ep = vf_exp((capped(vf_get(zt + v, k), c->tcap) - c->mt) * vf_set(c->it));
-            const VF e1 = kind == KD_T1 ? eq : kind == KD_T2 ? eq * eq : vf_exp(d);
-            g = vf_fma(c1, e1, vf_fma(cq, eq, vf_fnma(cp, ep, vf_set(0.0f) - c0)));
-        }
-        if (c->cap > 0.0f) {
-            const VF t = y / vf_set(c->cap);
-            g = g * vf_fnma(t, t, vf_set(1.0f));
-        }
-        vf_put(z + v, g, k);
-    });
+    EACH_VECTOR(V, v, k,
+                { /* z zt (V) */
+                  const VF y = capped(vf_get(z + v, k), c->cap), d = y - c->m;
+                  VF g;
+                  if (kind == ONLY_CE) {
+                      g = vf_fma(c1, vf_exp(d), vf_set(0.0f) - c0);
+                  } else {
+                      const VF eq = vf_exp(kind == KD_T1 ? d : d * vf_set(c->it));
+                      const VF ep = vf_exp((capped(vf_get(zt + v, k), c->tcap) - c->mt) * vf_set(c->it));
+                      const VF e1 = kind == KD_T1 ? eq : kind == KD_T2 ? eq * eq : vf_exp(d);
+                      g = vf_fma(c1, e1, vf_fma(cq, eq, vf_fnma(cp, ep, vf_set(0.0f) - c0)));
+                  }
+                  if (c->cap > 0.0f) {
+                      const VF t = y / vf_set(c->cap);
+                      g = g * vf_fnma(t, t, vf_set(1.0f));
+                  }
+                  vf_put(z + v, g, k);
+                });
 }
 
-static XentPart row(void *z_, const void *zt, int32_t t, long V, const LossAttr *a, double grad_scale) {
+static XentPart row(void *z_, const void *zt, int32_t t, long V, const LossAttr *a, double grad_scale)
+{
     const double T = a->temperature;
     const int kind = !zt ? ONLY_CE : T == 1.0 ? KD_T1 : T == 2.0 ? KD_T2 : KD_ANY;
-    float *z = z_;                                                  /* z zt (V) */
+    float *z = z_; /* z zt (V) */
     RowConst c = {(float)a->softcap, (float)a->teacher_softcap, zt ? (float)(1.0 / T) : 1.0f, vf_set(0.0f),
                   vf_set(0.0f),      a->label_smoothing > 0.0};
     XentSums s = {.m = (double)row_max(z, V, c.cap)};
@@ -129,13 +142,15 @@ static XentPart row(void *z_, const void *zt, int32_t t, long V, const LossAttr 
 }
 
 void V(xent)(void *z, const void *zt, const int32_t *targets, long N, long V, const LossAttr *a,
-             double grad_scale, double *sums, void *nll) { /* z zt (N,V), targets nll (N), sums (4) */
+             double grad_scale, double *sums, void *nll)
+{ /* z zt (N,V), targets nll (N), sums (4) */
     xent_rows(row, sizeof(float), z, zt, targets, N, V, a, grad_scale, sums, nll);
 }
 
-void V(softmax)(void *y_, const void *x_, long N, long V, double temperature) {
-    float *y = y_;                                                  /* (N,V); may be x */
-    const float *x = x_;                                            /* (N,V) */
+void V(softmax)(void *y_, const void *x_, long N, long V, double temperature)
+{
+    float *y = y_;       /* (N,V); may be x */
+    const float *x = x_; /* (N,V) */
     const VF it = vf_set((float)(1.0 / temperature));
 #pragma omp parallel for schedule(static) if (N * V > PAR_MIN)
     for (long i = 0; i < N; i++) {

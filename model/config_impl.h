@@ -16,7 +16,7 @@ typedef struct ModelConfig {
 #include "core/config_fields.h"
 #include "model/model.def"
 #include "core/config_undef.h"
-    bool has_init;                                       /* model.init was given: a fresh model */
+    bool has_init; /* model.init was given: a fresh model */
 } ModelConfig;
 typedef struct TeacherConfig {
 #include "core/config_fields.h"

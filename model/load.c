@@ -7,26 +7,34 @@
 
 __attribute__((format_arg(1))) static const char *template_of(const char *fmt) { return fmt; }
 
-typedef struct Declare { Model *m; Err *e; int layer; } Declare;
+typedef struct Declare {
+    Model *m;
+    Err *e;
+    int layer;
+} Declare;
 
-static const char *name_of(Declare *d, const char *fmt, const char *suffix) {
+static const char *name_of(Declare *d, const char *fmt, const char *suffix)
+{
     char name[NAME_LEN];
     snprintf(name, sizeof name, template_of(fmt), d->layer);
     return arena_printf(d->m->run, d->e, "%s%s", name, suffix);
 }
 
-static Param *add(Declare *d, const char *fmt, const char *suffix, int ndim, long a, long b) {
+static Param *add(Declare *d, const char *fmt, const char *suffix, int ndim, long a, long b)
+{
     if (d->e->code || !fmt) return NULL;
     const char *name = name_of(d, fmt, suffix);
     return name ? params_add(&d->m->params, name, ndim, (long[]){a, b}, d->e) : NULL;
 }
 
-static void add_norm(Declare *d, const char *fmt, long width) {
+static void add_norm(Declare *d, const char *fmt, long width)
+{
     add(d, fmt, ".weight", 1, width, 0);
     if (d->m->spec.family->layernorm) add(d, fmt, ".bias", 1, width, 0);
 }
 
-static void add_site(Declare *d, const char *fmt, long out, long in, bool bias) {
+static void add_site(Declare *d, const char *fmt, long out, long in, bool bias)
+{
     if (!fmt || d->e->code) return;
     Model *m = d->m;
     Param *w = add(d, fmt, ".weight", 2, out, in), *b = bias ? add(d, fmt, ".bias", 1, out, 0) : NULL;
@@ -35,7 +43,8 @@ static void add_site(Declare *d, const char *fmt, long out, long in, bool bias) 
     m->site[m->n_site++] = (Site){.name = name_of(d, fmt, ""), .w = w, .b = b};
 }
 
-static void add_layer(Declare *d) {
+static void add_layer(Declare *d)
+{
     const ModelSpec *s = &d->m->spec;
     const Family *f = s->family;
     const FamilyNames *n = &f->name;
@@ -55,7 +64,8 @@ static void add_layer(Declare *d) {
     add_site(d, n->down, s->C, s->F, f->linear_bias || s->mlp_bias);
 }
 
-static bool declare(Model *m, const ModelSpec *s, const Kernels *k, Arena *run, Err *e) {
+static bool declare(Model *m, const ModelSpec *s, const Kernels *k, Arena *run, Err *e)
+{
     *m = (Model){.spec = *s, .params = {.run = run, .k = k}, .run = run};
     m->site = arena_alloc(run, (size_t)(s->L * 8 + 1) * sizeof *m->site, e);
     if (!m->site) return false;
@@ -70,7 +80,7 @@ static bool declare(Model *m, const ModelSpec *s, const Kernels *k, Arena *run, 
         if (!e->code) m->site[m->n_site++] = (Site){.name = n->head, .w = embed};
     } else {
         add_site(&d, n->head, s->V, s->C, false);
-        if (!e->code) m->site[m->n_site - 1].w->in_out = false;    /* GPT-2's head is a plain linear */
+        if (!e->code) m->site[m->n_site - 1].w->in_out = false; /* GPT-2's head is a plain linear */
     }
     for (int i = 0; i < m->params.n && !e->code; i++) {
         Tensor *w = &m->params.p[i]->w;
@@ -83,7 +93,8 @@ static bool declare(Model *m, const ModelSpec *s, const Kernels *k, Arena *run, 
     return !e->code;
 }
 
-static const char *dims_text(int ndim, const int64_t *dim, char *buf, size_t n) {
+static const char *dims_text(int ndim, const int64_t *dim, char *buf, size_t n)
+{
     size_t at = (size_t)snprintf(buf, n, "[");
     for (int i = 0; i < ndim && at < n; i++)
         at += (size_t)snprintf(buf + at, n - at, "%s%lld", i ? "," : "", (long long)dim[i]);
@@ -91,14 +102,16 @@ static const char *dims_text(int ndim, const int64_t *dim, char *buf, size_t n) 
     return buf;
 }
 
-static bool same_dims(const Tensor *w, int ndim, const int64_t *dim) {
+static bool same_dims(const Tensor *w, int ndim, const int64_t *dim)
+{
     bool same = ndim == w->ndim;
     for (int i = 0; same && i < ndim; i++) same = dim[i] == w->dim[i];
     return same;
 }
 
 /* One parameter from the file: shape checked against the config, every value finite. */
-static bool read_param(Model *m, Param *p, const TensorFile *f, Err *e) {
+static bool read_param(Model *m, Param *p, const TensorFile *f, Err *e)
+{
     const FileTensor *t = formats_find(f, p->name);
     char have[96], want[96];
     if (!t) return err_set(e, ERR_CORRUPT, "%s: tensor %s is missing", f->path, p->name);
@@ -107,9 +120,8 @@ static bool read_param(Model *m, Param *p, const TensorFile *f, Err *e) {
     for (int i = 0; i < p->w.ndim; i++) need[i] = p->w.dim[i];
     if (!same_dims(&p->w, t->ndim, dim))
         return err_set(e, ERR_CORRUPT, "%s: tensor %s has shape %s, the configuration wants %s", f->path,
-                       p->name,
-                       dims_text(t->ndim, dim, have, sizeof have), dims_text(p->w.ndim, need, want,
-                                                                             sizeof want));
+                       p->name, dims_text(t->ndim, dim, have, sizeof have),
+                       dims_text(p->w.ndim, need, want, sizeof want));
     size_t n = (size_t)t_numel(&p->w);
     if (t->in_out) p->in_out = true;
     bool wide = m->params.k->real == sizeof(double);
@@ -119,8 +131,7 @@ static bool read_param(Model *m, Param *p, const TensorFile *f, Err *e) {
         for (size_t i = 0; i < n; i++)
             if (!isfinite(dst[i])) {
                 err_set(e, ERR_CORRUPT, "%s: tensor %s holds %s at element %zu; nothing was loaded", f->path,
-                        p->name,
-                        isnan(dst[i]) ? "NaN" : "infinity", i);
+                        p->name, isnan(dst[i]) ? "NaN" : "infinity", i);
                 break;
             }
         for (size_t i = 0; wide && i < n; i++) ((double *)p->w.data)[i] = dst[i];
@@ -129,7 +140,8 @@ static bool read_param(Model *m, Param *p, const TensorFile *f, Err *e) {
     return !e->code;
 }
 
-static void warn_unused(const Model *m, const TensorFile *f) {
+static void warn_unused(const Model *m, const TensorFile *f)
+{
     for (int i = 0; i < f->n; i++) {
         const char *name = f->t[i].name;
         bool alias = m->spec.tied && !strcmp(name, "lm_head.weight");
@@ -139,7 +151,8 @@ static void warn_unused(const Model *m, const TensorFile *f) {
     }
 }
 
-bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e) {
+bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e)
+{
     if (!f->config_json)
         return err_set(e, ERR_USAGE, "%s: no config.json: put the model's config.json beside it", f->path);
     ModelSpec s;
@@ -153,7 +166,8 @@ bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run
     return !e->code;
 }
 
-bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e) {
+bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e)
+{
     Arena tmp = {.name = "file"};
     TensorFile f = {0};
     bool ok = formats_open(&f, path, &tmp, e) && model_from_file(m, &f, k, run, e);
@@ -162,19 +176,24 @@ bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e
     return ok;
 }
 
-static bool ends_with(const char *s, const char *tail) {
+static bool ends_with(const char *s, const char *tail)
+{
     size_t n = strlen(s), k = strlen(tail);
     return n >= k && !strcmp(s + n - k, tail);
 }
 
-bool model_fresh(Model *m, const ModelSpec *s, uint64_t seed, const Kernels *k, Arena *run, Err *e) {
+bool model_fresh(Model *m, const ModelSpec *s, uint64_t seed, const Kernels *k, Arena *run, Err *e)
+{
     if (!declare(m, s, k, run, e)) return false;
     m->config_json = spec_json(s, run, e);
     Arena tmp = {.name = "initialisation"};
     for (int i = 0; i < m->params.n && !e->code; i++) {
         Param *p = m->params.p[i];
         size_t n = (size_t)t_numel(&p->w);
-        if (p->w.ndim < 2) { k->fill(p->w.data, ends_with(p->name, ".bias") ? 0.0 : 1.0, (long)n); continue; }
+        if (p->w.ndim < 2) {
+            k->fill(p->w.data, ends_with(p->name, ".bias") ? 0.0 : 1.0, (long)n);
+            continue;
+        }
         bool residual = ends_with(p->name, "o_proj.weight") || ends_with(p->name, "down_proj.weight") ||
                         ends_with(p->name, "c_proj.weight");
         RngKey key = {.seed = seed, .stream = rng_stream(p->name)};
@@ -187,17 +206,22 @@ bool model_fresh(Model *m, const ModelSpec *s, uint64_t seed, const Kernels *k, 
     return !e->code;
 }
 
-int model_freeze(Model *m, const char *glob) {
+int model_freeze(Model *m, const char *glob)
+{
     int count = 0;
     for (int i = 0; i < m->params.n; i++)
-        if (glob_match(glob, m->params.p[i]->name)) { m->params.p[i]->frozen = true; count++; }
+        if (glob_match(glob, m->params.p[i]->name)) {
+            m->params.p[i]->frozen = true;
+            count++;
+        }
     return count;
 }
 
 int64_t model_bytes(const Model *m) { return params_count(&m->params, false) * 4; }
 
 /* The values a writer stores: the weight itself, or what its site's attachments make of it. */
-static const void *effective(const Model *m, Param *p, Graph **keep, Arena *a, Err *e) {
+static const void *effective(const Model *m, Param *p, Graph **keep, Arena *a, Err *e)
+{
     for (int i = 0; i < m->n_site; i++) {
         Site *s = &m->site[i];
         if (s->w != p || !s->n_wx) continue;
@@ -213,11 +237,15 @@ static const void *effective(const Model *m, Param *p, Graph **keep, Arena *a, E
     return p->w.data;
 }
 
-bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e) {
+bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e)
+{
     OutTensor *t = arena_alloc(a, (size_t)m->params.n * sizeof *t, e);
     if (!t) return false;
-    *out = (OutModel){.t = t, .arch = m->spec.family->arch, .config_json = m->config_json,
-                      .generation_json = m->generation_json, .tokenizer_path = m->tokenizer_path};
+    *out = (OutModel){.t = t,
+                      .arch = m->spec.family->arch,
+                      .config_json = m->config_json,
+                      .generation_json = m->generation_json,
+                      .tokenizer_path = m->tokenizer_path};
     for (int i = 0; i < m->params.n && !e->code; i++) {
         Param *p = m->params.p[i];
         if (p->aux) continue;
@@ -229,8 +257,8 @@ bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e) {
             for (size_t j = 0; f && j < n; j++) f[j] = (float)((const double *)v)[j];
             v = f;
         }
-        t[out->n] = (OutTensor){.name = p->name, .ndim = p->w.ndim, .src = v, .dtype = dtype,
-                                .in_out = p->in_out};
+        t[out->n] = (OutTensor){
+            .name = p->name, .ndim = p->w.ndim, .src = v, .dtype = dtype, .in_out = p->in_out};
         for (int d = 0; d < p->w.ndim; d++) t[out->n].dim[d] = p->w.dim[d];
         out->n++;
         graph_free(g);
@@ -238,7 +266,8 @@ bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e) {
     return !e->code;
 }
 
-const char *model_content_hash(const Model *m, Arena *a, Err *e) {
+const char *model_content_hash(const Model *m, Arena *a, Err *e)
+{
     char line[NAME_LEN + 64], hex[33];
     char *all = arena_strdup(a, "", e);
     for (int i = 0; all && i < m->params.n; i++) {

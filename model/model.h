@@ -23,23 +23,23 @@ typedef struct FamilyNames {
     const char *q, *k, *v, *qkv, *o, *gate, *up, *down, *q_norm, *k_norm;
 } FamilyNames;
 typedef struct Family {
-    const char *arch, *architecture;       /* "llama", "LlamaForCausalLM" */
+    const char *arch, *architecture; /* "llama", "LlamaForCausalLM" */
     bool layernorm, learned_pos, gated, qkv_bias, linear_bias, qk_norm, in_out, tied_default;
     double eps_default;
     FamilyNames name;
 } Family;
-const Family *family_find(const char *arch);      /* NULL = not known */
-const char *family_list(void);                    /* "gpt2, llama, mistral, qwen2, qwen3" */
+const Family *family_find(const char *arch); /* NULL = not known */
+const char *family_list(void);               /* "gpt2, llama, mistral, qwen2, qwen3" */
 
 typedef struct ModelSpec {
     const Family *family;
     /* vocabulary, width, layers, heads, kv heads, head width, ffn, positions */
     long V, C, L, H, Hkv, D, F, max_pos;
     double eps, rope_theta, init_std, residual_scale, dropout;
-    long window, window_from;                     /* sliding window (0 = none) of layers >= window_from */
-    const unsigned char *layer_sliding;           /* layer_types: 1 = sliding; NULL = window_from decides */
+    long window, window_from;           /* sliding window (0 = none) of layers >= window_from */
+    const unsigned char *layer_sliding; /* layer_types: 1 = sliding; NULL = window_from decides */
     bool tied, tanh_gelu, attention_bias, mlp_bias;
-    int bos, eos;                                 /* -1 = none */
+    int bos, eos; /* -1 = none */
 } ModelSpec;
 /* From HF config.json text (transformers 4 and 5 spellings). ERR_USAGE names the key that is missing, wrong
  * or beyond us. */
@@ -50,23 +50,28 @@ char *spec_json(const ModelSpec *s, Arena *a, Err *e);
 
 /* What compression may hang on one projection. apply records nodes and returns the tensor to use instead. */
 typedef struct Attachment Attachment;
-struct Attachment { const char *kind; Tensor *(*apply)(Graph *g, Tensor *t,
-                                                       const Attachment *a); void *state; };
+struct Attachment {
+    const char *kind;
+    Tensor *(*apply)(Graph *g, Tensor *t, const Attachment *a);
+    void *state;
+};
 enum { SITE_MAX = 4 };
 typedef struct Site {
-    const char *name;                             /* HF module path: model.layers.0.self_attn.q_proj */
-    Param *w, *b;                                 /* w (out,in), b (out) or NULL */
+    const char *name; /* HF module path: model.layers.0.self_attn.q_proj */
+    Param *w, *b;     /* w (out,in), b (out) or NULL */
     /* on the weight (mask, then quantiser), on the activation */
     Attachment wx[SITE_MAX], ax[SITE_MAX];
     int n_wx, n_ax;
-    Tensor *lora_a, *lora_b; double lora_scale;   /* side branch: a (r,in), b (out,r) */
+    Tensor *lora_a, *lora_b;
+    double lora_scale; /* side branch: a (r,in), b (out,r) */
 } Site;
 
 typedef struct Model {
     ModelSpec spec;
     Params params;
-    Site *site; int n_site;
-    double *inv_freq;                             /* (D/2) */
+    Site *site;
+    int n_site;
+    double *inv_freq; /* (D/2) */
     const char *config_json, *generation_json, *tokenizer_path, *path;
     Arena *run;
 } Model;
@@ -81,23 +86,23 @@ bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run
 /* Fresh values: N(0, init_std), residual projections times residual_scale, norms 1, biases 0; keyed by tensor
  * name. */
 bool model_fresh(Model *m, const ModelSpec *s, uint64_t seed, const Kernels *k, Arena *run, Err *e);
-int model_freeze(Model *m, const char *glob);     /* returns how many parameters matched */
-int64_t model_bytes(const Model *m);              /* parameters as float32 */
-const char *model_content_hash(const Model *m, Arena *a, Err *e);   /* XXH3-128 over names and values */
+int model_freeze(Model *m, const char *glob);                     /* returns how many parameters matched */
+int64_t model_bytes(const Model *m);                              /* parameters as float32 */
+const char *model_content_hash(const Model *m, Arena *a, Err *e); /* XXH3-128 over names and values */
 /* A view for writers: float values in memory layout, effective weights where sites change them (bake of
  * attachments). */
 bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e);
 
 typedef struct ModelInputs {
-    Tensor *ids, *pos, *seg;                      /* int32 (B,T); seg may be NULL */
-    Tensor *past;                                 /* int32 (1): tokens in the cache; NULL without one */
-    Tensor **k_cache, **v_cache;                  /* per layer (B,Tmax,Hkv D) */
-    bool train;                                   /* dropout on */
+    Tensor *ids, *pos, *seg;     /* int32 (B,T); seg may be NULL */
+    Tensor *past;                /* int32 (1): tokens in the cache; NULL without one */
+    Tensor **k_cache, **v_cache; /* per layer (B,Tmax,Hkv D) */
+    bool train;                  /* dropout on */
 } ModelInputs;
-Tensor *model_hidden(Graph *g, Model *m, const ModelInputs *in);    /* (B,T,C) after the final norm */
-Tensor *model_head(Graph *g, Model *m);           /* (V,C): the head's effective weight */
+Tensor *model_hidden(Graph *g, Model *m, const ModelInputs *in); /* (B,T,C) after the final norm */
+Tensor *model_head(Graph *g, Model *m);                          /* (V,C): the head's effective weight */
 /* (B,T,V): only where somebody asks for it by name */
 Tensor *model_logits(Graph *g, Model *m, Tensor *hidden);
-Tensor *site_weight(Graph *g, Site *s);           /* the site's weight after its attachments */
+Tensor *site_weight(Graph *g, Site *s); /* the site's weight after its attachments */
 Tensor *site_linear(Graph *g, Tensor *x, Site *s);
 #endif

@@ -4,13 +4,15 @@
 #include "model/model.h"
 #include <string.h>
 
-Tensor *site_weight(Graph *g, Site *s) {
+Tensor *site_weight(Graph *g, Site *s)
+{
     Tensor *w = graph_param(g, &s->w->w);
     for (int i = 0; i < s->n_wx; i++) w = s->wx[i].apply(g, w, &s->wx[i]);
     return w;
 }
 
-Tensor *site_linear(Graph *g, Tensor *x, Site *s) {
+Tensor *site_linear(Graph *g, Tensor *x, Site *s)
+{
     Tensor *w = site_weight(g, s), *xq = x, *b = s->b ? graph_param(g, &s->b->w) : NULL;
     for (int i = 0; i < s->n_ax; i++) xq = s->ax[i].apply(g, xq, &s->ax[i]);
     Tensor *y = OP(g, linear, xq, w, b);
@@ -21,13 +23,15 @@ Tensor *site_linear(Graph *g, Tensor *x, Site *s) {
     return y;
 }
 
-Site *model_site(const Model *m, const char *name) {
+Site *model_site(const Model *m, const char *name)
+{
     for (int i = 0; i < m->n_site; i++)
         if (!strcmp(m->site[i].name, name)) return &m->site[i];
     return NULL;
 }
 
-int model_attach(Model *m, const char *glob, bool on_weight, Attachment a, Err *e) {
+int model_attach(Model *m, const char *glob, bool on_weight, Attachment a, Err *e)
+{
     int count = 0;
     for (int i = 0; i < m->n_site; i++) {
         Site *s = &m->site[i];

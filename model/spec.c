@@ -5,14 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct Reader { json_t *root; const char *where; Err *e; } Reader;
+typedef struct Reader {
+    json_t *root;
+    const char *where;
+    Err *e;
+} Reader;
 
-static const json_t *get(const Reader *r, const char *key) {
+static const json_t *get(const Reader *r, const char *key)
+{
     const json_t *v = json_object_get(r->root, key);
     return v && !json_is_null(v) ? v : NULL;
 }
 
-static long get_int(const Reader *r, const char *key, long def) {
+static long get_int(const Reader *r, const char *key, long def)
+{
     const json_t *v = get(r, key);
     if (!v) {
         if (def < 0) err_set(r->e, ERR_USAGE, "%s: %s is missing", r->where, key);
@@ -25,20 +31,23 @@ static long get_int(const Reader *r, const char *key, long def) {
     return (long)json_integer_value(v);
 }
 
-static double get_real(const Reader *r, const char *key, double def) {
+static double get_real(const Reader *r, const char *key, double def)
+{
     const json_t *v = get(r, key);
     if (v && !json_is_number(v)) err_set(r->e, ERR_USAGE, "%s: %s must be a number", r->where, key);
     return v && json_is_number(v) ? json_number_value(v) : def;
 }
 
-static bool get_bool(const Reader *r, const char *key, bool def) {
+static bool get_bool(const Reader *r, const char *key, bool def)
+{
     const json_t *v = get(r, key);
     if (v && !json_is_boolean(v)) err_set(r->e, ERR_USAGE, "%s: %s must be true or false", r->where, key);
     return v && json_is_boolean(v) ? json_is_true(v) : def;
 }
 
 /* Token ids may be a list in newer files: the first counts. */
-static int get_token(const Reader *r, const char *key) {
+static int get_token(const Reader *r, const char *key)
+{
     const json_t *v = get(r, key);
     if (json_is_array(v)) v = json_array_get(v, 0);
     return json_is_integer(v) ? (int)json_integer_value(v) : -1;
@@ -46,7 +55,8 @@ static int get_token(const Reader *r, const char *key) {
 
 /* rope_parameters (transformers 5), else rope_theta + rope_scaling (4); llama alone was published without the
  * key. */
-static void read_rope(const Reader *r, ModelSpec *s) {
+static void read_rope(const Reader *r, ModelSpec *s)
+{
     const json_t *p = get(r, "rope_parameters"), *old = get(r, "rope_scaling");
     const json_t *theta = p ? json_object_get(p, "rope_theta") : get(r, "rope_theta");
     if (!theta) theta = get(r, "rope_theta");
@@ -62,7 +72,8 @@ static void read_rope(const Reader *r, ModelSpec *s) {
     } else err_set(r->e, ERR_USAGE, "%s: rope_theta is missing", r->where);
 }
 
-static void read_windows(const Reader *r, ModelSpec *s, Arena *a) {
+static void read_windows(const Reader *r, ModelSpec *s, Arena *a)
+{
     bool qwen = !strncmp(s->family->arch, "qwen", 4), mistral = !strcmp(s->family->arch, "mistral");
     if (!qwen && !mistral) return;
     s->window = get_int(r, "sliding_window", 0);
@@ -78,12 +89,13 @@ static void read_windows(const Reader *r, ModelSpec *s, Arena *a) {
     s->layer_sliding = flag;
 }
 
-static void read_activation(const Reader *r, ModelSpec *s) {
+static void read_activation(const Reader *r, ModelSpec *s)
+{
     const json_t *v = get(r, s->family->in_out ? "activation_function" : "hidden_act");
     const char *act = v ? json_string_value(v) : NULL;
     if (s->family->gated) {
-        if (act && strcmp(act, "silu")) err_set(r->e, ERR_USAGE, "%s: hidden_act %s: not in this version",
-                                                r->where, act);
+        if (act && strcmp(act, "silu"))
+            err_set(r->e, ERR_USAGE, "%s: hidden_act %s: not in this version", r->where, act);
         return;
     }
     s->tanh_gelu = !act || !strcmp(act, "gelu_new") || !strcmp(act, "gelu_pytorch_tanh");
@@ -91,7 +103,8 @@ static void read_activation(const Reader *r, ModelSpec *s) {
         err_set(r->e, ERR_USAGE, "%s: activation_function %s: not in this version", r->where, act);
 }
 
-static void read_gpt2(const Reader *r, ModelSpec *s) {
+static void read_gpt2(const Reader *r, ModelSpec *s)
+{
     s->C = get_int(r, "n_embd", -1);
     s->L = get_int(r, "n_layer", -1);
     s->H = s->Hkv = get_int(r, "n_head", -1);
@@ -104,7 +117,8 @@ static void read_gpt2(const Reader *r, ModelSpec *s) {
                 "%s: scale_attn_by_inverse_layer_idx / scale_attn_weights: not in this version", r->where);
 }
 
-static void read_llama(const Reader *r, ModelSpec *s, Arena *a) {
+static void read_llama(const Reader *r, ModelSpec *s, Arena *a)
+{
     s->C = get_int(r, "hidden_size", -1);
     s->L = get_int(r, "num_hidden_layers", -1);
     s->H = get_int(r, "num_attention_heads", -1);
@@ -118,11 +132,13 @@ static void read_llama(const Reader *r, ModelSpec *s, Arena *a) {
     read_windows(r, s, a);
 }
 
-static bool check(const ModelSpec *s, const char *where, Err *e) {
+static bool check(const ModelSpec *s, const char *where, Err *e)
+{
     if (e->code) return false;
     if (s->V < 1 || s->C < 1 || s->L < 1 || s->H < 1 || s->Hkv < 1 || s->D < 1 || s->F < 1 || s->max_pos < 1)
         return err_set(e, ERR_USAGE,
-            "%s: vocabulary, width, layers, heads, ffn width and positions must all be at least 1", where);
+                       "%s: vocabulary, width, layers, heads, ffn width and positions must all be at least 1",
+                       where);
     if (s->H % s->Hkv)
         return err_set(e, ERR_USAGE, "%s: %ld query heads are no multiple of %ld key-value heads", where,
                        s->H, s->Hkv);
@@ -131,19 +147,20 @@ static bool check(const ModelSpec *s, const char *where, Err *e) {
     return true;
 }
 
-bool spec_parse(ModelSpec *s, const char *config_json, const char *where, Arena *a, Err *e) {
+bool spec_parse(ModelSpec *s, const char *config_json, const char *where, Arena *a, Err *e)
+{
     json_error_t je;
     json_t *root = json_loads(config_json, JSON_REJECT_DUPLICATES, &je);
-    if (!root) return err_set(e, ERR_CORRUPT, "%s: config.json line %d column %d: %s", where, je.line,
-                              je.column, je.text);
+    if (!root)
+        return err_set(e, ERR_CORRUPT, "%s: config.json line %d column %d: %s", where, je.line, je.column,
+                       je.text);
     Reader r = {root, where, e};
     const json_t *type = get(&r, "model_type");
     const char *arch = type ? json_string_value(type) : NULL;
     *s = (ModelSpec){.family = family_find(arch)};
     if (!s->family) {
         err_set(e, ERR_USAGE, "%s: model_type \"%s\" is not supported; supported are %s", where,
-                arch ? arch : "(missing)",
-                family_list());
+                arch ? arch : "(missing)", family_list());
         json_decref(root);
         return false;
     }
@@ -153,7 +170,8 @@ bool spec_parse(ModelSpec *s, const char *config_json, const char *where, Arena 
     s->tied = get_bool(&r, "tie_word_embeddings", s->family->tied_default);
     s->bos = get_token(&r, "bos_token_id");
     s->eos = get_token(&r, "eos_token_id");
-    if (s->family->learned_pos) read_gpt2(&r, s); else read_llama(&r, s, a);
+    if (s->family->learned_pos) read_gpt2(&r, s);
+    else read_llama(&r, s, a);
     read_activation(&r, s);
     s->D = e->code || s->H < 1 ? 0 : get_int(&r, "head_dim", s->C / s->H);
     if (s->family->learned_pos && s->H > 0) s->D = s->C / s->H;
@@ -161,18 +179,26 @@ bool spec_parse(ModelSpec *s, const char *config_json, const char *where, Arena 
     return check(s, where, e);
 }
 
-bool spec_from_init(ModelSpec *s, const ModelInitConfig *c, long vocab, long seq_len, Err *e) {
+bool spec_from_init(ModelSpec *s, const ModelInitConfig *c, long vocab, long seq_len, Err *e)
+{
     const Family *f = family_find(c->arch);
-    *s = (ModelSpec){.family = f, .V = c->vocab_size ? c->vocab_size : vocab, .C = c->hidden_size,
-                     .L = c->num_hidden_layers, .H = c->num_attention_heads,
+    *s = (ModelSpec){.family = f,
+                     .V = c->vocab_size ? c->vocab_size : vocab,
+                     .C = c->hidden_size,
+                     .L = c->num_hidden_layers,
+                     .H = c->num_attention_heads,
                      .Hkv = c->num_key_value_heads ? c->num_key_value_heads : c->num_attention_heads,
                      .max_pos = c->max_position_embeddings ? c->max_position_embeddings : seq_len,
                      .eps = c->rms_norm_eps,
-                     .rope_theta = c->rope_theta, .init_std = c->initializer_range,
+                     .rope_theta = c->rope_theta,
+                     .init_std = c->initializer_range,
                      .tied = c->tie_word_embeddings,
-                     .tanh_gelu = true, .bos = -1, .eos = -1};
-    if (!f) return err_set(e, ERR_USAGE, "model.init.arch: %s is not supported; supported are %s", c->arch,
-                           family_list());
+                     .tanh_gelu = true,
+                     .bos = -1,
+                     .eos = -1};
+    if (!f)
+        return err_set(e, ERR_USAGE, "model.init.arch: %s is not supported; supported are %s", c->arch,
+                       family_list());
     if (s->C < 1 || s->L < 1 || s->H < 1)
         return err_set(e, ERR_USAGE,
                        "model.init: hidden_size, num_hidden_layers and num_attention_heads are required");
@@ -183,12 +209,14 @@ bool spec_from_init(ModelSpec *s, const ModelInitConfig *c, long vocab, long seq
     s->F = c->intermediate_size ? c->intermediate_size : f->learned_pos ? 4 * s->C : 0;
     s->residual_scale = isnan(c->residual_init_scale) ? 1 / sqrt(2.0 * (double)s->L) : c->residual_init_scale;
     if (!strcmp(f->arch, "gpt2") && s->Hkv != s->H)
-        return err_set(e, ERR_USAGE,
+        return err_set(
+            e, ERR_USAGE,
             "model.init: gpt2 has no grouped keys; num_key_value_heads must equal num_attention_heads");
     return check(s, "model.init", e);
 }
 
-static json_t *layer_types(const ModelSpec *s) {
+static json_t *layer_types(const ModelSpec *s)
+{
     json_t *v = json_array();
     for (long i = 0; i < s->L; i++) {
         bool sliding = s->window && (s->layer_sliding ? s->layer_sliding[i] : i >= s->window_from);
@@ -197,31 +225,33 @@ static json_t *layer_types(const ModelSpec *s) {
     return v;
 }
 
-static void token(json_t *o, const char *key, int id) { json_object_set_new(o, key,
-    id >= 0 ? json_integer(id) : json_null()); }
+static void token(json_t *o, const char *key, int id)
+{
+    json_object_set_new(o, key, id >= 0 ? json_integer(id) : json_null());
+}
 
-char *spec_json(const ModelSpec *s, Arena *a, Err *e) {
+char *spec_json(const ModelSpec *s, Arena *a, Err *e)
+{
     json_t *o = json_object();
     json_object_set_new(o, "architectures", json_pack("[s]", s->family->architecture));
     json_object_set_new(o, "model_type", json_string(s->family->arch));
     if (s->family->learned_pos) {
-        json_object_update_new(o, json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:f,s:f,s:f}", "n_embd",
-                                            (json_int_t)s->C, "n_layer",
-            (json_int_t)s->L, "n_head", (json_int_t)s->H, "n_positions", (json_int_t)s->max_pos, "n_ctx",
-            (json_int_t)s->max_pos,
-            "n_inner", (json_int_t)s->F, "activation_function", s->tanh_gelu ? "gelu_new" : "gelu",
-            "layer_norm_epsilon", s->eps,
-            "resid_pdrop", s->dropout, "embd_pdrop", s->dropout, "attn_pdrop", 0.0));
+        json_object_update_new(
+            o, json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:f,s:f,s:f}", "n_embd", (json_int_t)s->C,
+                         "n_layer", (json_int_t)s->L, "n_head", (json_int_t)s->H, "n_positions",
+                         (json_int_t)s->max_pos, "n_ctx", (json_int_t)s->max_pos, "n_inner", (json_int_t)s->F,
+                         "activation_function", s->tanh_gelu ? "gelu_new" : "gelu", "layer_norm_epsilon",
+                         s->eps, "resid_pdrop", s->dropout, "embd_pdrop", s->dropout, "attn_pdrop", 0.0));
     } else {
-        json_object_update_new(o, json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:b,s:b,s:f,s:{s:s,s:f}}",
-                                            "hidden_size",
-            (json_int_t)s->C, "num_hidden_layers", (json_int_t)s->L, "num_attention_heads", (json_int_t)s->H,
-            "num_key_value_heads", (json_int_t)s->Hkv, "head_dim", (json_int_t)s->D, "intermediate_size",
-            (json_int_t)s->F,
-            "max_position_embeddings", (json_int_t)s->max_pos, "hidden_act", "silu", "rms_norm_eps", s->eps,
-            "attention_bias", (int)s->attention_bias, "mlp_bias", (int)s->mlp_bias, "rope_theta",
-            s->rope_theta,
-            "rope_parameters", "rope_type", "default", "rope_theta", s->rope_theta));
+        json_object_update_new(
+            o,
+            json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:b,s:b,s:f,s:{s:s,s:f}}", "hidden_size",
+                      (json_int_t)s->C, "num_hidden_layers", (json_int_t)s->L, "num_attention_heads",
+                      (json_int_t)s->H, "num_key_value_heads", (json_int_t)s->Hkv, "head_dim",
+                      (json_int_t)s->D, "intermediate_size", (json_int_t)s->F, "max_position_embeddings",
+                      (json_int_t)s->max_pos, "hidden_act", "silu", "rms_norm_eps", s->eps, "attention_bias",
+                      (int)s->attention_bias, "mlp_bias", (int)s->mlp_bias, "rope_theta", s->rope_theta,
+                      "rope_parameters", "rope_type", "default", "rope_theta", s->rope_theta));
         if (!strncmp(s->family->arch, "qwen", 4)) {
             json_object_set_new(o, "use_sliding_window", json_boolean(s->window > 0));
             json_object_set_new(o, "max_window_layers", json_integer(s->window_from));
@@ -231,8 +261,8 @@ char *spec_json(const ModelSpec *s, Arena *a, Err *e) {
             json_object_set_new(o, "sliding_window", s->window ? json_integer(s->window) : json_null());
     }
     json_object_update_new(o, json_pack("{s:I,s:b,s:f,s:s,s:s}", "vocab_size", (json_int_t)s->V,
-                                        "tie_word_embeddings",
-        (int)s->tied, "initializer_range", s->init_std, "torch_dtype", "float32", "dtype", "float32"));
+                                        "tie_word_embeddings", (int)s->tied, "initializer_range", s->init_std,
+                                        "torch_dtype", "float32", "dtype", "float32"));
     token(o, "bos_token_id", s->bos);
     token(o, "eos_token_id", s->eos);
     char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(12)), *copy = NULL;

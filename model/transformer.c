@@ -8,7 +8,8 @@
 /* A name template filled in; the templates are the constants of family.c. */
 __attribute__((format_arg(1))) static const char *template_of(const char *fmt) { return fmt; }
 
-static Param *param(const Model *m, const char *fmt, int layer, const char *suffix) {
+static Param *param(const Model *m, const char *fmt, int layer, const char *suffix)
+{
     char name[NAME_LEN];
     if (!fmt) return NULL;
     int n = snprintf(name, sizeof name, template_of(fmt), layer);
@@ -16,7 +17,8 @@ static Param *param(const Model *m, const char *fmt, int layer, const char *suff
     return params_find(&m->params, name);
 }
 
-static Site *site(const Model *m, const char *fmt, int layer) {
+static Site *site(const Model *m, const char *fmt, int layer)
+{
     char name[NAME_LEN];
     snprintf(name, sizeof name, template_of(fmt), layer);
     return model_site(m, name);
@@ -24,15 +26,17 @@ static Site *site(const Model *m, const char *fmt, int layer) {
 
 static Tensor *weight(Graph *g, Param *p) { return p ? graph_param(g, &p->w) : NULL; }
 
-static Tensor *norm(Graph *g, const Model *m, Tensor *x, const char *fmt, int l) {
+static Tensor *norm(Graph *g, const Model *m, Tensor *x, const char *fmt, int l)
+{
     NormAttr at = {m->spec.eps};
     Tensor *w = weight(g, param(m, fmt, l, ".weight"));
-    if (m->spec.family->layernorm) return OP_ATTR(g, layernorm, at, x, w, weight(g, param(m, fmt, l,
-                                                                                          ".bias")));
+    if (m->spec.family->layernorm)
+        return OP_ATTR(g, layernorm, at, x, w, weight(g, param(m, fmt, l, ".bias")));
     return OP_ATTR(g, rmsnorm, at, x, w);
 }
 
-static Tensor *dropout(Graph *g, const Model *m, Tensor *x, const ModelInputs *in, const char *what, int l) {
+static Tensor *dropout(Graph *g, const Model *m, Tensor *x, const ModelInputs *in, const char *what, int l)
+{
     if (!in->train || !(m->spec.dropout > 0)) return x;
     char name[NAME_LEN];
     snprintf(name, sizeof name, "dropout.%s.%d", what, l);
@@ -40,20 +44,23 @@ static Tensor *dropout(Graph *g, const Model *m, Tensor *x, const ModelInputs *i
     return OP_ATTR(g, dropout, at, x);
 }
 
-static Tensor *rope(Graph *g, const Model *m, Tensor *x, long heads, Tensor *pos) {
+static Tensor *rope(Graph *g, const Model *m, Tensor *x, long heads, Tensor *pos)
+{
     const ModelSpec *s = &m->spec;
     if (s->family->learned_pos) return x;
     RopeAttr at = {heads, s->D, s->D, false, 1.0, m->inv_freq};
     return OP_ATTR(g, rope, at, x, pos);
 }
 
-static bool sliding(const ModelSpec *s, int l) {
+static bool sliding(const ModelSpec *s, int l)
+{
     return s->window > 0 && (s->layer_sliding ? s->layer_sliding[l] != 0 : l >= s->window_from);
 }
 
 /* q, k, v of one layer: three sites, or one fused site read at three columns. */
 static void project(Graph *g, Model *m, Tensor *h, const ModelInputs *in, int l, Tensor *qkv[3],
-                    AttentionAttr *at) {
+                    AttentionAttr *at)
+{
     const ModelSpec *s = &m->spec;
     const FamilyNames *n = &s->family->name;
     if (n->qkv) {
@@ -74,7 +81,8 @@ static void project(Graph *g, Model *m, Tensor *h, const ModelInputs *in, int l,
 }
 
 /* The cache takes k and v as rows of Hkv D; a fused projection is cut apart for it. */
-static void cached(Graph *g, Model *m, const ModelInputs *in, int l, Tensor *qkv[3], AttentionAttr *at) {
+static void cached(Graph *g, Model *m, const ModelInputs *in, int l, Tensor *qkv[3], AttentionAttr *at)
+{
     if (!in->past) return;
     if (qkv[0] == qkv[1]) {
         for (int i = 1; i < 3; i++) {
@@ -87,10 +95,14 @@ static void cached(Graph *g, Model *m, const ModelInputs *in, int l, Tensor *qkv
     qkv[2] = OP(g, kv_append, in->v_cache[l], qkv[2], in->past);
 }
 
-static Tensor *attention(Graph *g, Model *m, Tensor *h, const ModelInputs *in, int l) {
+static Tensor *attention(Graph *g, Model *m, Tensor *h, const ModelInputs *in, int l)
+{
     const ModelSpec *s = &m->spec;
     Tensor *qkv[3];
-    AttentionAttr at = {.n_head = s->H, .n_kv_head = s->Hkv, .D = s->D, .scale = 1 / sqrt((double)s->D),
+    AttentionAttr at = {.n_head = s->H,
+                        .n_kv_head = s->Hkv,
+                        .D = s->D,
+                        .scale = 1 / sqrt((double)s->D),
                         .causal = true,
                         .window = sliding(s, l) ? s->window : 0};
     project(g, m, h, in, l, qkv, &at);
@@ -100,7 +112,8 @@ static Tensor *attention(Graph *g, Model *m, Tensor *h, const ModelInputs *in, i
     return graph_tap(g, site_linear(g, o, site(m, s->family->name.o, l)), "layers.%d.attn_out", l);
 }
 
-static Tensor *mlp(Graph *g, Model *m, Tensor *h, int l) {
+static Tensor *mlp(Graph *g, Model *m, Tensor *h, int l)
+{
     const FamilyNames *n = &m->spec.family->name;
     Tensor *u = site_linear(g, h, site(m, n->up, l));
     if (n->gate) u = OP(g, swiglu, site_linear(g, h, site(m, n->gate, l)), u);
@@ -108,7 +121,8 @@ static Tensor *mlp(Graph *g, Model *m, Tensor *h, int l) {
     return graph_tap(g, site_linear(g, u, site(m, n->down, l)), "layers.%d.mlp_out", l);
 }
 
-static Tensor *block(Graph *g, Model *m, Tensor *x, const ModelInputs *in, int l) {
+static Tensor *block(Graph *g, Model *m, Tensor *x, const ModelInputs *in, int l)
+{
     const FamilyNames *n = &m->spec.family->name;
     Tensor *h = graph_tap(g, norm(g, m, x, n->norm1, l), "layers.%d.attn_in", l);
     x = OP(g, add, x, dropout(g, m, attention(g, m, h, in, l), in, "attn", l));
@@ -117,7 +131,8 @@ static Tensor *block(Graph *g, Model *m, Tensor *x, const ModelInputs *in, int l
     return graph_tap(g, x, "layers.%d.out", l);
 }
 
-Tensor *model_hidden(Graph *g, Model *m, const ModelInputs *in) {
+Tensor *model_hidden(Graph *g, Model *m, const ModelInputs *in)
+{
     const FamilyNames *n = &m->spec.family->name;
     Tensor *x = OP(g, embedding, weight(g, param(m, n->embed, 0, ".weight")), in->ids);
     if (n->pos) x = OP(g, add, x, OP(g, embedding, weight(g, param(m, n->pos, 0, ".weight")), in->pos));
@@ -132,6 +147,7 @@ Tensor *model_hidden(Graph *g, Model *m, const ModelInputs *in) {
 
 Tensor *model_head(Graph *g, Model *m) { return site_weight(g, site(m, m->spec.family->name.head, 0)); }
 
-Tensor *model_logits(Graph *g, Model *m, Tensor *hidden) {
+Tensor *model_logits(Graph *g, Model *m, Tensor *hidden)
+{
     return graph_tap(g, site_linear(g, hidden, site(m, m->spec.family->name.head, 0)), "logits");
 }

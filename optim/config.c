@@ -22,8 +22,7 @@ static const ConfigField optim_fields[] = {
 static const char *const optim_alias[][2] = {
     {"lr", "learning_rate"},
 };
-CFG_SECTION_ALIAS(optim_section, "optim", OptimConfig, optim_fields, "optimizer",
-                  optim_alias)
+CFG_SECTION_ALIAS(optim_section, "optim", OptimConfig, optim_fields, "optimizer", optim_alias)
 
 static const ConfigField schedule_fields[] = {
 #define CFG_STRUCT ScheduleConfig

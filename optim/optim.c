@@ -5,15 +5,22 @@
 #include <math.h>
 #include <string.h>
 
-typedef struct Group { double lr, wd; bool own_lr; } Group;
+typedef struct Group {
+    double lr, wd;
+    bool own_lr;
+} Group;
 struct Optim {
-    const OptimConfig *c; const ScheduleConfig *s; Params *ps;
-    double clip; int64_t updates;
-    Group *group;                                          /* per parameter */
+    const OptimConfig *c;
+    const ScheduleConfig *s;
+    Params *ps;
+    double clip;
+    int64_t updates;
+    Group *group; /* per parameter */
 };
 
 /* The section's values, then every matching group in order: the last match wins. */
-static Group group_of(const OptimConfig *c, const Param *p, bool *used) {
+static Group group_of(const OptimConfig *c, const Param *p, bool *used)
+{
     Group g = {c->learning_rate, p->decay || c->decay_norm_bias ? c->weight_decay : 0, false};
     for (int i = 0; i < c->groups.n; i++) {
         const ParamGroupConfig *pg = &c->groups.v[i];
@@ -29,7 +36,8 @@ static Group group_of(const OptimConfig *c, const Param *p, bool *used) {
     return g;
 }
 
-Optim *optim_new(const OptimConfig *c, const ScheduleConfig *s, double clip, Params *ps, Arena *run, Err *e) {
+Optim *optim_new(const OptimConfig *c, const ScheduleConfig *s, double clip, Params *ps, Arena *run, Err *e)
+{
     Optim *o = arena_alloc(run, sizeof *o, e);
     bool *used = arena_alloc(run, (size_t)c->groups.n + 1, e);
     if (!o || !used) return NULL;
@@ -49,7 +57,8 @@ Optim *optim_new(const OptimConfig *c, const ScheduleConfig *s, double clip, Par
     return e->code ? NULL : o;
 }
 
-void optim_set_lr(Optim *o, const char *glob, double learning_rate) {
+void optim_set_lr(Optim *o, const char *glob, double learning_rate)
+{
     for (int i = 0; i < o->ps->n; i++)
         if (glob_match(glob, o->ps->p[i]->name)) o->group[i].lr = learning_rate;
 }
@@ -59,7 +68,8 @@ void optim_set_updates(Optim *o, int64_t t) { o->updates = t; }
 
 static bool trains(const Param *p) { return !p->frozen && !p->tied_to && p->w.grad; }
 
-StepInfo optim_step(Optim *o, int64_t t, int64_t n_steps, double grad_scale) {
+StepInfo optim_step(Optim *o, int64_t t, int64_t n_steps, double grad_scale)
+{
     const Kernels *k = o->ps->k;
     const OptimConfig *c = o->c;
     double sum = 0, factor = schedule_factor(o->s, t, n_steps);
@@ -70,7 +80,10 @@ StepInfo optim_step(Optim *o, int64_t t, int64_t n_steps, double grad_scale) {
         sum += one;
     }
     StepInfo info = {.grad_norm = sqrt(sum) * grad_scale, .lr = c->learning_rate * factor};
-    if (!isfinite(info.grad_norm)) { info.skipped = true; return info; }
+    if (!isfinite(info.grad_norm)) {
+        info.skipped = true;
+        return info;
+    }
     if (o->clip > 0) grad_scale *= fmin(1.0, o->clip / (info.grad_norm + 1e-6));
     o->updates++;
     double b1 = c->betas.v[0], b2 = c->betas.v[1];

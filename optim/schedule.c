@@ -5,11 +5,13 @@
 #include <math.h>
 #include <string.h>
 
-static int64_t warmup(const ScheduleConfig *s, int64_t n_steps) {
+static int64_t warmup(const ScheduleConfig *s, int64_t n_steps)
+{
     return s->warmup_steps ? s->warmup_steps : (int64_t)floor(s->warmup_ratio * (double)n_steps + 1e-9);
 }
 
-double schedule_factor(const ScheduleConfig *s, int64_t t, int64_t n_steps) {
+double schedule_factor(const ScheduleConfig *s, int64_t t, int64_t n_steps)
+{
     int64_t W = warmup(s, n_steps), N = n_steps > W ? n_steps : W + 1;
     double m = s->min_lr_ratio, u = (double)(t - W) / (double)(N - W);
     if (t < W) return (double)(t + 1) / (double)W;
@@ -26,5 +28,5 @@ double schedule_factor(const ScheduleConfig *s, int64_t t, int64_t n_steps) {
         double start = (double)N * (1 - s->decay_ratio), v = ((double)t - start) / ((double)N - start);
         return (double)t <= start ? 1 : 1 - (1 - m) * (v > 1 ? 1 : v);
     }
-    return 1;                                             /* constant */
+    return 1; /* constant */
 }

@@ -1,7 +1,10 @@
 /* tests/config_bad_impl.h: documents that must be refused, each with the start of its line `line:col: key:
  * message` and the number of error lines in all. After DOC the text starts in line 4, after FRESH in line 3.
  */
-typedef struct Bad { const char *text, *where, *message; int n; } Bad;
+typedef struct Bad {
+    const char *text, *where, *message;
+    int n;
+} Bad;
 
 static const Bad bad[] = {
     /* the file itself */

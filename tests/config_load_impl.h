@@ -11,7 +11,13 @@
 /* The least that trains: three lines. */
 #define DOC "version: 1\nmodel: {path: m}\ndata: {train: [{path: t.txt}]}\n"
 
-typedef struct Loaded { Config *c; ConfigDoc *doc; Err e; Arena a; char path[256]; } Loaded;
+typedef struct Loaded {
+    Config *c;
+    ConfigDoc *doc;
+    Err e;
+    Arena a;
+    char path[256];
+} Loaded;
 
 static const char *folder(void)
 {
@@ -28,7 +34,7 @@ static const char *write_file(const char *name, const char *text)
 {
     static char path[256];
     snprintf(path, sizeof path, "%s/%s", folder(), name);
-    mkdir(folder(), 0700);                               /* clean() removes it with its last file */
+    mkdir(folder(), 0700); /* clean() removes it with its last file */
     FILE *f = fopen(path, "wb");
     ASSERT(f != NULL);
     ASSERT_EQ(fwrite(text, 1, strlen(text), f), strlen(text));
@@ -49,7 +55,7 @@ static void load(Loaded *l, const char *text, int n, const char *const *override
 {
     *l = (Loaded){.a = {.name = "test"}};
     snprintf(l->path, sizeof l->path, "%s", write_file("c.yaml", text));
-    l->c = config_load(&l->a, l->path, n, (char *const *)(uintptr_t)override, &l->doc, &l->e);
+    l->c = config_load(&l->a, l->path, n, (char *const *)(uintptr_t) override, &l->doc, &l->e);
     clean("c.yaml");
 }
 

@@ -6,7 +6,8 @@
 #include "tests/onnx_impl.h"
 
 /* ---- softmax and losses ------------------------------------------------------------------------------- */
-static double *softmax_rows(Case *c, const double *x, long N, long V) {
+static double *softmax_rows(Case *c, const double *x, long N, long V)
+{
     void *y = room(c, N * V);
     c->k->softmax(y, up(c, x, N * V), N, V, 1.0);
     return down(c, y, N * V);
@@ -14,7 +15,8 @@ static double *softmax_rows(Case *c, const double *x, long N, long V) {
 
 /* -log p(target) of each row; one_target >= 0 stands for every row's. */
 static double *nll_rows(Case *c, const double *z, const int32_t *targets, int32_t one_target, long N, long V,
-                        double *sums) {
+                        double *sums)
+{
     const LossAttr a = {.ce_weight = 1.0, .temperature = 1.0};
     double none[4] = {0};
     int32_t *t = room(c, N);
@@ -25,20 +27,23 @@ static double *nll_rows(Case *c, const double *z, const int32_t *targets, int32_
 }
 
 /* log sum exp of each row, from the loss of class 0 */
-static double *lse_rows(Case *c, const double *z, long N, long V) {
+static double *lse_rows(Case *c, const double *z, long N, long V)
+{
     double *r = nll_rows(c, z, NULL, 0, N, V, NULL);
     for (long i = 0; i < N; i++) r[i] += z[i * V];
     return r;
 }
 
-static void run_softmax(Case *c) {
+static void run_softmax(Case *c)
+{
     const Array x = get(c, "in.x");
     const Split s = split(x, (long)attr(c, "axis", -1));
     const double *y = softmax_rows(c, axis_moved(c, x.v, s, false), x.n / s.C, s.C);
     check(c, "out.y", axis_moved(c, y, s, true), x.n);
 }
 
-static void run_logsoftmax(Case *c) {
+static void run_logsoftmax(Case *c)
+{
     const Array x = get(c, "in.x");
     const Split s = split(x, (long)attr(c, "axis", -1));
     const long N = x.n / s.C;
@@ -50,14 +55,16 @@ static void run_logsoftmax(Case *c) {
     check(c, "out.y", axis_moved(c, y, s, true), x.n);
 }
 
-static void run_sce(Case *c) {
+static void run_sce(Case *c)
+{
     const Array x = get(c, "in.x");
     double sums[4] = {0}, *nll = nll_rows(c, x.v, whole(c, get(c, "in.y")), -1, x.dim[0], x.dim[1], sums);
     if (strstr(c->name, "none")) check(c, "out.z", nll, x.dim[0]);
     else check(c, "out.z", &(double){strstr(c->name, "mean") ? sums[0] / sums[3] : sums[0]}, 1);
 }
 
-static void run_nllloss(Case *c) {
+static void run_nllloss(Case *c)
+{
     const Array x = get(c, "in.input"), y = get(c, "in.target");
     const Split s = split(x, 1);
     const long N = x.n / s.C;
@@ -70,19 +77,22 @@ static void run_nllloss(Case *c) {
 }
 
 /* Reductions over all axes, or over one. */
-static Split reduced(Case *c, Array x) {
+static Split reduced(Case *c, Array x)
+{
     const Array axes = get(c, "in.axes");
     return axes.n ? split(x, (long)axes.v[0]) : (Split){1, x.n, 1};
 }
 
-static void run_reduce_log_sum_exp(Case *c) {
+static void run_reduce_log_sum_exp(Case *c)
+{
     const Array x = get(c, "in.data");
     const Split s = reduced(c, x);
     const long N = s.outer * s.inner;
     check(c, "out.reduced", lse_rows(c, axis_moved(c, x.v, s, false), N, s.C), N);
 }
 
-static void run_reduce_l2(Case *c) {
+static void run_reduce_l2(Case *c)
+{
     const Array x = get(c, "in.data");
     const Split s = reduced(c, x);
     double *y = room(c, s.outer * s.inner);
@@ -96,14 +106,16 @@ static void run_reduce_l2(Case *c) {
 }
 
 /* ---- activations -------------------------------------------------------------------------------------- */
-static void run_gelu(Case *c) {
+static void run_gelu(Case *c)
+{
     const Array x = get(c, "in.x");
     void *y = room(c, x.n);
     c->k->gelu_fwd(y, up(c, x.v, x.n), x.n, false);
     check_up(c, "out.y", y, x.n);
 }
 
-static void run_erf(Case *c) {
+static void run_erf(Case *c)
+{
     const Array x = get(c, "in.x");
     double *z = room(c, x.n);
     for (long i = 0; i < x.n; i++) z[i] = sqrt(2.0) * x.v[i];
@@ -114,7 +126,8 @@ static void run_erf(Case *c) {
     check(c, "out.y", y, x.n);
 }
 
-static void run_swish(Case *c) {
+static void run_swish(Case *c)
+{
     const Array x = get(c, "in.x");
     void *y = room(c, x.n), *one = room(c, x.n);
     c->k->fill(one, 1.0, x.n);
@@ -124,7 +137,8 @@ static void run_swish(Case *c) {
 }
 
 /* sigmoid, tanh and softplus from rows (x, 0) and (x, -x) of two classes */
-static void run_two_classes(Case *c) {
+static void run_two_classes(Case *c)
+{
     const Array x = get(c, "in.x");
     const bool is_tanh = strstr(c->name, "tanh") != NULL;
     double *z = room(c, 2 * x.n), *y = room(c, x.n);
@@ -138,7 +152,8 @@ static void run_two_classes(Case *c) {
 }
 
 /* ---- norms, attention, rotary positions --------------------------------------------------------------- */
-static void run_layer_normalization(Case *c) {
+static void run_layer_normalization(Case *c)
+{
     const Array x = get(c, "in.X"), w = get(c, "in.W"), b = get(c, "in.B");
     const long C = w.n, N = x.n / C;
     void *y = room(c, x.n), *mean = room(c, N), *rstd = room(c, N);
@@ -150,7 +165,8 @@ static void run_layer_normalization(Case *c) {
     check_up(c, "out.InvStdDev", rstd, N);
 }
 
-static void run_rms_normalization(Case *c) {
+static void run_rms_normalization(Case *c)
+{
     const Array x = get(c, "in.X"), w = get(c, "in.W");
     const long C = w.n, N = x.n / C;
     void *y = room(c, x.n), *rstd = room(c, N);
@@ -160,7 +176,8 @@ static void run_rms_normalization(Case *c) {
 }
 
 /* (B,H,T,D) <-> (B,T,H,D): swaps the two middle axes of a dims (B,p,q,D) array */
-static double *middle_swapped(Case *c, const double *x, long B, long p, long q, long D) {
+static double *middle_swapped(Case *c, const double *x, long B, long p, long q, long D)
+{
     double *y = room(c, B * p * q * D);
     for (long b = 0; b < B; b++)
         for (long i = 0; i < p; i++)
@@ -169,7 +186,8 @@ static double *middle_swapped(Case *c, const double *x, long B, long p, long q, 
     return y;
 }
 
-static void run_attention(Case *c) {
+static void run_attention(Case *c)
+{
     const Array q = get(c, "in.Q"), k = get(c, "in.K"), v = get(c, "in.V");
     const bool four = q.nd == 4;
     AttnShape s = {.B = q.dim[0], .causal = attr(c, "is_causal", 0) != 0.0};
@@ -189,15 +207,23 @@ static void run_attention(Case *c) {
 }
 
 /* The caches are random numbers: each (cos, sin) is radius and angle, the kernel turns by the angle. */
-static void run_rotary_embedding(Case *c) {
+static void run_rotary_embedding(Case *c)
+{
     const Array x = get(c, "in.input"), cs = get(c, "in.cos_cache"), sn = get(c, "in.sin_cache");
     const Array pos = has(c, "in.position_ids") ? get(c, "in.position_ids") : (Array){0};
     const long B = x.dim[0], H = x.dim[1], T = x.dim[2], D = x.dim[3], half = cs.dim[cs.nd - 1];
     const double *xt = middle_swapped(c, x.v, B, H, T, D);
     double *y = room(c, x.n), *angle = room(c, half);
     const int32_t first = 1;
-    const RopeShape s = {.rows = 1, .H = H, .D = D, .D_rot = 2 * half, .x_stride = H * D, .y_stride = H * D,
-                         .interleaved = attr(c, "interleaved", 0) != 0.0, .mscale = 1.0, .inv_freq = angle,
+    const RopeShape s = {.rows = 1,
+                         .H = H,
+                         .D = D,
+                         .D_rot = 2 * half,
+                         .x_stride = H * D,
+                         .y_stride = H * D,
+                         .interleaved = attr(c, "interleaved", 0) != 0.0,
+                         .mscale = 1.0,
+                         .inv_freq = angle,
                          .pos = &first};
     void *out = room(c, H * D);
     for (long t = 0; t < B * T; t++) {
@@ -214,7 +240,8 @@ static void run_rotary_embedding(Case *c) {
 
 /* ---- matrices and gathers ----------------------------------------------------------------------------- */
 /* Leading dims padded to two batch dims, then rows and columns. */
-static void matrices(Array x, bool left, long d[4]) {
+static void matrices(Array x, bool left, long d[4])
+{
     const int lead = x.nd > 2 ? x.nd - 2 : 0;
     d[0] = lead > 1 ? x.dim[0] : 1;
     d[1] = lead > 0 ? x.dim[lead - 1] : 1;
@@ -222,7 +249,8 @@ static void matrices(Array x, bool left, long d[4]) {
     d[3] = x.nd > 1 ? x.dim[x.nd - 1] : left ? x.dim[0] : 1;
 }
 
-static void run_matmul(Case *c) {
+static void run_matmul(Case *c)
+{
     const bool einsum = strstr(c->name, "einsum") != NULL;
     const Array a = get(c, einsum ? "in.x" : "in.a"), b = get(c, einsum ? "in.y" : "in.b");
     long p[4], q[4], n = 0;
@@ -239,13 +267,14 @@ static void run_matmul(Case *c) {
     check_up(c, einsum ? "out.z" : "out.c", y, n * M * N);
 }
 
-static void run_gemm(Case *c) {
+static void run_gemm(Case *c)
+{
     const Array a = get(c, "in.a"), b = get(c, "in.b"), bias = has(c, "in.c") ? get(c, "in.c") : (Array){0};
     const bool ta = attr(c, "transA", 0) != 0.0, tb = attr(c, "transB", 0) != 0.0;
     const long M = a.dim[ta], K = a.dim[!ta], N = b.dim[!tb];
     const double alpha = attr(c, "alpha", 1.0), beta = attr(c, "beta", 1.0);
     void *x = up(c, a.v, a.n), *w = up(c, b.v, b.n), *y = room(c, M * N), *row = room(c, N);
-    if (ta && tb) {                     /* both turned: w x is the result turned */
+    if (ta && tb) { /* both turned: w x is the result turned */
         c->k->gemm_nn(y, w, x, N, M, K, SET);
         y = up(c, axis_moved(c, down(c, y, M * N), (Split){1, N, M}, false), M * N);
     } else if (tb) c->k->gemm_nt(y, x, w, M, N, K, SET);
@@ -261,7 +290,8 @@ static void run_gemm(Case *c) {
     check_up(c, "out.y", y, M * N);
 }
 
-static void run_gather(Case *c) {
+static void run_gather(Case *c)
+{
     const Array x = get(c, "in.data"), idx = get(c, "in.indices");
     const Split s = split(x, (long)attr(c, "axis", 0));
     int32_t *ids = whole(c, idx);
@@ -273,7 +303,8 @@ static void run_gather(Case *c) {
     check_up(c, "out.y", y, s.outer * idx.n * s.inner);
 }
 
-static void run_mean(Case *c) {
+static void run_mean(Case *c)
+{
     const Array x = get(c, "in.data_0");
     const char *more[] = {"in.data_1", "in.data_2"};
     void *y = up(c, x.v, x.n);
@@ -284,7 +315,8 @@ static void run_mean(Case *c) {
     check_up(c, "out.result", y, x.n);
 }
 
-static void run_dropout(Case *c) {
+static void run_dropout(Case *c)
+{
     const Array x = get(c, "in.x");
     void *y = room(c, x.n);
     c->k->dropout(y, up(c, x.v, x.n), get(c, "in.r").v[0], 1, 0, 0, 0, 1, x.n, SET);
@@ -296,7 +328,8 @@ static void run_dropout(Case *c) {
 }
 
 /* ---- optimizers --------------------------------------------------------------------------------------- */
-static void run_optimizer(Case *c) {
+static void run_optimizer(Case *c)
+{
     const Array x = get(c, "in.X"), g = get(c, "in.G"), v = get(c, "in.V");
     const double lr = get(c, "in.R").v[0], l2 = attr(c, "norm_coefficient", 0), alpha = attr(c, "alpha", 0);
     void *w = up(c, x.v, x.n), *m = up(c, v.v, x.n), *grad = up(c, g.v, x.n);
@@ -314,18 +347,19 @@ static void run_optimizer(Case *c) {
 
 /* ---- element types ------------------------------------------------------------------------------------ */
 /* Codes or float bits equal; a NaN may be any NaN. */
-static void same_bits(Case *c, const void *got, const FileTensor *want, const Array x) {
+static void same_bits(Case *c, const void *got, const FileTensor *want, const Array x)
+{
     const size_t size = dtype_size(want->dtype);
     for (long i = 0; i < x.n; i++) {
         float f = 0.0f;
         dtype_to_f32(&f, (const char *)got + (size_t)i * size, want->dtype, 1);
         const bool equal = !memcmp((const char *)got + (size_t)i * size, want->data + (size_t)i * size, size);
-        if (isnan(x.v[i]) ? !isnan(f) : !equal)
-            blame(c, want->name, i, (double)f, element(want, i));
+        if (isnan(x.v[i]) ? !isnan(f) : !equal) blame(c, want->name, i, (double)f, element(want, i));
     }
 }
 
-static void run_cast(Case *c) {
+static void run_cast(Case *c)
+{
     const Array x = get(c, "in.input");
     const FileTensor *want = formats_find(&c->f, "out.output");
     void *got = room(c, x.n);
@@ -338,7 +372,8 @@ static void run_cast(Case *c) {
     same_bits(c, got, want, x);
 }
 
-static void run_quantize_e4m3(Case *c) {
+static void run_quantize_e4m3(Case *c)
+{
     const Array x = get(c, "in.x");
     const float scale = (float)get(c, "in.y_scale").v[0];
     float *scaled = room(c, x.n);
@@ -348,7 +383,8 @@ static void run_quantize_e4m3(Case *c) {
     same_bits(c, codes, formats_find(&c->f, "out.y"), x);
 }
 
-static void run_dequantize_e4m3(Case *c) {
+static void run_dequantize_e4m3(Case *c)
+{
     const Array x = get(c, "in.x");
     if (has(c, "in.zero_point") && get(c, "in.zero_point").v[0] != 0.0) blame(c, "zero point", 0, 1.0, 0.0);
     void *y = room(c, x.n);
@@ -361,17 +397,33 @@ static void run_dequantize_e4m3(Case *c) {
 
 /* ---- the table ---------------------------------------------------------------------------------------- */
 static const Handler handlers[] = {
-    {"test_adam", run_optimizer}, {"test_attention_", run_attention}, {"test_cast_", run_cast},
-    {"test_erf", run_erf}, {"test_dequantizelinear_e4m3fn", run_dequantize_e4m3},
-    {"test_einsum_batch_matmul", run_matmul}, {"test_einsum_inner_prod", run_matmul},
-    {"test_gather_", run_gather}, {"test_gelu_", run_gelu}, {"test_gemm_", run_gemm},
-    {"test_layer_normalization_", run_layer_normalization}, {"test_logsoftmax_", run_logsoftmax},
-    {"test_matmul_", run_matmul}, {"test_mean_", run_mean}, {"test_momentum", run_optimizer},
-    {"test_nllloss_", run_nllloss}, {"test_quantizelinear_e4m3fn", run_quantize_e4m3},
-    {"test_reduce_l2_", run_reduce_l2}, {"test_reduce_log_sum_exp_", run_reduce_log_sum_exp},
-    {"test_rms_normalization_", run_rms_normalization}, {"test_rotary_embedding", run_rotary_embedding},
-    {"test_sce_", run_sce}, {"test_sigmoid", run_two_classes}, {"test_softmax_", run_softmax},
-    {"test_softplus", run_two_classes}, {"test_swish", run_swish}, {"test_tanh", run_two_classes},
+    {"test_adam", run_optimizer},
+    {"test_attention_", run_attention},
+    {"test_cast_", run_cast},
+    {"test_erf", run_erf},
+    {"test_dequantizelinear_e4m3fn", run_dequantize_e4m3},
+    {"test_einsum_batch_matmul", run_matmul},
+    {"test_einsum_inner_prod", run_matmul},
+    {"test_gather_", run_gather},
+    {"test_gelu_", run_gelu},
+    {"test_gemm_", run_gemm},
+    {"test_layer_normalization_", run_layer_normalization},
+    {"test_logsoftmax_", run_logsoftmax},
+    {"test_matmul_", run_matmul},
+    {"test_mean_", run_mean},
+    {"test_momentum", run_optimizer},
+    {"test_nllloss_", run_nllloss},
+    {"test_quantizelinear_e4m3fn", run_quantize_e4m3},
+    {"test_reduce_l2_", run_reduce_l2},
+    {"test_reduce_log_sum_exp_", run_reduce_log_sum_exp},
+    {"test_rms_normalization_", run_rms_normalization},
+    {"test_rotary_embedding", run_rotary_embedding},
+    {"test_sce_", run_sce},
+    {"test_sigmoid", run_two_classes},
+    {"test_softmax_", run_softmax},
+    {"test_softplus", run_two_classes},
+    {"test_swish", run_swish},
+    {"test_tanh", run_two_classes},
     {"test_training_dropout_zero_ratio", run_dropout},
 };
 #endif

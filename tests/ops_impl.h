@@ -11,20 +11,28 @@
 #include <string.h>
 
 typedef struct Bench {
-    Arena a; Err e; Graph *g; Node *node; const Kernels *k;
-    Tensor *in[MAX_IN]; bool wants[MAX_IN];
+    Arena a;
+    Err e;
+    Graph *g;
+    Node *node;
+    const Kernels *k;
+    Tensor *in[MAX_IN];
+    bool wants[MAX_IN];
     double loss_weight;
 } Bench;
 
-static inline double real_get(const void *p, long i, const Kernels *k) {
+static inline double real_get(const void *p, long i, const Kernels *k)
+{
     return k->real == sizeof(double) ? ((const double *)p)[i] : (double)((const float *)p)[i];
 }
-static inline void real_put(void *p, long i, double v, const Kernels *k) {
+static inline void real_put(void *p, long i, double v, const Kernels *k)
+{
     if (k->real == sizeof(double)) ((double *)p)[i] = v;
     else ((float *)p)[i] = (float)v;
 }
 
-static inline Tensor *bench_leaf(Bench *b, const OpCase *c, int j) {
+static inline Tensor *bench_leaf(Bench *b, const OpCase *c, int j)
+{
     char kind = c->in[j].kind;
     if (!kind) return NULL;
     if (kind == 'd') return b->in[0];
@@ -47,7 +55,8 @@ static inline Tensor *bench_leaf(Bench *b, const OpCase *c, int j) {
 }
 
 /* Memory for everything; gradients of the leaves that want one start at zero. */
-static inline void bench_open(Bench *b, const Op *op, const OpCase *c, const Kernels *k) {
+static inline void bench_open(Bench *b, const Op *op, const OpCase *c, const Kernels *k)
+{
     *b = (Bench){.a = {.name = "bench"}, .k = k, .loss_weight = 0.7};
     b->g = graph_new(&(GraphOptions){.k = k, .train = true, .run = &b->a}, &b->e);
     for (int j = 0; j < op->n_in; j++) {
@@ -65,20 +74,25 @@ static inline void bench_open(Bench *b, const Op *op, const OpCase *c, const Ker
     b->node->stat = arena_alloc(&b->a, b->node->stat_bytes, &b->e);
     b->node->scratch = arena_alloc(&b->a, b->node->scratch_bytes, &b->e);
     for (int j = 0; j < op->n_in; j++)
-        if (b->wants[j] && !b->in[j]->grad) b->in[j]->grad = arena_alloc(&b->a,
-            (size_t)t_numel(b->in[j]) * real, &b->e);
+        if (b->wants[j] && !b->in[j]->grad)
+            b->in[j]->grad = arena_alloc(&b->a, (size_t)t_numel(b->in[j]) * real, &b->e);
     RngKey key = {.seed = 9, .stream = 1};
     for (long i = 0; i < t_numel(out); i++) real_put(out->grad, i, rng_uniform(key, (uint32_t)i) * 2 - 1, k);
     b->node->loss_weight = b->loss_weight;
     ASSERT_EQ((int)b->e.code, 0);
 }
 
-static inline void bench_close(Bench *b) { graph_free(b->g); arena_free(&b->a); }
+static inline void bench_close(Bench *b)
+{
+    graph_free(b->g);
+    arena_free(&b->a);
+}
 static inline void bench_forward(Bench *b) { b->node->op->forward(b->node, b->k); }
 static inline void bench_backward(Bench *b) { b->node->op->backward(b->node, b->k); }
 
 /* The scalar whose gradient backward computes: <u, y>, or loss_weight * value. */
-static inline double bench_scalar(Bench *b) {
+static inline double bench_scalar(Bench *b)
+{
     const Op *op = b->node->op;
     void (*f)(const Node *, const Kernels *) = op->surrogate ? op->surrogate : op->forward;
     f(b->node, b->k);
@@ -89,12 +103,14 @@ static inline double bench_scalar(Bench *b) {
     return s;
 }
 
-static inline bool bench_seen(const Bench *b, int j) {   /* the same tensor came in before */
-    for (int i = 0; i < j; i++) if (b->in[i] == b->in[j]) return true;
+static inline bool bench_seen(const Bench *b, int j)
+{ /* the same tensor came in before */
+    for (int i = 0; i < j; i++)
+        if (b->in[i] == b->in[j]) return true;
     return false;
 }
-#define EACH_CASE(op, c)                                                              \
-    for (int i_op = 0; i_op < n_all_ops; i_op++)                                      \
-        for (const Op *op = all_ops[i_op]; op; op = NULL)                             \
+#define EACH_CASE(op, c)                                                                                     \
+    for (int i_op = 0; i_op < n_all_ops; i_op++)                                                             \
+        for (const Op *op = all_ops[i_op]; op; op = NULL)                                                    \
             for (const OpCase *c = op->cases; c && c->name; c++)
 #endif

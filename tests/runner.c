@@ -24,7 +24,7 @@
 
 enum { EXIT_SKIP = 77, MAX_JOBS = 64 };
 static Test *first;
-static char work_dir[256];                     /* of this process's test, "" until asked for */
+static char work_dir[256]; /* of this process's test, "" until asked for */
 
 void test_register(Test *t)
 {
@@ -60,7 +60,7 @@ void test_skip(const char *why)
 static bool values_equal(TestValue a, TestValue b)
 {
     if (a.kind == 'p' && b.kind == 'p') return a.p == b.p;
-    if (a.kind == 'p' || b.kind == 'p') {      /* a pointer against the integer 0 */
+    if (a.kind == 'p' || b.kind == 'p') { /* a pointer against the integer 0 */
         const TestValue *o = a.kind == 'p' ? &b : &a;
         return (a.kind == 'p' ? a.p : b.p) == NULL && o->d >= 0 && o->d <= 0;
     }
@@ -138,9 +138,10 @@ static void close_arrays(const char *file, int line, const float *af, const floa
     }
     if (!bad) return;
     double a = af ? (double)af[worst] : ad[worst], b = bf ? (double)bf[worst] : bd[worst];
-    test_fail(file, line, "%zu of %zu elements differ; worst at [%zu]\n    left  = %.9g\n    right = %.9g\n"
-              "    |difference| = %.3g, allowed %.3g", bad, n, worst, a, b, fabs(a - b),
-              atol + rtol * fabs(b));
+    test_fail(file, line,
+              "%zu of %zu elements differ; worst at [%zu]\n    left  = %.9g\n    right = %.9g\n"
+              "    |difference| = %.3g, allowed %.3g",
+              bad, n, worst, a, b, fabs(a - b), atol + rtol * fabs(b));
 }
 
 void test_close_f32(const char *file, int line, const float *a, const float *b, size_t n, double rtol,
@@ -186,8 +187,15 @@ static int remove_entry(const char *path, const struct stat *st, int flag, struc
     return remove(path);
 }
 
-typedef struct Slot { Test *test; pid_t pid; int out; double start; } Slot;
-typedef struct Totals { int passed, failed, skipped; } Totals;
+typedef struct Slot {
+    Test *test;
+    pid_t pid;
+    int out;
+    double start;
+} Slot;
+typedef struct Totals {
+    int passed, failed, skipped;
+} Totals;
 
 static double now(void)
 {
@@ -221,7 +229,7 @@ static bool slot_start(Slot *s, Test *t)
         atexit(check_finished);
         t->run();
         finished = true;
-        exit(0);                               /* not _exit: the sanitizers look for leaks on the way out */
+        exit(0); /* not _exit: the sanitizers look for leaks on the way out */
     }
     if (s->pid < 0) close(s->out);
     return s->pid > 0;

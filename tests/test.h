@@ -18,7 +18,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct Test { const char *suite, *name, *file; int line; void (*run)(void); struct Test *next; } Test;
+typedef struct Test {
+    const char *suite, *name, *file;
+    int line;
+    void (*run)(void);
+    struct Test *next;
+} Test;
 void test_register(Test *t);
 
 #define TEST(suite_, name_)                                                                                  \
@@ -31,16 +36,34 @@ void test_register(Test *t);
     static void test_##suite_##_##name_(void)
 
 /* A value of any scalar type, so that one comparison serves all of them and can print what it saw. */
-typedef struct TestValue { char kind; long long i; unsigned long long u; double d; const void *p; } TestValue;
+typedef struct TestValue {
+    char kind;
+    long long i;
+    unsigned long long u;
+    double d;
+    const void *p;
+} TestValue;
 TestValue test_int(long long v);
 TestValue test_uint(unsigned long long v);
 TestValue test_double(double v);
 TestValue test_pointer(const void *v);
 #define TEST_VALUE(x)                                                                                        \
-    _Generic((x), _Bool: test_uint, char: test_int, signed char: test_int, short: test_int, int: test_int,   \
-             long: test_int, long long: test_int, unsigned char: test_uint, unsigned short: test_uint,       \
-             unsigned: test_uint, unsigned long: test_uint, unsigned long long: test_uint,                   \
-             float: test_double, double: test_double, default: test_pointer)(x)
+    _Generic((x), _Bool                                                                                      \
+             : test_uint, char                                                                               \
+             : test_int, signed char                                                                         \
+             : test_int, short                                                                               \
+             : test_int, int                                                                                 \
+             : test_int, long                                                                                \
+             : test_int, long long                                                                           \
+             : test_int, unsigned char                                                                       \
+             : test_uint, unsigned short                                                                     \
+             : test_uint, unsigned                                                                           \
+             : test_uint, unsigned long                                                                      \
+             : test_uint, unsigned long long                                                                 \
+             : test_uint, float                                                                              \
+             : test_double, double                                                                           \
+             : test_double, default                                                                          \
+             : test_pointer)(x)
 
 /* Prints file:line and the message, ends the test. */
 void test_fail(const char *file, int line, const char *fmt, ...)
@@ -67,10 +90,10 @@ void test_bytes(const char *file, int line, const void *a, const void *b, size_t
     do {                                                                                                     \
         if (!(cond)) test_fail(__FILE__, __LINE__, __VA_ARGS__);                                             \
     } while (0)
-#define ASSERT_EQ(a, b) test_eq(__FILE__, __LINE__, #a, #b, TEST_VALUE(a), TEST_VALUE(b), true)
+#define ASSERT_EQ(a, b)                test_eq(__FILE__, __LINE__, #a, #b, TEST_VALUE(a), TEST_VALUE(b), true)
 #define ASSERT_NE(a, b) test_eq(__FILE__, __LINE__, #a, #b, TEST_VALUE(a), TEST_VALUE(b), false)
-#define ASSERT_STR(a, b) test_str(__FILE__, __LINE__, #a, #b, (a), (b))
-#define ASSERT_CONTAINS(text, part) test_contains(__FILE__, __LINE__, (text), (part))
+#define ASSERT_STR(a, b)               test_str(__FILE__, __LINE__, #a, #b, (a), (b))
+#define ASSERT_CONTAINS(text, part)    test_contains(__FILE__, __LINE__, (text), (part))
 #define ASSERT_CLOSE(a, b, rtol, atol) test_close(__FILE__, __LINE__, #a, #b, (a), (b), (rtol), (atol))
 #define ASSERT_CLOSE_F32(a, b, n, rtol, atol)                                                                \
     test_close_f32(__FILE__, __LINE__, (a), (b), (n), (rtol), (atol))

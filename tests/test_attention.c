@@ -6,8 +6,8 @@
 #include "kernels/kernels.h"
 #include "tests/test.h"
 
-enum { GUARD = 64, EXTRA = 5 };        /* elements around a buffer; columns of a row that belong to nobody */
-enum { SEG_NONE, SEG_PACKED, SEG_MIXED, SEG_APART };  /* APART: some queries match no key */
+enum { GUARD = 64, EXTRA = 5 }; /* elements around a buffer; columns of a row that belong to nobody */
+enum { SEG_NONE, SEG_PACKED, SEG_MIXED, SEG_APART }; /* APART: some queries match no key */
 
 typedef struct Case {
     const char *name;
@@ -15,7 +15,7 @@ typedef struct Case {
     bool causal, fused;
     double softcap;
     int seg;
-    long spare;                        /* rows of cache behind Tkv */
+    long spare; /* rows of cache behind Tkv */
 } Case;
 
 static const Case cases[] = {
@@ -53,20 +53,22 @@ enum { CASES = sizeof cases / sizeof *cases };
 typedef struct Problem {
     Arena arena;
     Err err;
-    AttnShape a;                       /* strides of the kernel's buffers */
+    AttnShape a; /* strides of the kernel's buffers */
     bool fused;
     long nq, nkv, nstat;
     double *q, *k, *v, *dO, *o, *lse, *dq, *dk, *dv;
 } Problem;
 
-static double *doubles(Problem *p, long n) {
+static double *doubles(Problem *p, long n)
+{
     double *x = arena_alloc(&p->arena, (size_t)n * sizeof *x, &p->err);
     ASSERT_OK(p->err);
     return x;
 }
 
 /* Numbers that float holds exactly, so that every precision sees the same problem. */
-static double *random_numbers(Problem *p, long n, const char *name, double size) {
+static double *random_numbers(Problem *p, long n, const char *name, double size)
+{
     double *x = doubles(p, n);
     for (long i = 0; i < n; i++) {
         RngKey key = {.seed = 5, .stream = rng_stream(name)};
@@ -76,7 +78,8 @@ static double *random_numbers(Problem *p, long n, const char *name, double size)
     return x;
 }
 
-static const int32_t *segments(Problem *p, int kind, long B, long T, long offset, bool query) {
+static const int32_t *segments(Problem *p, int kind, long B, long T, long offset, bool query)
+{
     int32_t *s = arena_alloc(&p->arena, (size_t)(B * T) * sizeof *s, &p->err);
     ASSERT_OK(p->err);
     for (long i = 0; i < B * T; i++) {
@@ -87,7 +90,8 @@ static const int32_t *segments(Problem *p, int kind, long B, long T, long offset
     return s;
 }
 
-static bool allowed(const AttnShape *a, long b, long t, long s) {
+static bool allowed(const AttnShape *a, long b, long t, long s)
+{
     long pos = a->q_offset + t;
     if (a->causal && s > pos) return false;
     if (a->window > 0 && s <= pos - a->window) return false;
@@ -95,7 +99,8 @@ static bool allowed(const AttnShape *a, long b, long t, long s) {
 }
 
 /* The definition, row by row with the whole row of scores at hand. */
-static void naive_row(Problem *p, long b, long h, long t, double *s, double *ds) {
+static void naive_row(Problem *p, long b, long h, long t, double *s, double *ds)
+{
     const AttnShape *a = &p->a;
     long D = a->D, hkv = h / (a->H / a->Hkv), at = ((b * a->Tq + t) * a->H + h) * D;
     double top = -INFINITY, sum = 0, delta = 0;
@@ -136,13 +141,24 @@ static void naive_row(Problem *p, long b, long h, long t, double *s, double *ds)
     }
 }
 
-static Problem problem_make(const Case *c) {
+static Problem problem_make(const Case *c)
+{
     Problem p = {.arena = {.name = "attention"}, .fused = c->fused};
-    p.a = (AttnShape){.B = c->B, .Tq = c->Tq, .Tkv = c->Tkv, .H = c->H, .Hkv = c->Hkv, .D = c->D,
-                      .q_stride = c->H * c->D + EXTRA, .k_stride = c->Hkv * c->D + EXTRA,
-                      .v_stride = c->Hkv * c->D + 2 * EXTRA, .o_stride = c->H * c->D + EXTRA,
-                      .kv_rows = c->spare ? c->Tkv + c->spare : 0, .scale = 1 / sqrt((double)c->D),
-                      .softcap = c->softcap, .q_offset = c->q_offset, .window = c->window,
+    p.a = (AttnShape){.B = c->B,
+                      .Tq = c->Tq,
+                      .Tkv = c->Tkv,
+                      .H = c->H,
+                      .Hkv = c->Hkv,
+                      .D = c->D,
+                      .q_stride = c->H * c->D + EXTRA,
+                      .k_stride = c->Hkv * c->D + EXTRA,
+                      .v_stride = c->Hkv * c->D + 2 * EXTRA,
+                      .o_stride = c->H * c->D + EXTRA,
+                      .kv_rows = c->spare ? c->Tkv + c->spare : 0,
+                      .scale = 1 / sqrt((double)c->D),
+                      .softcap = c->softcap,
+                      .q_offset = c->q_offset,
+                      .window = c->window,
                       .causal = c->causal};
     if (c->fused) p.a.q_stride = p.a.k_stride = p.a.v_stride = (c->H + 2 * c->Hkv) * c->D + EXTRA;
     if (c->seg) {
@@ -165,16 +181,23 @@ static Problem problem_make(const Case *c) {
 }
 
 /* A kernel's buffer of n rows, filled with `fill` all over, guards included; elements of size real. */
-typedef struct Buffer { char *base; size_t real; long n; } Buffer;
+typedef struct Buffer {
+    char *base;
+    size_t real;
+    long n;
+} Buffer;
 
-static void put(Buffer b, long i, double x) {
+static void put(Buffer b, long i, double x)
+{
     if (b.real == sizeof(float)) ((float *)(void *)b.base)[i] = (float)x;
     else ((double *)(void *)b.base)[i] = x;
 }
-static double get(Buffer b, long i) {
+static double get(Buffer b, long i)
+{
     return b.real == sizeof(float) ? (double)((float *)(void *)b.base)[i] : ((double *)(void *)b.base)[i];
 }
-static Buffer buffer_make(Problem *p, size_t real, long n, double fill) {
+static Buffer buffer_make(Problem *p, size_t real, long n, double fill)
+{
     Buffer b = {arena_alloc(&p->arena, (size_t)(n + 2 * GUARD) * real, &p->err), real, n + 2 * GUARD};
     ASSERT_OK(p->err);
     for (long i = 0; i < b.n; i++) put(b, i, fill);
@@ -182,21 +205,29 @@ static Buffer buffer_make(Problem *p, size_t real, long n, double fill) {
 }
 
 /* A (B,T,heads,D) view into a buffer: element [i] of the dense array lies at index view_at(...). */
-typedef struct View { Buffer b; long first, stride, rows, B, T, width; } View;
+typedef struct View {
+    Buffer b;
+    long first, stride, rows, B, T, width;
+} View;
 
-static long view_at(const View *v, long i) {
+static long view_at(const View *v, long i)
+{
     long row = i / v->width, col = i % v->width;
     return v->first + (row / v->T * v->rows + row % v->T) * v->stride + col;
 }
 static void *view_data(const View *v) { return v->b.base + (size_t)v->first * v->b.real; }
-static void view_put(const View *v, const double *x) {
+static void view_put(const View *v, const double *x)
+{
     for (long i = 0; i < v->B * v->T * v->width; i++) put(v->b, view_at(v, i), x ? x[i] : 7);
 }
 
 /* q, k, v (or their gradients) as the case lays them out. What belongs to nobody holds `fill`. */
-typedef struct Triple { View q, k, v; } Triple;
+typedef struct Triple {
+    View q, k, v;
+} Triple;
 
-static Triple triple_make(Problem *p, size_t real, double fill) {
+static Triple triple_make(Problem *p, size_t real, double fill)
+{
     const AttnShape *a = &p->a;
     long rows = a->kv_rows ? a->kv_rows : a->Tkv, wq = a->H * a->D, wkv = a->Hkv * a->D;
     Buffer bq = buffer_make(p, real, a->B * a->Tq * a->q_stride, fill), bk = bq, bv = bq;
@@ -210,17 +241,28 @@ static Triple triple_make(Problem *p, size_t real, double fill) {
 }
 
 /* One run of both kernels. */
-typedef struct Run { const Kernels *k; Triple in, grad; View o, dO; Buffer lse, delta; } Run;
+typedef struct Run {
+    const Kernels *k;
+    Triple in, grad;
+    View o, dO;
+    Buffer lse, delta;
+} Run;
 
 static View stat_view(const Problem *p, Buffer b) { return (View){b, GUARD, 1, p->nstat, 1, p->nstat, 1}; }
 
-static void run_forward(Problem *p, Run *r, const double *q, const double *k, const double *v) {
+static void run_forward(Problem *p, Run *r, const double *q, const double *k, const double *v)
+{
     const AttnShape *a = &p->a;
     size_t real = r->k->real;
     r->in = triple_make(p, real, NAN);
     view_put(&r->in.q, q), view_put(&r->in.k, k), view_put(&r->in.v, v);
     r->o = (View){buffer_make(p, real, a->B * a->Tq * a->o_stride, -3),
-                  GUARD, a->o_stride, a->Tq, a->B, a->Tq, a->H * a->D};
+                  GUARD,
+                  a->o_stride,
+                  a->Tq,
+                  a->B,
+                  a->Tq,
+                  a->H * a->D};
     r->lse = buffer_make(p, real, p->nstat, -3);
     View lse = stat_view(p, r->lse);
     r->k->attention_fwd(view_data(&r->o), view_data(&lse), view_data(&r->in.q), view_data(&r->in.k),
@@ -229,7 +271,8 @@ static void run_forward(Problem *p, Run *r, const double *q, const double *k, co
 
 enum { WANT_Q = 1, WANT_K = 2, WANT_V = 4, WANT_ALL = 7 };
 
-static void run_backward(Problem *p, Run *r, int want, Mode mode) {
+static void run_backward(Problem *p, Run *r, int want, Mode mode)
+{
     size_t real = r->k->real;
     r->grad = triple_make(p, real, -3);
     if (mode == ADD) view_put(&r->grad.q, NULL), view_put(&r->grad.k, NULL), view_put(&r->grad.v, NULL);
@@ -246,7 +289,8 @@ static void run_backward(Problem *p, Run *r, int want, Mode mode) {
 }
 
 /* |view - base - want| / |want| over the own elements, in the Frobenius norm. */
-static double distance(const View *v, const double *want, double base) {
+static double distance(const View *v, const double *want, double base)
+{
     double off = 0, size = 0;
     for (long i = 0; i < v->B * v->T * v->width; i++) {
         double e = get(v->b, view_at(v, i)) - base - want[i];
@@ -257,7 +301,8 @@ static double distance(const View *v, const double *want, double base) {
 }
 
 /* Every element of the buffer outside the views (n of them) still holds fill. */
-static void check_untouched(Problem *p, const View *views, int n, double fill) {
+static void check_untouched(Problem *p, const View *views, int n, double fill)
+{
     Buffer b = views[0].b;
     bool *own = arena_alloc(&p->arena, (size_t)b.n, &p->err);
     ASSERT_OK(p->err);
@@ -267,7 +312,8 @@ static void check_untouched(Problem *p, const View *views, int n, double fill) {
         ASSERT_MSG(own[i] || get(b, i) == fill, "element %ld of %ld written", i, b.n);
 }
 
-static void check_forward(Problem *p, Run *r, double tolerance, const char *name) {
+static void check_forward(Problem *p, Run *r, double tolerance, const char *name)
+{
     double e = distance(&r->o, p->o, 0);
     ASSERT_MSG(e <= tolerance, "%s, %s: o is off by %.2e", r->k->name, name, e);
     for (long i = 0; i < p->nstat; i++) {
@@ -280,7 +326,8 @@ static void check_forward(Problem *p, Run *r, double tolerance, const char *name
     check_untouched(p, &lse, 1, -3);
 }
 
-static void check_backward(Problem *p, Run *r, double base, double tolerance, const char *name) {
+static void check_backward(Problem *p, Run *r, double base, double tolerance, const char *name)
+{
     View g[3] = {r->grad.q, r->grad.k, r->grad.v};
     const double *want[3] = {p->dq, p->dk, p->dv};
     for (int j = 0; j < 3; j++) {
@@ -295,7 +342,8 @@ static void check_backward(Problem *p, Run *r, double base, double tolerance, co
 
 /* The tables to test; NULL where this CPU or build has none. */
 enum { TABLES = 4 };
-static const Kernels *table(int i) {
+static const Kernels *table(int i)
+{
     if (i == 0) return kernels_ref_f64();
     if (i == 1) return kernels_ref_f32();
     if (i == 2) return kernels_isa_f32(ISA_AVX2, "builtin");
@@ -303,7 +351,8 @@ static const Kernels *table(int i) {
 }
 
 /* A fast table must be faster code, or all tests below compare the reference with itself. */
-TEST(attention, installed) {
+TEST(attention, installed)
+{
 #if defined(__x86_64__) && !defined(PORTABLE)
     if (cpu_isa() == ISA_PORTABLE) SKIP("the CPU has no AVX2, or PARE_ISA hides it");
     for (int i = 2; i < 2 + (int)cpu_isa(); i++) {
@@ -319,7 +368,8 @@ TEST(attention, installed) {
 
 /* Against the definition; guards and foreign columns stay as they were; NaN in what must not be read stays
  * out. */
-static void against_definition(int first, int last) {
+static void against_definition(int first, int last)
+{
     for (int c = 0; c < CASES; c++) {
         Problem p = problem_make(&cases[c]);
         for (int i = first; i <= last; i++) {
@@ -340,16 +390,19 @@ static void against_definition(int first, int last) {
 
 TEST(attention, reference_f64) { against_definition(0, 0); }
 TEST(attention, reference_f32) { against_definition(1, 1); }
-TEST(attention, avx2) {
+TEST(attention, avx2)
+{
     if (!table(2)) SKIP("no AVX2 here");
     against_definition(2, 2);
 }
-TEST(attention, avx512) {
+TEST(attention, avx512)
+{
     if (!table(3)) SKIP("no AVX-512 here");
     against_definition(3, 3);
 }
 
-static double loss(Problem *p, const double *q, const double *k, const double *v) {
+static double loss(Problem *p, const double *q, const double *k, const double *v)
+{
     Run r = {.k = kernels_ref_f64()};
     double sum = 0;
     run_forward(p, &r, q, k, v);
@@ -359,7 +412,8 @@ static double loss(Problem *p, const double *q, const double *k, const double *v
 
 /* <dO, J w> by central differences of the forward against <J' dO, w>, for one random direction w each in q,
  * k, v. */
-TEST(attention, gradient_is_the_slope) {
+TEST(attention, gradient_is_the_slope)
+{
     for (int c = 0; c < CASES; c++) {
         if (cases[c].Tq > 200) continue;
         Problem p = problem_make(&cases[c]);
@@ -393,7 +447,8 @@ TEST(attention, gradient_is_the_slope) {
 static void same_bytes(Buffer a, Buffer b) { ASSERT_BYTES(a.base, b.base, (size_t)a.n * a.real); }
 
 /* The number of threads chooses between schedules, never the bits. */
-TEST(attention, bits_do_not_depend_on_threads) {
+TEST(attention, bits_do_not_depend_on_threads)
+{
     static const int threads[] = {1, 2, 3, 8};
     for (int c = 0; c < CASES; c++)
         for (int i = 1; i < TABLES; i++) {
@@ -416,7 +471,8 @@ TEST(attention, bits_do_not_depend_on_threads) {
 }
 
 /* What a query does not see has no influence on it, not even in the last bit. */
-TEST(attention, masked_keys_have_no_influence) {
+TEST(attention, masked_keys_have_no_influence)
+{
     const Case c = {"blind", 1, 75, 75, 2, 1, 20, 0, 0, true, true, 0, SEG_NONE, 0};
     const long seen = 41;
     for (int i = 0; i < TABLES; i++) {
@@ -438,7 +494,8 @@ TEST(attention, masked_keys_have_no_influence) {
 }
 
 /* Any of dq dk dv may be NULL: the others keep their bits, nothing else is written. */
-TEST(attention, outputs_may_be_missing) {
+TEST(attention, outputs_may_be_missing)
+{
     for (int c = 0; c < CASES; c += 2)
         for (int i = 0; i < TABLES; i++) {
             if (!table(i) || cases[c].Tq > 200) continue;
@@ -462,7 +519,8 @@ TEST(attention, outputs_may_be_missing) {
 }
 
 /* Scores of +-1e4 stay finite; a NaN or an infinity in the input comes out, it is not hidden by a maximum. */
-TEST(attention, extreme_numbers) {
+TEST(attention, extreme_numbers)
+{
     const Case c = {"extreme", 1, 50, 50, 1, 1, 16, 0, 0, true, true, 0, SEG_NONE, 0};
     for (int i = 0; i < TABLES; i++) {
         if (!table(i)) continue;

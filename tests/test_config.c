@@ -89,14 +89,16 @@ TEST(config, fresh_models_get_their_derived_sizes)
 TEST(config, all_errors_are_listed_at_once)
 {
     Loaded l;
-    load(&l, DOC "optim: {lrr: 1, eps: -1}\nrun: {recipe: distil}\ntrian: {}\nlora: {r: 8}\n"
-                      "schedule: {warmup_steps: 5, warmup_ratio: 0.1}\n", 0, NULL);
+    load(&l,
+         DOC "optim: {lrr: 1, eps: -1}\nrun: {recipe: distil}\ntrian: {}\nlora: {r: 8}\n"
+             "schedule: {warmup_steps: 5, warmup_ratio: 0.1}\n",
+         0, NULL);
     ASSERT(!l.c && l.doc);
     const char *text = config_error_text(l.doc);
     ASSERT_EQ(config_error_count(l.doc), 6);
     ASSERT_STR(l.e.msg, text);
-    const char *order[] = {":4:9: optim.lrr: ", ":4:22: optim.eps: ", ":5:15: run.recipe: ", ":6:1: trian: ",
-                           ":7:11: lora.r: ", ":8:43: schedule.warmup_ratio: "};
+    const char *order[] = {":4:9: optim.lrr: ", ":4:22: optim.eps: ", ":5:15: run.recipe: ",
+                           ":6:1: trian: ",     ":7:11: lora.r: ",    ":8:43: schedule.warmup_ratio: "};
     for (int i = 0; i < CFG_COUNT(order); i++) {
         text = strstr(text, order[i]);
         ASSERT(text != NULL);
@@ -144,9 +146,11 @@ TEST(config, resolved_text_reads_back_to_the_same)
 TEST(config, resolved_text_keeps_odd_texts_and_numbers)
 {
     Loaded l;
-    load(&l, DOC "run: {name: \"a\\\"b\\\\c\\td\\n${env:NO_SUCH_NAME,$} ünï $${x} # no: 'q'\"}\n"
-                      "optim: {lr: 0.1234567890123456789, eps: 1e-300}\nrun-x: null\n", 0, NULL);
-    ASSERT(!l.c);                                        /* run-x */
+    load(&l,
+         DOC "run: {name: \"a\\\"b\\\\c\\td\\n${env:NO_SUCH_NAME,$} ünï $${x} # no: 'q'\"}\n"
+             "optim: {lr: 0.1234567890123456789, eps: 1e-300}\nrun-x: null\n",
+         0, NULL);
+    ASSERT(!l.c); /* run-x */
     arena_free(&l.a);
     load(&l,
          DOC "run: {name: \"a\\\"b\\\\c\\td\\ne ünï $${x} # no: 'q'\"}\noptim: {lr: 0.1234567890123456789, "
@@ -168,10 +172,10 @@ TEST(config, resolved_text_keeps_odd_texts_and_numbers)
 TEST(config, two_thousand_mutations_do_no_harm)
 {
     static const char letters[] = "{}[]:,-&*!|>'\"%@`#?~$ \n\tabz019_.\xff\xc3\0";
-    const char *seed_text =
-        DOC "run: {recipe: distill, name: &n \"x${env:A,b}\", output_dir: *n}\nteacher: {path: t}\n"
-            "optim:\n  lr: 3e-4\n  groups:\n    - {match: [a.*, b], lr_scale: 0.1}\n  betas: [0.9, 0.95]\n"
-            "arms:\n  a: {optim: {lr: 1}}\neval: {generate: {prompts: [\"one\", 'two']}}\n";
+    const char *seed_text = DOC
+        "run: {recipe: distill, name: &n \"x${env:A,b}\", output_dir: *n}\nteacher: {path: t}\n"
+        "optim:\n  lr: 3e-4\n  groups:\n    - {match: [a.*, b], lr_scale: 0.1}\n  betas: [0.9, 0.95]\n"
+        "arms:\n  a: {optim: {lr: 1}}\neval: {generate: {prompts: [\"one\", 'two']}}\n";
     size_t n = strlen(seed_text);
     int refused = 0;
     for (uint32_t i = 0; i < 2000; i++) {
@@ -184,7 +188,10 @@ TEST(config, two_thousand_mutations_do_no_harm)
             char c = letters[rng_u32(key, 3 * k + 2) % (sizeof letters - 1)];
             if (r % 3 == 0) text[at] = c;
             else if (r % 3 == 1) memmove(text + at, text + at + 1, strlen(text + at));
-            else { memmove(text + at + 1, text + at, strlen(text + at) + 1); text[at] = c; }
+            else {
+                memmove(text + at + 1, text + at, strlen(text + at) + 1);
+                text[at] = c;
+            }
             if (at >= strlen(text)) break;
         }
         Loaded l;

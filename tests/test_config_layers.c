@@ -40,7 +40,8 @@ TEST(config, overrides_win_in_order)
 
 TEST(config, bad_overrides_quote_the_argument)
 {
-    static const struct { const char *arg, *where, *message;
+    static const struct {
+        const char *arg, *where, *message;
     } c[] = {
         {"optim.lr=fast",
          "1:10: optim.lr: ", "expected a finite number, found \"fast\" (in 'optim.lr=fast')"},
@@ -198,9 +199,9 @@ TEST(config, show_names_the_origin)
 
 TEST(config, arms_are_laid_over_the_file)
 {
-    const char *text =
-        DOC "run: {recipe: distill, seed: 5}\nteacher: {path: t}\noptim: {lr: 1, eps: 0.1}\nseeds: [7, 8]\n"
-            "arms:\n  distilled: {}\n  scratch: {run: {recipe: pretrain}, optim: {learning_rate: 2}}\n";
+    const char *text = DOC
+        "run: {recipe: distill, seed: 5}\nteacher: {path: t}\noptim: {lr: 1, eps: 0.1}\nseeds: [7, 8]\n"
+        "arms:\n  distilled: {}\n  scratch: {run: {recipe: pretrain}, optim: {learning_rate: 2}}\n";
     const char *o[] = {"optim.eps=0.2", "run.seed=6"};
     Loaded l;
     load(&l, text, 2, o);

@@ -111,14 +111,14 @@ TEST(arena, accounting_and_reuse)
         arena_release(&a, m);
         ASSERT_EQ(a.used, before);
         unsigned char *p = arena_alloc(&a, 32 << 20, &e);
-        ASSERT_EQ((const void *)p, first);      /* the block that was released */
+        ASSERT_EQ((const void *)p, first); /* the block that was released */
         ASSERT(all_zero(p, 32 << 20));
         memset(p, 0xFF, 32 << 20);
         ASSERT_EQ(a.reserved, reserved);
         ASSERT_EQ(a.peak, peak);
     }
     arena_release(&a, m);
-    ASSERT(arena_alloc(&a, 64 << 20, &e));      /* larger: the spare one is given back first */
+    ASSERT(arena_alloc(&a, 64 << 20, &e)); /* larger: the spare one is given back first */
     ASSERT(a.reserved < reserved + ((size_t)36 << 20));
     arena_free(&a);
 }
@@ -167,7 +167,7 @@ TEST(arena, every_allocation_may_fail)
             ASSERT_OK(x);
             ASSERT(s && t && u && f && j);
         } else {
-            ASSERT_EQ(made, k);                 /* the error is sticky: no later allocation is tried */
+            ASSERT_EQ(made, k); /* the error is sticky: no later allocation is tried */
             ASSERT_EQ(x.code, ERR_MEMORY);
             ASSERT_CONTAINS(x.msg, "arena 'probe'");
             ASSERT(!j);
@@ -188,7 +188,7 @@ TEST(arena, out_of_memory_is_an_error)
     ASSERT(!arena_alloc(&a, (size_t)1 << 60, &e));
     ASSERT_EQ(e.code, ERR_MEMORY);
     e = (Err){0};
-    ASSERT(arena_alloc(&a, 100, &e));           /* and the arena still works */
+    ASSERT(arena_alloc(&a, 100, &e)); /* and the arena still works */
     arena_free(&a);
 }
 
@@ -260,7 +260,7 @@ TEST(file, errors_name_the_path)
     ASSERT(!file_write_atomic(file_in_dir(path, "absent/x"), "1", 1, &e));
     ASSERT_CONTAINS(e.msg, "/absent/x: ");
     e = (Err){0};
-    ASSERT(!file_write_atomic(test_dir(), "1", 1, &e));         /* a folder stands there */
+    ASSERT(!file_write_atomic(test_dir(), "1", 1, &e)); /* a folder stands there */
     ASSERT_EQ(e.code, ERR_FAIL);
     ASSERT_EQ(entries(test_dir()), 0);
     arena_free(&a);
@@ -368,7 +368,7 @@ TEST(threads, every_thread_flushes_subnormals)
     {
         wrong += omp_get_num_threads() != 3;
 #if defined(__x86_64__) || defined(__aarch64__)
-        float product = tiny * half;                            /* subnormal: flushed */
+        float product = tiny * half; /* subnormal: flushed */
         uint32_t u;
         memcpy(&u, &product, sizeof u);
         wrong += u != 0;
@@ -455,7 +455,7 @@ TEST(log, terminal)
     log_close();
     dup2(keep, STDERR_FILENO);
     size_t n = 0;
-    for (double end = time_now() + 5; time_now() < end;) {      /* what was written arrives some time later */
+    for (double end = time_now() + 5; time_now() < end;) { /* what was written arrives some time later */
         ssize_t more = read(master, got + n, sizeof got - 1 - n);
         if (more > 0) n += (size_t)more;
         got[n] = 0;

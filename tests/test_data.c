@@ -5,7 +5,7 @@
 #include "data/utf8_impl.h"
 #include "tests/data_impl.h"
 
-#define STORIES "tests/data/stories/tok512.model"
+#define STORIES    "tests/data/stories/tok512.model"
 #define TRAIN_TEXT "tests/data/text/tinystories-train.txt"
 
 static Tokens load(const char *path, const char *split, const DataConfig *d, const Tokenizer *tk)
@@ -76,7 +76,7 @@ TEST(data, documents_and_end_tokens)
     d.eot = "none";
     t = load(path, NULL, &d, tk);
     EXPECT_TOKENS(t, 'a', 'b', 'c', ' ', 'd', 0xFF);
-    d.document_separator = NULL;                            /* one document, as it is */
+    d.document_separator = NULL; /* one document, as it is */
     t = load(path, NULL, &d, tk);
     ASSERT_EQ(t.n, sizeof text - 1);
     arena_free(&arena);
@@ -98,7 +98,8 @@ TEST(data, eot_of_sentencepiece)
 /* Documents of 1, 2, 3 and 4 bytes, starting at 0, 1, 3, 6 of 10. */
 TEST(data, splits_take_whole_documents)
 {
-    static const struct { const char *split, *want;
+    static const struct {
+        const char *split, *want;
     } c[] = {
         {"train", "abbcccdddd"},     {"train[:]", "abbcccdddd"}, {"train[:3b]", "abb"},
         {"train[:4b]", "abbccc"},    {"train[3b:]", "cccdddd"},  {"train[4b:]", "dddd"},
@@ -124,7 +125,7 @@ TEST(data, splits_take_whole_documents)
 /* Without a separator bytes are cut, never inside a character; the two parts make the whole. */
 TEST(data, splits_of_one_text)
 {
-    static const char text[] = "ab\xC3\xA9\xE4\xBD\xA0z";       /* 8 bytes: a b 2 3 z */
+    static const char text[] = "ab\xC3\xA9\xE4\xBD\xA0z"; /* 8 bytes: a b 2 3 z */
     const char *path = put_file("t.txt", text, 8);
     const Tokenizer *tk = open_tokenizer("bytes");
     DataConfig d = data_defaults();
@@ -145,9 +146,9 @@ TEST(data, splits_of_one_text)
 TEST(data, wrong_splits)
 {
     static const char *const bad[] = {
-        "train[", "train]", "train[:95]", "train[:95%", "train[95%]", "[:5%]", "", "train[:5%]x",
-        "train[:1.5b]", "train[5%:10b]", "train[:101%]", "train[101%:]", "train[a:]", "train[::]",
-        "train[:nan%]"};
+        "train[",    "train]",      "train[:95]",   "train[:95%",    "train[95%]",   "[:5%]",
+        "",          "train[:5%]x", "train[:1.5b]", "train[5%:10b]", "train[:101%]", "train[101%:]",
+        "train[a:]", "train[::]",   "train[:nan%]"};
     const char *path = put_file("t.txt", "abc", 3);
     const DataConfig d = data_defaults();
     const Tokenizer *tk = open_tokenizer("bytes");
@@ -159,7 +160,8 @@ TEST(data, wrong_splits)
 
 TEST(data, strip_is_pythons)
 {
-    static const struct { const char *in, *out;
+    static const struct {
+        const char *in, *out;
     } c[] = {
         {"", ""},
         {" \t\r\n\v\f", ""},

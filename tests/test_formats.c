@@ -19,8 +19,13 @@ static OutModel model_of(const TensorFile *f)
         formats_dims(s, t[i].dim);
         t[i].src = values(f, s, &n);
     }
-    return (OutModel){.n = f->n, .t = t, .arch = f->arch, .config_json = f->config_json,
-                      .generation_json = f->generation_json, .tokenizer_path = f->tokenizer_path, .step = 7};
+    return (OutModel){.n = f->n,
+                      .t = t,
+                      .arch = f->arch,
+                      .config_json = f->config_json,
+                      .generation_json = f->generation_json,
+                      .tokenizer_path = f->tokenizer_path,
+                      .step = 7};
 }
 
 static void same(const TensorFile *a, const TensorFile *b)
@@ -119,7 +124,7 @@ TEST(formats, llama2c_round_trip)
     char *want = file_read(&arena, STORIES ".bin", &n, &e),
          *have = file_read(&arena, at("again.bin"), &k, &e);
     ASSERT_EQ(n, k);
-    size_t tables = 512 * 8 * 4;                     /* seq x head width x float: cos and sin, at the end */
+    size_t tables = 512 * 8 * 4; /* seq x head width x float: cos and sin, at the end */
     ASSERT_BYTES(want, have, n - tables);
     /* PyTorch's vector cosine made the published tables; the C library's differs in a last bit here and there
      * */
@@ -361,13 +366,16 @@ TEST(formats, element_types)
         ASSERT_BYTES(values(&f, have, &n), v, sizeof v);
         ASSERT_EQ((uintptr_t)have->data % dtype_size(type[i]), 0u);
     }
-    ASSERT_STR(f.t[0].name, "i64");                  /* widest first */
+    ASSERT_STR(f.t[0].name, "i64"); /* widest first */
 }
 
 TEST(formats, writer_refuses)
 {
     const float v[4] = {0};
-    struct { OutTensor t[2]; int n; const char *part;
+    struct {
+        OutTensor t[2];
+        int n;
+        const char *part;
     } bad[] = {
         {{{.name = "a", .ndim = 1, .dim = {4}}}, 1, "no data given"},
         {{{.name = "", .ndim = 1, .dim = {4}, .src = v}}, 1, "no usable name"},

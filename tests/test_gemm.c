@@ -132,9 +132,9 @@ TEST(gemm, empty_sizes)
 
 TEST(gemm, bits_do_not_depend_on_threads)
 {
-    static const Shape shapes[] = {{1024, 64, 64}, {1024, 172, 64}, {512, 768, 768},  {48, 40, 3000},
-                                   {1, 3000, 768}, {5, 3000, 768},  {384, 384, 2048}, {1030, 100, 385},
-                                   {8, 16, 12000}};
+    static const Shape shapes[] = {{1024, 64, 64},   {1024, 172, 64},  {512, 768, 768},
+                                   {48, 40, 3000},   {1, 3000, 768},   {5, 3000, 768},
+                                   {384, 384, 2048}, {1030, 100, 385}, {8, 16, 12000}};
     static const int threads[] = {1, 2, 3, 8};
     Kernels k;
     const char *name;
@@ -154,8 +154,8 @@ TEST(gemm, bits_do_not_depend_on_threads)
                     call_of(&k, form)(t ? y : want, x, w, z.M, z.N, z.K, SET);
                     if (t && memcmp(y, want, ny * sizeof *y))
                         test_fail(__FILE__, __LINE__,
-                                  "%s form %d M %ld N %ld K %ld: other bits with %d threads", name, form,
-                                  z.M, z.N, z.K, threads[t]);
+                                  "%s form %d M %ld N %ld K %ld: other bits with %d threads", name, form, z.M,
+                                  z.N, z.K, threads[t]);
                     ASSERT_EQ(omp_get_max_threads(), threads[t]);
                 }
         arena_free(&a);
@@ -207,8 +207,7 @@ TEST(gemm, builtin_rows_do_not_depend_on_their_neighbours)
     Arena a = {.name = "test"};
     Err e = {0};
     const float *x = numbers(&a, M * K, 1, &e), *w = numbers(&a, N * K, 2, &e);
-    float *all = arena_alloc(&a, M * N * sizeof *all, &e),
-          *some = arena_alloc(&a, M * N * sizeof *some, &e);
+    float *all = arena_alloc(&a, M * N * sizeof *all, &e), *some = arena_alloc(&a, M * N * sizeof *some, &e);
     ASSERT(all && some);
     for (int isa = ISA_PORTABLE; isa <= (int)cpu_isa(); isa++) {
         Kernels k;

@@ -94,7 +94,7 @@ TEST(h5, contents)
     ASSERT(h5_has(h, "/optimizer/m/z.F32") && !h5_has(h, "/optimizer/v/z.F32") && h5_has(h, "/") &&
            !h5_has(h, "x"));
     ASSERT_EQ(h5_list(h, "/tensors", name, 64), DT_COUNT + 5);
-    ASSERT_STR(name[0], "z.F32");                       /* creation order, not the alphabet */
+    ASSERT_STR(name[0], "z.F32"); /* creation order, not the alphabet */
     ASSERT_STR(name[DT_COUNT], "a.big");
     ASSERT_EQ(h5_list(h, "/nothing", name, 64), -1);
     for (int i = 0; i < DT_COUNT; i++) {
@@ -173,8 +173,13 @@ static OutModel model_of(const TensorFile *f)
         t[i].src = v;
     }
     ASSERT_OK(e);
-    return (OutModel){.n = f->n, .t = t, .arch = f->arch, .config_json = f->config_json,
-                      .generation_json = f->generation_json, .tokenizer_path = f->tokenizer_path, .step = 42};
+    return (OutModel){.n = f->n,
+                      .t = t,
+                      .arch = f->arch,
+                      .config_json = f->config_json,
+                      .generation_json = f->generation_json,
+                      .tokenizer_path = f->tokenizer_path,
+                      .step = 42};
 }
 
 static void round_trip(const char *from, bool tie)
@@ -290,10 +295,7 @@ TEST(h5, refuses_to_write)
 
 /* ---- damage: all of it is found before HDF5 sees a byte ------------------------------------------------ */
 
-static bool any_hdf5_open(void)
-{
-    return H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_ALL) > 0;
-}
+static bool any_hdf5_open(void) { return H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_ALL) > 0; }
 
 static void damaged(const char *path, const char *part)
 {
@@ -366,7 +368,7 @@ TEST(h5, truncated_and_half_written)
     damaged(at("x.h5"), "--trust-foreign");
     put(at("plain"), more, n); /* found by the signature at 4096, without the suffix */
     damaged(at("plain"), "half-written");
-    formats_open_foreign(&f, at("x.h5"), &arena, &e);  /* the same without envelope: readable when trusted */
+    formats_open_foreign(&f, at("x.h5"), &arena, &e); /* the same without envelope: readable when trusted */
     ASSERT_OK(e);
     ASSERT(formats_find(&f, "lm_head.weight") != NULL);
     formats_close(&f);

@@ -12,14 +12,17 @@
 #include <string.h>
 
 enum { MAX_OUT = 8, GUARD = 64 };
-typedef struct Out { unsigned char *data; size_t n, elem; } Out; /* GUARD bytes stand before and behind */
-typedef struct Ctx {                                                   /* one run of a case on one table */
+typedef struct Out {
+    unsigned char *data;
+    size_t n, elem;
+} Out;               /* GUARD bytes stand before and behind */
+typedef struct Ctx { /* one run of a case on one table */
     const Kernels *k;
     Arena arena;
     Err err;
     long a, b; /* shape: n = a, or rows a and width b */
     Mode mode;
-    bool option;                                                       /* a case's own second variant */
+    bool option; /* a case's own second variant */
     uint32_t stream;
     int n_out;
     Out out[MAX_OUT];
@@ -97,7 +100,8 @@ static void run_axpby(Ctx *c)
 static void run_mul(Ctx *c) { c->k->mul(out(c, c->a, 1), in(c, c->a, 1), in(c, c->a, 1), c->a, c->mode); }
 static void run_scale(Ctx *c) { c->k->scale(out(c, c->a, 1), -0.3, in(c, c->a, 1), c->a, c->mode); }
 static void run_add_row(Ctx *c) { c->k->add_row(out(c, c->a * c->b, 1), in(c, c->b, 1), c->a, c->b); }
-static void run_add_colsum(Ctx *c) {
+static void run_add_colsum(Ctx *c)
+{
     c->k->add_colsum(out(c, c->b, 1), in(c, c->a * c->b, 1), c->a, c->b, c->mode);
 }
 static void run_sumsq(Ctx *c) { c->k->sumsq(sums(c, 1), in(c, c->a, 1), c->a); }
@@ -111,7 +115,8 @@ static void run_gelu_bwd(Ctx *c)
 {
     c->k->gelu_bwd(out(c, c->a, 1), in(c, c->a, 1), in(c, c->a, 3), c->a, c->option, c->mode);
 }
-static void run_swiglu_fwd(Ctx *c) {
+static void run_swiglu_fwd(Ctx *c)
+{
     c->k->swiglu_fwd(out(c, c->a, 1), in(c, c->a, 3), in(c, c->a, 1), c->a);
 }
 static void run_swiglu_bwd(Ctx *c)
@@ -257,18 +262,54 @@ static void run_argmax(Ctx *c)
 
 /* |got - want| <= tol (|want| + rms(want)), element by element; where a gradient is what is left of terms of
  * a known size (a row of one element has none), that size counts as rms. */
-typedef struct Case { const char *name; void (*run)(Ctx *c); bool rows; double tol, size; } Case;
-#define FLAT(fn, tol) {#fn, run_##fn, false, tol, 0}
-#define ROWS(fn, tol) {#fn, run_##fn, true, tol, 0}
-#define LEFT(fn, tol, size) {#fn, run_##fn, true, tol, size}
-static const Case cases[] = {
-    FLAT(fill, 0), FLAT(copy, 0), FLAT(axpby, 2e-7), FLAT(mul, 2e-7), FLAT(scale, 2e-7), ROWS(add_row, 2e-7),
-    ROWS(add_colsum, 1e-6), FLAT(sumsq, 1e-12), ROWS(dropout, 2e-7), FLAT(gelu_fwd, 1e-6),
-    FLAT(gelu_bwd, 1e-6), FLAT(swiglu_fwd, 5e-7), FLAT(swiglu_bwd, 1e-6), ROWS(layernorm_fwd, 1e-6),
-    LEFT(layernorm_bwd, 2e-6, 1), ROWS(rmsnorm_fwd, 5e-7), LEFT(rmsnorm_bwd, 1e-6, 1),
-    ROWS(embedding_fwd, 2e-7), ROWS(embedding_bwd, 1e-6), ROWS(rope_fwd, 4e-7), ROWS(rope_bwd, 4e-7),
-    LEFT(xent, 2e-6, 1e-2), ROWS(softmax, 2e-6), ROWS(mse_fwd, 5e-7), ROWS(mse_bwd, 3e-7),
-    ROWS(cosine_fwd, 1e-9), ROWS(cosine_bwd, 5e-7), FLAT(adamw, 2e-6), FLAT(sgd, 3e-7), ROWS(argmax, 0)};
+typedef struct Case {
+    const char *name;
+    void (*run)(Ctx *c);
+    bool rows;
+    double tol, size;
+} Case;
+#define FLAT(fn, tol)                                                                                        \
+    {                                                                                                        \
+#fn, run_##fn, false, tol, 0                                                                         \
+    }
+#define ROWS(fn, tol)                                                                                        \
+    {                                                                                                        \
+#fn, run_##fn, true, tol, 0                                                                          \
+    }
+#define LEFT(fn, tol, size)                                                                                  \
+    {                                                                                                        \
+#fn, run_##fn, true, tol, size                                                                       \
+    }
+static const Case cases[] = {FLAT(fill, 0),
+                             FLAT(copy, 0),
+                             FLAT(axpby, 2e-7),
+                             FLAT(mul, 2e-7),
+                             FLAT(scale, 2e-7),
+                             ROWS(add_row, 2e-7),
+                             ROWS(add_colsum, 1e-6),
+                             FLAT(sumsq, 1e-12),
+                             ROWS(dropout, 2e-7),
+                             FLAT(gelu_fwd, 1e-6),
+                             FLAT(gelu_bwd, 1e-6),
+                             FLAT(swiglu_fwd, 5e-7),
+                             FLAT(swiglu_bwd, 1e-6),
+                             ROWS(layernorm_fwd, 1e-6),
+                             LEFT(layernorm_bwd, 2e-6, 1),
+                             ROWS(rmsnorm_fwd, 5e-7),
+                             LEFT(rmsnorm_bwd, 1e-6, 1),
+                             ROWS(embedding_fwd, 2e-7),
+                             ROWS(embedding_bwd, 1e-6),
+                             ROWS(rope_fwd, 4e-7),
+                             ROWS(rope_bwd, 4e-7),
+                             LEFT(xent, 2e-6, 1e-2),
+                             ROWS(softmax, 2e-6),
+                             ROWS(mse_fwd, 5e-7),
+                             ROWS(mse_bwd, 3e-7),
+                             ROWS(cosine_fwd, 1e-9),
+                             ROWS(cosine_bwd, 5e-7),
+                             FLAT(adamw, 2e-6),
+                             FLAT(sgd, 3e-7),
+                             ROWS(argmax, 0)};
 enum { N_CASES = (int)(sizeof cases / sizeof *cases) };
 
 /* The last of each list is large enough for several threads. */
@@ -378,8 +419,8 @@ static bool covered(const char *name)
 
 TEST(kernels, every_kernel_has_a_case)
 {
-#define KERNEL(fn, args) \
-    if (!covered(#fn))   \
+#define KERNEL(fn, args)                                                                                     \
+    if (!covered(#fn))                                                                                       \
         test_fail(__FILE__, __LINE__, "%s of kernels.def has no case in tests/test_kernels.c", #fn);
 #include "kernels/kernels.def"
 #undef KERNEL

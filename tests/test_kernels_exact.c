@@ -29,11 +29,14 @@ static void set(const Kernels *k, void *p, const double *v, long n)
 }
 
 enum { SMALL = 8 };
-typedef struct Loss { double sums[4], z[SMALL], nll; } Loss;
+typedef struct Loss {
+    double sums[4], z[SMALL], nll;
+} Loss;
 /* One row of V <= SMALL logits. */
 static Loss loss(const Kernels *k, const double *z, const double *zt, int32_t target, long V, LossAttr a,
-                 double gs) {
-    double zb[SMALL], tb[SMALL], nll[1];            /* room for either type */
+                 double gs)
+{
+    double zb[SMALL], tb[SMALL], nll[1]; /* room for either type */
     Loss r = {{0}, {0}, 0};
     set(k, zb, z, V);
     if (zt) set(k, tb, zt, V);
@@ -43,14 +46,14 @@ static Loss loss(const Kernels *k, const double *z, const double *zt, int32_t ta
     return r;
 }
 
-#define EACH_TABLE(k, i)               \
-    for (int i = 0; i < N_TABLES; i++) \
+#define EACH_TABLE(k, i)                                                                                     \
+    for (int i = 0; i < N_TABLES; i++)                                                                       \
         for (const Kernels *k = table(i); k; k = NULL)
 
 TEST(loss, cross_entropy_by_hand)
 {
-    const double z[] = {0.0, log(2.0), log(3.0)};   /* probabilities 1/6, 2/6, 3/6 */
-    EACH_TABLE(k, i) {
+    const double z[] = {0.0, log(2.0), log(3.0)}; /* probabilities 1/6, 2/6, 3/6 */
+    EACH_TABLE (k, i) {
         const Loss r = loss(k, z, NULL, 1, 3, (LossAttr){.ce_weight = 1}, 1.0);
         ASSERT_CLOSE(r.sums[0], log(3.0), 0, 2e-7);
         ASSERT_CLOSE(r.nll, log(3.0), 0, 2e-7);
@@ -75,7 +78,7 @@ TEST(loss, forward_kl_by_hand)
     const double q[] = {0.0, log(2.0), log(3.0)},
                  p[] = {log(3.0), log(2.0), 0.0}; /* 1 2 3 and 3 2 1 sixths */
     static const double T[] = {1.0, 2.0, 4.0};
-    EACH_TABLE(k, i)
+    EACH_TABLE (k, i)
         for (int t = 0; t < 3; t++) {
             double z[3], zt[3];
             for (int j = 0; j < 3; j++) z[j] = T[t] * q[j] + 7.0, zt[j] = T[t] * p[j] - 2.0;
@@ -92,7 +95,7 @@ TEST(loss, forward_kl_by_hand)
 
 TEST(loss, ignored_rows_and_no_gradient)
 {
-    EACH_TABLE(k, i) {
+    EACH_TABLE (k, i) {
         const double z[] = {1, 2, 3, 4, 5}, zt[] = {5, 4, 3, 2, 1};
         const LossAttr a = {.ce_weight = 1, .kd_weight = 1, .temperature = 2};
         const Loss off = loss(k, z, zt, -100, 5, a, 1.0), dry = loss(k, z, zt, 2, 5, a, 0.0);
@@ -108,7 +111,7 @@ TEST(loss, ignored_rows_and_no_gradient)
 
 TEST(loss, extreme_logits_stay_finite)
 {
-    EACH_TABLE(k, i) {
+    EACH_TABLE (k, i) {
         const LossAttr a = {.ce_weight = 1, .kd_weight = 1, .temperature = 1};
         const double big[] = {1e4, -1e4, 0, 3}, masked[] = {1, -INFINITY, 0, 3},
                      masked_t[] = {2, -INFINITY, -INFINITY, 1};
@@ -195,7 +198,7 @@ TEST(dropout, mask_is_the_counter_generator)
            *v = arena_alloc(&a, n * sizeof *v, &e);
     ASSERT_OK(e);
     for (size_t i = 0; i < n; i++) v[i] = 0.75;
-    EACH_TABLE(k, i) {
+    EACH_TABLE (k, i) {
         set(k, x, v, (long)n);
         k->dropout(y, x, 0.25, 0xfeedbeef12345678ull, 7, 8, 0xfffffffeu, S, PER, SET);
         for (uint32_t s = 0; s < S; s++)
@@ -212,7 +215,7 @@ TEST(rope, angles_and_pairs_by_definition)
 {
     const double f[] = {1.0, 0.01};
     const int32_t pos[] = {0, 131071};
-    EACH_TABLE(k, i)
+    EACH_TABLE (k, i)
         for (int inter = 0; inter < 2; inter++) {
             const double v[] = {1, 2, 3, 4, 1, 2, 3, 4};
             double x[8], y[8], back[8];
@@ -237,7 +240,7 @@ TEST(rope, angles_and_pairs_by_definition)
             }
             for (int j = 0; j < 8; j++) ASSERT_CLOSE(get(k, back, j), v[j], 0, 1e-6);
             for (int j = 0; j < 4; j++) ASSERT_CLOSE(get(k, y, j), v[j], 0, 0);
-            k->rope_fwd(x, x, &s);                                      /* in place */
+            k->rope_fwd(x, x, &s); /* in place */
             for (int j = 0; j < 8; j++) ASSERT_CLOSE(get(k, x, j), get(k, y, j), 0, 0);
         }
 }
@@ -276,7 +279,7 @@ TEST(adamw, formula_and_a_thousand_steps)
 TEST(norm, constant_rows)
 {
     enum { C = 70 };
-    EACH_TABLE(k, i) {
+    EACH_TABLE (k, i) {
         double v[C], x[C], y[C], dx[C], mean[1], rstd[1];
         for (int j = 0; j < C; j++) v[j] = 12345.0;
         set(k, x, v, C);
@@ -317,17 +320,17 @@ TEST(feature, gradients_by_differences)
             ASSERT_CLOSE(got, 0.5 * (sum[1] - sum[0]) / 2e-5, 1e-7, 1e-9);
         }
     }
-    double zero[C] = {0}, sum = 0;                                      /* a row without direction */
+    double zero[C] = {0}, sum = 0; /* a row without direction */
     k->cosine_fwd(&sum, zero, b, NULL, 1, C);
     k->cosine_bwd(da, NULL, zero, b, NULL, 1, C, 1.0, SET, SET);
     ASSERT_CLOSE(sum, 1.0, 0, 0);
     for (int j = 0; j < C; j++) ASSERT_CLOSE(da[j], 0.0, 0, 0);
 }
 
-/* What parity with a reference cannot see: kernels that have only a reference, and the reference's own formulas. */
+/* What parity with a reference cannot see: kernels that have only a reference; the reference formulas. */
 TEST(kernels, small_values_by_hand)
 {
-    EACH_TABLE(k, i) {
+    EACH_TABLE (k, i) {
         const double w4[] = {1, 2, 3, 4}, ones[] = {1, 1, 1, 1, 1, 1}, x2[] = {1, -2}, x3[] = {1, 2, 6};
         const int32_t ids[] = {1, 0, 1};
         double w[4], y[6], d[6], m[2], s[2];
@@ -341,7 +344,7 @@ TEST(kernels, small_values_by_hand)
         for (int j = 0; j < 4; j++) ASSERT_CLOSE(get(k, w, j), grown[j], 0, 0);
 
         set(k, y, x2, 2);
-        k->gelu_fwd(d, y, 2, false);                                    /* x Phi(x) */
+        k->gelu_fwd(d, y, 2, false); /* x Phi(x) */
         ASSERT_CLOSE(get(k, d, 0), 0.84134474606854293, 3e-7, 0);
         ASSERT_CLOSE(get(k, d, 1), -2 * 0.022750131948179207, 1e-6, 0);
         k->gelu_fwd(d, y, 2, true);
@@ -349,14 +352,14 @@ TEST(kernels, small_values_by_hand)
         k->swiglu_fwd(d, y, y, 2);
         ASSERT_CLOSE(get(k, d, 1), 4.0 / (1 + exp(2.0)), 3e-7, 0);
 
-        set(k, y, x3, 3);                                               /* mean 3, variance 14/3, square mean 41/3 */
+        set(k, y, x3, 3); /* mean 3, variance 14/3, square mean 41/3 */
         k->layernorm_fwd(d, m, s, y, NULL, NULL, 1, 3, 0.25);
         ASSERT_CLOSE(get(k, d, 2), 3.0 / sqrt(14.0 / 3 + 0.25), 3e-7, 0);
         ASSERT_CLOSE(get(k, m, 0), 3.0, 1e-7, 0);
         k->rmsnorm_fwd(d, s, y, NULL, 1, 3, 0.25);
         ASSERT_CLOSE(get(k, d, 2), 6.0 / sqrt(41.0 / 3 + 0.25), 3e-7, 0);
 
-        set(k, w, (double[]){2, -1}, 2);                                /* g' = 0.5 g + 0.1 w, m = 0.9 m + g' */
+        set(k, w, (double[]){2, -1}, 2); /* g' = 0.5 g + 0.1 w, m = 0.9 m + g' */
         set(k, m, (double[]){1, 0}, 2);
         set(k, y, (double[]){4, 6}, 2);
         k->sgd(w, m, y, 2, 0.5, 0.9, 0.1, 0.5);

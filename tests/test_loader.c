@@ -3,7 +3,11 @@
 
 /* ---- loader ------------------------------------------------------------------------------------------- */
 
-typedef struct Plan { DataConfig data; SourceConfig source[3]; LoaderOptions o; } Plan;
+typedef struct Plan {
+    DataConfig data;
+    SourceConfig source[3];
+    LoaderOptions o;
+} Plan;
 
 static Loader *open_loader(Plan *p, const Tokenizer *tk)
 {
@@ -32,8 +36,8 @@ static int first_id(const Loader *l, int64_t sample, long T)
 TEST(loader, file_order_shares_one_token)
 {
     Plan p = {.data = data_defaults(), .o = {.n_source = 2, .seq_len = 4, .vocab = 2000}};
-    p.source[0] = source_of(put_tokens("a.bin", 0, 12), NULL);       /* 2 samples: 9 tokens read, 3 dropped */
-    p.source[1] = source_of(put_tokens("b.bin", 1000, 5), NULL);     /* T + 1 tokens: one sample */
+    p.source[0] = source_of(put_tokens("a.bin", 0, 12), NULL);   /* 2 samples: 9 tokens read, 3 dropped */
+    p.source[1] = source_of(put_tokens("b.bin", 1000, 5), NULL); /* T + 1 tokens: one sample */
     const Loader *l = open_loader(&p, NULL);
     ASSERT_EQ(loader_samples(l), 3);
     ASSERT_EQ(loader_tokens(l), 17);
@@ -79,7 +83,7 @@ TEST(loader, weights_set_the_shares)
               .o = {.n_source = 2, .seq_len = 4, .vocab = 4096, .seed = 7, .shuffle = true}};
     p.source[0] = source_of(put_tokens("a.bin", 0, 4 * 30 + 1), NULL);
     p.source[1] = source_of(put_tokens("b.bin", 1000, 4 * 10 + 1), NULL);
-    p.source[1].weight = 3;                                  /* of 40 samples an epoch: 10 and 30 */
+    p.source[1].weight = 3; /* of 40 samples an epoch: 10 and 30 */
     const Loader *l = open_loader(&p, NULL);
     ASSERT_EQ(loader_samples(l), 40);
     int count[4096] = {0}, b = 0;
@@ -221,7 +225,11 @@ TEST(evalplan, llamacpp)
 
 TEST(evalplan, refuses)
 {
-    static const struct { const char *protocol; long window, stride; size_t n; const char *part;
+    static const struct {
+        const char *protocol;
+        long window, stride;
+        size_t n;
+        const char *part;
     } c[] = {
         {"wikitext", 4, 0, 9, "unknown protocol `wikitext`"},
         {"concat-x", 0, 0, 9, "`concat-x`"},

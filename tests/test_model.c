@@ -6,10 +6,17 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef struct Run1 { Arena a; Err e; Model m; Graph *g; Tensor *ids, *y, *pos, *logits,
-                     *nll; TensorFile gold; } Run1;
+typedef struct Run1 {
+    Arena a;
+    Err e;
+    Model m;
+    Graph *g;
+    Tensor *ids, *y, *pos, *logits, *nll;
+    TensorFile gold;
+} Run1;
 
-static const float *gold(Run1 *r, const char *name) {
+static const float *gold(Run1 *r, const char *name)
+{
     const FileTensor *t = formats_find(&r->gold, name);
     if (!t) return NULL;
     size_t n = 1;
@@ -18,17 +25,22 @@ static const float *gold(Run1 *r, const char *name) {
     return formats_read_f32(&r->gold, t, v, &r->e) ? v : NULL;
 }
 
-static void read_ints(Run1 *r, const char *name, int32_t *dst, long n) {
+static void read_ints(Run1 *r, const char *name, int32_t *dst, long n)
+{
     const FileTensor *t = formats_find(&r->gold, name);
     ASSERT(t != NULL);
     for (long i = 0; i < n; i++) {
-        if (t->dtype == DT_I64) { int64_t v; memcpy(&v, t->data + i * 8, 8); dst[i] = (int32_t)v; }
-        else memcpy(&dst[i], t->data + i * 4, 4);
+        if (t->dtype == DT_I64) {
+            int64_t v;
+            memcpy(&v, t->data + i * 8, 8);
+            dst[i] = (int32_t)v;
+        } else memcpy(&dst[i], t->data + i * 4, 4);
     }
 }
 
 static void open_run(Run1 *r, const char *model, const char *golden, long B, long T, const Kernels *k,
-                     bool recompute) {
+                     bool recompute)
+{
     *r = (Run1){.a = {.name = "test"}};
     if (!model_open(&r->m, model, k, &r->a, &r->e)) test_fail(__FILE__, __LINE__, "%s", r->e.msg);
     if (!formats_open(&r->gold, golden, &r->a, &r->e)) test_fail(__FILE__, __LINE__, "%s", r->e.msg);
@@ -47,10 +59,16 @@ static void open_run(Run1 *r, const char *model, const char *golden, long B, lon
     for (long i = 0; i < B * T; i++) ((int32_t *)r->pos->data)[i] = (int32_t)(i % T);
 }
 
-static void close_run(Run1 *r) { graph_free(r->g); formats_close(&r->gold); arena_free(&r->a); }
+static void close_run(Run1 *r)
+{
+    graph_free(r->g);
+    formats_close(&r->gold);
+    arena_free(&r->a);
+}
 
 /* logits within 5e-5 and per-token losses within 1e-5 of the float64 reference, from both file formats. */
-static void golden_stories(const char *path) {
+static void golden_stories(const char *path)
+{
     Run1 r;
     open_run(&r, path, "tests/data/stories/stories260K.golden.safetensors", 1, 32, kernels_cpu_f32(), false);
     read_ints(&r, "prompt_ids", r.ids->data, 32);
@@ -67,7 +85,8 @@ static void golden_stories(const char *path) {
 TEST(model, stories_golden_from_bin) { golden_stories("tests/data/stories/stories260K.bin"); }
 TEST(model, stories_golden_from_safetensors) { golden_stories("tests/data/stories/stories260K.safetensors"); }
 
-TEST(model, stories_greedy_text) {
+TEST(model, stories_greedy_text)
+{
     Arena a = {.name = "test"};
     Err e = {0};
     Model m;
@@ -83,7 +102,8 @@ TEST(model, stories_greedy_text) {
 }
 
 /* Against transformers in float64: ours in float64 must agree far below float32's noise. */
-static void golden_tiny(const char *name, const Kernels *k, double tol_logit, double tol_grad) {
+static void golden_tiny(const char *name, const Kernels *k, double tol_logit, double tol_grad)
+{
     char model[96], file[96];
     snprintf(model, sizeof model, "tests/data/%s", name);
     snprintf(file, sizeof file, "tests/golden/%s.safetensors", name);
@@ -104,8 +124,8 @@ static void golden_tiny(const char *name, const Kernels *k, double tol_logit, do
         top = fmax(top, fabs((double)z[i]));
         worst = fmax(worst, fabs(have - (double)z[i]));
     }
-    if (!(worst <= tol_logit * fmax(1, top))) test_fail(__FILE__, __LINE__,
-        "%s: logits differ by %g (largest %g)", name, worst, top);
+    if (!(worst <= tol_logit * fmax(1, top)))
+        test_fail(__FILE__, __LINE__, "%s: logits differ by %g (largest %g)", name, worst, top);
     for (int p = 0; p < r.m.params.n; p++) {
         const Param *q = r.m.params.p[p];
         char key[160];
@@ -120,32 +140,38 @@ static void golden_tiny(const char *name, const Kernels *k, double tol_logit, do
             diff += (have - (double)want[at]) * (have - (double)want[at]);
             norm += (double)want[at] * (double)want[at];
         }
-        if (!(sqrt(diff) <= tol_grad * sqrt(norm) + 1e-9)) test_fail(__FILE__, __LINE__,
-            "%s: %s off by %g relative", name, key, sqrt(diff / norm));
+        if (!(sqrt(diff) <= tol_grad * sqrt(norm) + 1e-9))
+            test_fail(__FILE__, __LINE__, "%s: %s off by %g relative", name, key, sqrt(diff / norm));
     }
     close_run(&r);
 }
 
 static const char *const tiny[] = {"hf-tiny-gpt2", "hf-tiny-llama", "hf-tiny-qwen2", "hf-tiny-qwen3",
                                    "hf-tiny-mistral"};
-TEST(model, transformers_float64) {
+TEST(model, transformers_float64)
+{
     for (int i = 0; i < 5; i++) golden_tiny(tiny[i], kernels_ref_f64(), 2e-7, 2e-6);
 }
-TEST(model, transformers_float32) {
+TEST(model, transformers_float32)
+{
     for (int i = 0; i < 5; i++) golden_tiny(tiny[i], kernels_cpu_f32(), 1e-5, 1e-5);
 }
 
 static Tensor *mask_weight(Graph *g, Tensor *w, const Attachment *a) { return OP(g, mul, w, a->state); }
 
 /* The doorway: a mask on sites by glob goes through forward, gradient and export. */
-TEST(model, attachment_by_glob) {
+TEST(model, attachment_by_glob)
+{
     Arena a = {.name = "test"};
     Err e = {0};
     Model m;
     ASSERT(model_open(&m, "tests/data/hf-tiny-llama", kernels_ref_f64(), &a, &e));
     Site *s = model_site(&m, "model.layers.0.mlp.up_proj");
     ASSERT(s != NULL);
-    Tensor mask = {.name = "mask", .dtype = DT_F64, .ndim = 2, .dim = {s->w->w.dim[0], s->w->w.dim[1]},
+    Tensor mask = {.name = "mask",
+                   .dtype = DT_F64,
+                   .ndim = 2,
+                   .dim = {s->w->w.dim[0], s->w->w.dim[1]},
                    .flags = T_NOGRAD | T_PARAM};
     long n = t_numel(&mask);
     mask.data = arena_alloc(&a, (size_t)n * sizeof(double), &e);
@@ -155,8 +181,8 @@ TEST(model, attachment_by_glob) {
     ASSERT_EQ(model_attach(&m, "no.such.*", true, (Attachment){"mask", mask_weight, &mask}, &e), 0);
     params_alloc_grads(&m.params, &e);
     Graph *g = graph_new(&(GraphOptions){.k = kernels_ref_f64(), .train = true, .run = &a}, &e);
-    Tensor *ids = graph_input(g, "ids", DT_I32, 2, (long[]){1, 8}), *y = graph_input(g, "y", DT_I32, 2,
-                                                                                     (long[]){1, 8});
+    Tensor *ids = graph_input(g, "ids", DT_I32, 2, (long[]){1, 8}),
+           *y = graph_input(g, "y", DT_I32, 2, (long[]){1, 8});
     Tensor *pos = graph_input(g, "pos", DT_I32, 2, (long[]){1, 8});
     Tensor *h = model_hidden(g, &m, &(ModelInputs){.ids = ids, .pos = pos});
     LmLossAttr at = {.a = {.ce_weight = 1, .temperature = 1}};
@@ -189,7 +215,8 @@ TEST(model, attachment_by_glob) {
 }
 
 /* Recompute drops the interiors and makes them again: the same bits, less memory. */
-TEST(model, recompute_is_bitwise_equal) {
+TEST(model, recompute_is_bitwise_equal)
+{
     Run1 r[2];
     for (int i = 0; i < 2; i++) {
         open_run(&r[i], "tests/data/hf-tiny-gpt2", "tests/golden/hf-tiny-gpt2.safetensors", 2, 16,
@@ -210,7 +237,8 @@ TEST(model, recompute_is_bitwise_equal) {
 }
 
 /* Token by token through the cache = the whole row at once. */
-TEST(model, cache_equals_full_forward) {
+TEST(model, cache_equals_full_forward)
+{
     for (int i = 0; i < 5; i++) {
         Run1 r;
         char model[96], file[96];

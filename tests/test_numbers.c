@@ -79,7 +79,7 @@ TEST(dtype, all_f8_codes)
             ASSERT_EQ(e5m2_from_f32(y), 0x7F);
         } else if ((c & 0x7F) == 0x7C) {
             ASSERT(isinf(y) && (y < 0) == (c >> 7 == 1));
-            ASSERT_EQ(e5m2_from_f32(y), (c & 0x80) | 0x7B);     /* saturates */
+            ASSERT_EQ(e5m2_from_f32(y), (c & 0x80) | 0x7B); /* saturates */
         } else {
             ASSERT_EQ((double)y, value_of(c, 5, 2, 15));
             ASSERT_EQ(e5m2_from_f32(y), c);
@@ -90,26 +90,50 @@ TEST(dtype, all_f8_codes)
 /* formats.md 1.3: the conversions that every oracle agrees on, saturating. */
 TEST(dtype, f8_published_table)
 {
-    static const struct { float x; int e4m3, e5m2; } T[] = {
-        {448, 0x7E, 0x5F}, {449, 0x7E, 0x5F}, {464, 0x7E, 0x5F}, {465, 0x7E, -1}, {1e9f, 0x7E, 0x7B},
-        {57344, 0x7E, 0x7B}, {61439, 0x7E, 0x7B}, {61440, 0x7E, 0x7B}, {INFINITY, 0x7E, 0x7B},
-        {-INFINITY, 0xFE, 0xFB}, {NAN, 0x7F, 0x7F}, {-NAN, 0x7F, 0x7F}, {0x1p-10f, 0x00, 0x14},
-        {0.00097657f, 0x01, 0x14}, {17, 0x58, 0x4C}, {19, 0x5A, 0x4D}, {-0.0f, 0x80, 0x80},
-        {0.015625f, 0x08, -1}, {0.001953125f, 0x01, -1}, {0.013671875f, 0x07, -1},
-        {0x1p-14f, -1, 0x04}, {0x1p-16f, -1, 0x01}, {4.57763671875e-05f, -1, 0x03},
-        {0x1p-17f, 0x00, 0x00}, {0x1.000002p-17f, 0x00, 0x01}, {0x1p-149f, 0x00, 0x00},
+    static const struct {
+        float x;
+        int e4m3, e5m2;
+    } T[] = {
+        {448, 0x7E, 0x5F},
+        {449, 0x7E, 0x5F},
+        {464, 0x7E, 0x5F},
+        {465, 0x7E, -1},
+        {1e9f, 0x7E, 0x7B},
+        {57344, 0x7E, 0x7B},
+        {61439, 0x7E, 0x7B},
+        {61440, 0x7E, 0x7B},
+        {INFINITY, 0x7E, 0x7B},
+        {-INFINITY, 0xFE, 0xFB},
+        {NAN, 0x7F, 0x7F},
+        {-NAN, 0x7F, 0x7F},
+        {0x1p-10f, 0x00, 0x14},
+        {0.00097657f, 0x01, 0x14},
+        {17, 0x58, 0x4C},
+        {19, 0x5A, 0x4D},
+        {-0.0f, 0x80, 0x80},
+        {0.015625f, 0x08, -1},
+        {0.001953125f, 0x01, -1},
+        {0.013671875f, 0x07, -1},
+        {0x1p-14f, -1, 0x04},
+        {0x1p-16f, -1, 0x01},
+        {4.57763671875e-05f, -1, 0x03},
+        {0x1p-17f, 0x00, 0x00},
+        {0x1.000002p-17f, 0x00, 0x01},
+        {0x1p-149f, 0x00, 0x00},
     };
     for (size_t i = 0; i < sizeof T / sizeof *T; i++) {
         ASSERT_MSG(T[i].e4m3 < 0 || e4m3_from_f32(T[i].x) == T[i].e4m3, "e4m3(%a) = %#x, want %#x",
-                   (double)T[i].x,
-                   e4m3_from_f32(T[i].x), (unsigned)T[i].e4m3);
+                   (double)T[i].x, e4m3_from_f32(T[i].x), (unsigned)T[i].e4m3);
         ASSERT_MSG(T[i].e5m2 < 0 || e5m2_from_f32(T[i].x) == T[i].e5m2, "e5m2(%a) = %#x, want %#x",
-                   (double)T[i].x,
-                   e5m2_from_f32(T[i].x), (unsigned)T[i].e5m2);
+                   (double)T[i].x, e5m2_from_f32(T[i].x), (unsigned)T[i].e5m2);
     }
 }
 
-typedef struct Grid { int e, m, b, max_code; bool saturates; unsigned (*encode)(float); } Grid;
+typedef struct Grid {
+    int e, m, b, max_code;
+    bool saturates;
+    unsigned (*encode)(float);
+} Grid;
 static unsigned enc_f16(float x) { return f16_from_f32(x); }
 static unsigned enc_bf16(float x) { return bf16_from_f32(x); }
 static unsigned enc_e4m3(float x) { return e4m3_from_f32(x); }
@@ -135,7 +159,7 @@ static void check_rounding(Grid g)
     }
     double last = value_of((unsigned)g.max_code, g.e, g.m, g.b);
     double step = last - value_of((unsigned)g.max_code - 1, g.e, g.m, g.b);
-    float edge = (float)(last + step / 2);                      /* halfway to the code that is not there */
+    float edge = (float)(last + step / 2); /* halfway to the code that is not there */
     ASSERT_EQ(g.encode(from_bits(bits(edge) - 1)), (unsigned)g.max_code);
     ASSERT_EQ(g.encode(edge), (unsigned)g.max_code + (g.saturates ? 0 : 1));
     ASSERT_EQ(g.encode(INFINITY), (unsigned)g.max_code + (g.saturates ? 0 : 1));
@@ -259,7 +283,7 @@ TEST(rng, counters_as_documented)
 TEST(rng, hashes_published_vectors)
 {
     char hex[33];
-    ASSERT_EQ(hash64("", 0), 0x2d06800538d394c2ull);            /* XXH3 with seed 0 of the empty input */
+    ASSERT_EQ(hash64("", 0), 0x2d06800538d394c2ull); /* XXH3 with seed 0 of the empty input */
     hash128_hex(hex, "", 0);
     ASSERT_STR(hex, "99aa06d3014798d86001c324468d497f");
 }
@@ -349,7 +373,10 @@ TEST(rng, permute_is_a_bijection)
  * neighbours. */
 TEST(rng, permute_is_even)
 {
-    static const struct { uint64_t n; double limit; } T[] = {{3, 13.8}, {5, 18.5}, {16, 37.7}, {30, 58.3}};
+    static const struct {
+        uint64_t n;
+        double limit;
+    } T[] = {{3, 13.8}, {5, 18.5}, {16, 37.7}, {30, 58.3}};
     for (size_t t = 0; t < sizeof T / sizeof *T; t++) {
         enum { EPOCHS = 20000 };
         uint64_t n = T[t].n;
@@ -358,8 +385,7 @@ TEST(rng, permute_is_even)
             for (uint64_t epoch = 0; epoch < EPOCHS; epoch++) count[rng_permute(i, n, 9, epoch)]++;
             for (uint64_t j = 0; j < n; j++) chi += (count[j] - want) * (count[j] - want) / want;
             ASSERT_MSG(chi < T[t].limit, "n %llu element %llu: chi squared %.1f over %.1f",
-                       (unsigned long long)n,
-                       (unsigned long long)i, chi, T[t].limit);
+                       (unsigned long long)n, (unsigned long long)i, chi, T[t].limit);
         }
     }
     int kept = 0;

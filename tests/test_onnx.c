@@ -12,13 +12,16 @@
 #include "tests/test.h"
 
 #define FOLDER "tests/data/onnx-golden"
-#define LIST "tests/onnx_cases.txt"
+#define LIST   "tests/onnx_cases.txt"
 enum { MAX_CASES = 256 };
 
-typedef struct Line { const char *name, *verdict, *how; } Line;
+typedef struct Line {
+    const char *name, *verdict, *how;
+} Line;
 
 /* Cuts the next word or the rest of the line off *p and ends it. */
-static const char *cut(char **p, const char *stop) {
+static const char *cut(char **p, const char *stop)
+{
     char *word = *p + strspn(*p, " "), *end = word + strcspn(word, stop);
     *p = *end ? end + 1 : end;
     *end = '\0';
@@ -26,13 +29,20 @@ static const char *cut(char **p, const char *stop) {
 }
 
 /* The list as lines; -1 with e set. */
-static int read_list(Line *line, Arena *a, Err *e) {
+static int read_list(Line *line, Arena *a, Err *e)
+{
     size_t bytes = 0;
     char *p = file_read(a, LIST, &bytes, e);
     int n = 0;
     while (p && *p) {
-        if (*p == '#') { cut(&p, "\n"); continue; }
-        if (n == MAX_CASES) { err_set(e, ERR_FAIL, "%s: more than %d cases", LIST, MAX_CASES); return -1; }
+        if (*p == '#') {
+            cut(&p, "\n");
+            continue;
+        }
+        if (n == MAX_CASES) {
+            err_set(e, ERR_FAIL, "%s: more than %d cases", LIST, MAX_CASES);
+            return -1;
+        }
         line[n].name = cut(&p, " \n");
         line[n].verdict = cut(&p, " \n");
         line[n++].how = cut(&p, "\n");
@@ -40,7 +50,8 @@ static int read_list(Line *line, Arena *a, Err *e) {
     return e->code ? -1 : n;
 }
 
-static bool run_case(const Kernels *k, const Line *l) {
+static bool run_case(const Kernels *k, const Line *l)
+{
     Arena a = {.name = "onnx case"};
     Case c = {.k = k, .name = l->name, .a = &a, .tol = 1e-5};
     const Handler *h = NULL;
@@ -59,7 +70,8 @@ static bool run_case(const Kernels *k, const Line *l) {
 }
 
 /* Cases that failed on this table, or -1 without a list. */
-static int run_all(const Kernels *k) {
+static int run_all(const Kernels *k)
+{
     Arena a = {.name = "onnx list"};
     Err e = {0};
     Line line[MAX_CASES];
@@ -78,7 +90,8 @@ TEST(onnx, reference_f32) { ASSERT_EQ(run_all(kernels_ref_f32()), 0); }
 TEST(onnx, reference_f64) { ASSERT_EQ(run_all(kernels_ref_f64()), 0); }
 TEST(onnx, cpu_f32) { ASSERT_EQ(run_all(kernels_cpu_f32()), 0); }
 
-TEST(onnx, every_file_is_listed) {
+TEST(onnx, every_file_is_listed)
+{
     Arena a = {.name = "onnx list"};
     Err e = {0};
     Line line[MAX_CASES];

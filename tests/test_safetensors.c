@@ -2,7 +2,11 @@
  * oddities are read. */
 #include "tests/formats_impl.h"
 
-typedef struct Hostile { const char *header; size_t data; const char *part; } Hostile;
+typedef struct Hostile {
+    const char *header;
+    size_t data;
+    const char *part;
+} Hostile;
 static const Hostile hostile[] = {
     {"[1]", 0, "does not start with '{'"},
     {" {}", 0, "does not start with '{'"},

@@ -9,9 +9,13 @@
 #include <string.h>
 
 #define STORIES "tests/data/stories/tok512.model"
-#define LLAMA "tests/data/llama2/tokenizer.model"
+#define LLAMA   "tests/data/llama2/tokenizer.model"
 
-typedef struct Bench { Arena a; Err e; Tokenizer *t; } Bench;
+typedef struct Bench {
+    Arena a;
+    Err e;
+    Tokenizer *t;
+} Bench;
 
 static Bench open_model(const char *path)
 {
@@ -60,7 +64,10 @@ static size_t json_string(const char *line, const char *key, char *out)
     ASSERT_MSG(s, "no %s", key);
     s = strchr(s + strlen(key), '"') + 1;
     for (; *s != '"'; s++) {
-        if (*s != '\\') { out[n++] = *s; continue; }
+        if (*s != '\\') {
+            out[n++] = *s;
+            continue;
+        }
         s++;
         const char *const from = "nrt", *hit = strchr(from, *s);
         ASSERT_MSG(hit || *s == '"' || *s == '\\', "escape \\%c", *s);
@@ -179,10 +186,10 @@ static void sha256_hex(char hex[65], const unsigned char *data, size_t bytes)
         memcpy(s, h, sizeof s);
         for (int i = 0; i < 64; i++) {
             const uint32_t a = s[0], e = s[4];
-            const uint32_t t1 =
-                s[7] + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & s[5]) ^ (~e & s[6])) + k[i] + w[i];
-            const uint32_t t2 =
-                (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
+            const uint32_t t1 = s[7] + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & s[5]) ^ (~e & s[6])) +
+                                k[i] + w[i];
+            const uint32_t t2 = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) +
+                                ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
             memmove(s + 1, s, 7 * sizeof *s);
             s[0] = t1 + t2;
             s[4] += t1;
@@ -277,7 +284,7 @@ TEST(tokenizer, specials_and_identity)
     ASSERT_EQ(strlen(tokenizer_hash(a.t)), 32);
     ASSERT_STR(tokenizer_hash(a.t), tokenizer_hash(b.t));
     ASSERT(strcmp(tokenizer_hash(a.t), tokenizer_hash(c.t)) != 0);
-    Bench d = open_model("tests/data/llama2");          /* a folder */
+    Bench d = open_model("tests/data/llama2"); /* a folder */
     ASSERT_EQ(tokenizer_vocab(d.t), 32000);
     TokenBuf ids = {0};
     ASSERT(tokenizer_encode(a.t, "a", 1, true, &ids, &a.a, &a.e));
@@ -349,7 +356,7 @@ TEST(tokenizer, truncated_and_flipped_models)
         open_bytes(model, k, &t);
         refused += t == NULL;
     }
-    ASSERT(refused > 300);                                  /* all but cuts between the last fields */
+    ASSERT(refused > 300); /* all but cuts between the last fields */
     for (size_t k = 0; k < 600; k++) {
         const size_t at = k < 200 ? k : k < 400 ? n - 1 - (k - 200) : k * 7919 % n;
         const char old = model[at];
@@ -363,7 +370,8 @@ TEST(tokenizer, truncated_and_flipped_models)
 /* A model of the pieces <unk>, <s> and `third`, and a trainer_spec and normalizer_spec as given. */
 static size_t small_model(char *out, const char *third, size_t n_third, const char *specs, size_t n_specs)
 {
-    static const char head[] = "\x0A\x09\x0A\x05<unk>\x18\x02" "\x0A\x07\x0A\x03<s>\x18\x03";
+    static const char head[] = "\x0A\x09\x0A\x05<unk>\x18\x02"
+                               "\x0A\x07\x0A\x03<s>\x18\x03";
     size_t n = sizeof head - 1;
     memcpy(out, head, n);
     out[n++] = 0x0A;
@@ -373,17 +381,20 @@ static size_t small_model(char *out, const char *third, size_t n_third, const ch
     return n + n_third + n_specs;
 }
 
-#define A "\x0A\x01\x61"                          /* the text of a piece: a */
-#define BPE "\x12\x02\x18\x02"                    /* trainer_spec: model_type */
-#define FALLBACK "\x12\x05\x18\x02\x98\x02\x01"   /* and byte_fallback */
+#define A        "\x0A\x01\x61"                 /* the text of a piece: a */
+#define BPE      "\x12\x02\x18\x02"             /* trainer_spec: model_type */
+#define FALLBACK "\x12\x05\x18\x02\x98\x02\x01" /* and byte_fallback */
 #define BYTES(s) s, sizeof(s) - 1
 
 TEST(tokenizer, refused_by_name)
 {
     typedef struct Case {
-        const char *third; size_t n3;
-        const char *specs; size_t ns;
-        ErrCode code; const char *part;
+        const char *third;
+        size_t n3;
+        const char *specs;
+        size_t ns;
+        ErrCode code;
+        const char *part;
     } Case;
     static const Case c[] = {
         {BYTES(A), BYTES(BPE), ERR_OK, ""},

@@ -7,18 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct Row { const char *arm; int64_t seed; RunResult r; } Row;
+typedef struct Row {
+    const char *arm;
+    int64_t seed;
+    RunResult r;
+} Row;
 
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
-static char *row_json(const Row *row, const char *data_hash, Arena *a, Err *e) {
+static char *row_json(const Row *row, const char *data_hash, Arena *a, Err *e)
+{
     const EvalResult *v = &row->r.eval;
     json_t *o = json_pack("{s:s,s:I,s:s,s:I,s:I,s:I}", "arm", row->arm, "seed", (json_int_t)row->seed,
-                          "status", row->r.status,
-                          "step", (json_int_t)row->r.step, "parameters", (json_int_t)row->r.parameters,
-                          "bytes",
-                          (json_int_t)row->r.bytes);
-    if (!o) { err_set(e, ERR_MEMORY, "arms.jsonl: out of memory"); return NULL; }
+                          "status", row->r.status, "step", (json_int_t)row->r.step, "parameters",
+                          (json_int_t)row->r.parameters, "bytes", (json_int_t)row->r.bytes);
+    if (!o) {
+        err_set(e, ERR_MEMORY, "arms.jsonl: out of memory");
+        return NULL;
+    }
     json_object_set_new(o, "train_loss", number(row->r.loss));
     if (row->r.has_eval) {
         json_object_set_new(o, "protocol", json_string(v->protocol));
@@ -39,10 +45,14 @@ static char *row_json(const Row *row, const char *data_hash, Arena *a, Err *e) {
     return copy;
 }
 
-typedef struct Stat { double mean, sd; int n; } Stat;
+typedef struct Stat {
+    double mean, sd;
+    int n;
+} Stat;
 
 /* Mean and sample standard deviation of one figure over the seeds of an arm. */
-static Stat stat_of(const Row *row, int n, const char *arm, int what) {
+static Stat stat_of(const Row *row, int n, const char *arm, int what)
+{
     double sum = 0, sq = 0;
     Stat s = {0};
     for (int pass = 0; pass < 2; pass++)
@@ -50,32 +60,38 @@ static Stat stat_of(const Row *row, int n, const char *arm, int what) {
             if (strcmp(row[i].arm, arm) || !row[i].r.has_eval) continue;
             const EvalResult *v = &row[i].r.eval;
             double x = what == 0 ? v->perplexity : what == 1 ? v->kl : v->top1_agreement * 100;
-            if (!pass) { sum += x; s.n++; }
-            else sq += (x - s.mean) * (x - s.mean);
+            if (!pass) {
+                sum += x;
+                s.n++;
+            } else sq += (x - s.mean) * (x - s.mean);
             if (!pass) s.mean = sum / s.n;
         }
     s.sd = s.n > 1 ? sqrt(sq / (s.n - 1)) : 0;
     return s;
 }
 
-static char *spread(const Stat *s, int digits, Arena *a, Err *e) {
-    return s->n > 1 ? arena_printf(a, e, "%.*f ± %.*f", digits, s->mean, digits, s->sd) : arena_printf(a, e,
-        "%.*f", digits, s->mean);
+static char *spread(const Stat *s, int digits, Arena *a, Err *e)
+{
+    return s->n > 1 ? arena_printf(a, e, "%.*f ± %.*f", digits, s->mean, digits, s->sd)
+                    : arena_printf(a, e, "%.*f", digits, s->mean);
 }
 
 /* Columns are padded by hand: the ± sign is two bytes but one column. */
-static int columns(const char *s) {
+static int columns(const char *s)
+{
     int n = 0;
     for (; *s; s++) n += (*s & 0xC0) != 0x80;
     return n;
 }
 
-static char *cell(const char *text, int width, Arena *a, Err *e) {
+static char *cell(const char *text, int width, Arena *a, Err *e)
+{
     int pad = width - columns(text);
     return arena_printf(a, e, "%*s%s", pad > 0 ? pad : 0, "", text);
 }
 
-static char *line(const char *name, const char *v[5], Arena *a, Err *e) {
+static char *line(const char *name, const char *v[5], Arena *a, Err *e)
+{
     static const int width[5] = {18, 18, 16, 12, 12};
     char *t = arena_printf(a, e, "%-12s", name);
     for (int i = 0; i < 5 && t; i++) {
@@ -85,11 +101,14 @@ static char *line(const char *name, const char *v[5], Arena *a, Err *e) {
     return t ? arena_printf(a, e, "%s\n", t) : NULL;
 }
 
-static char *table_text(const Config *c, const Row *row, int n, Arena *a, Err *e) {
+static char *table_text(const Config *c, const Row *row, int n, Arena *a, Err *e)
+{
     const RunResult *t = NULL;
-    for (int i = 0; i < n && !t; i++) if (row[i].r.teacher_parameters) t = &row[i].r;
-    char *text = line("model", (const char *[]){"perplexity", "KL to teacher", "top-1 agreement",
-                                                "parameters", "bytes"}, a, e);
+    for (int i = 0; i < n && !t; i++)
+        if (row[i].r.teacher_parameters) t = &row[i].r;
+    char *text = line(
+        "model", (const char *[]){"perplexity", "KL to teacher", "top-1 agreement", "parameters", "bytes"}, a,
+        e);
     if (t && text) {
         const char *v[5] = {arena_printf(a, e, "%.3f", t->teacher_eval.perplexity), "0", "100 %",
                             arena_printf(a, e, "%lld", (long long)t->teacher_parameters),
@@ -99,10 +118,11 @@ static char *table_text(const Config *c, const Row *row, int n, Arena *a, Err *e
     }
     for (int k = 0; k < c->n_arm && text; k++) {
         const Row *first = NULL;
-        for (int i = 0; i < n && !first; i++) if (!strcmp(row[i].arm, c->arm[k])) first = &row[i];
+        for (int i = 0; i < n && !first; i++)
+            if (!strcmp(row[i].arm, c->arm[k])) first = &row[i];
         if (!first) continue;
-        Stat p = stat_of(row, n, c->arm[k], 0), kl = stat_of(row, n, c->arm[k], 1), top = stat_of(row, n,
-            c->arm[k], 2);
+        Stat p = stat_of(row, n, c->arm[k], 0), kl = stat_of(row, n, c->arm[k], 1),
+             top = stat_of(row, n, c->arm[k], 2);
         const char *v[5] = {spread(&p, 3, a, e), first->r.eval.against ? spread(&kl, 4, a, e) : "-",
                             first->r.eval.against ? arena_printf(a, e, "%s %%", spread(&top, 1, a, e)) : "-",
                             arena_printf(a, e, "%lld", (long long)first->r.parameters),
@@ -113,7 +133,8 @@ static char *table_text(const Config *c, const Row *row, int n, Arena *a, Err *e
     return text;
 }
 
-static char *samples_text(const Config *c, const Row *row, int n, char *text, Arena *a, Err *e) {
+static char *samples_text(const Config *c, const Row *row, int n, char *text, Arena *a, Err *e)
+{
     if (text && n && row[0].r.teacher_sample)
         text = arena_printf(a, e, "%s\n-- teacher\n%s\n", text, row[0].r.teacher_sample);
     for (int k = 0; k < c->n_arm && text; k++)
@@ -124,25 +145,26 @@ static char *samples_text(const Config *c, const Row *row, int n, char *text, Ar
                 break;
             }
     for (int i = 0; i < n && text; i++)
-        if (row[i].r.checkpoint && !i) text = arena_printf(a, e, "%s\n-- checkpoint of %s, seed %lld\n%s\n",
-                                                           text, row[i].arm,
-                                                           (long long)row[i].seed, row[i].r.checkpoint);
+        if (row[i].r.checkpoint && !i)
+            text = arena_printf(a, e, "%s\n-- checkpoint of %s, seed %lld\n%s\n", text, row[i].arm,
+                                (long long)row[i].seed, row[i].r.checkpoint);
     return text;
 }
 
 bool train_arms(const char *path, int n_override, char *const *override, const TrainOptions *o, char **table,
-                Arena *a, Err *e) {
+                Arena *a, Err *e)
+{
     Config *base = config_load(a, path, n_override, override, NULL, e);
     if (!base) return false;
-    if (!base->n_arm) return err_set(e, ERR_USAGE, "%s: --arms needs a map `arms:` of name to overrides",
-                                     path);
+    if (!base->n_arm)
+        return err_set(e, ERR_USAGE, "%s: --arms needs a map `arms:` of name to overrides", path);
     int n_seed = base->seeds.n ? base->seeds.n : 1, n = 0;
     Row *row = arena_alloc(a, (size_t)(base->n_arm * n_seed) * sizeof *row, e);
     const char *out = path_join(a, base->run.output_dir, "arms.jsonl", e);
     char *jsonl = arena_strdup(a, "", e);
     for (int i = 0; i < base->n_arm && row && jsonl && !e->code; i++)
-        for (int s = 0; s < n_seed && !e->code && strcmp(n ? row[n - 1].r.status : "done",
-                                                         "interrupted"); s++) {
+        for (int s = 0; s < n_seed && !e->code && strcmp(n ? row[n - 1].r.status : "done", "interrupted");
+             s++) {
             int64_t seed = base->seeds.n ? base->seeds.v[s] : base->run.seed;
             Arena one = {.name = "run"};
             Config *c = config_load_arm(&one, path, n_override, override, base->arm[i], seed, NULL, e);
@@ -151,9 +173,9 @@ bool train_arms(const char *path, int n_override, char *const *override, const T
                                              (long long)seed);
             log_info("arm %s, seed %lld", base->arm[i], (long long)seed);
             row[n] = (Row){.arm = base->arm[i], .seed = seed};
-            if (!train_run(c, o, &row[n].r, &one, e)) return err_prefix(e, "arm %s, seed %lld", base->arm[i],
-                                                                        (long long)seed);
-            RunResult *r = &row[n].r;                       /* strings must outlive the run's arena */
+            if (!train_run(c, o, &row[n].r, &one, e))
+                return err_prefix(e, "arm %s, seed %lld", base->arm[i], (long long)seed);
+            RunResult *r = &row[n].r; /* strings must outlive the run's arena */
             r->sample = r->sample ? arena_strdup(a, r->sample, e) : NULL;
             r->teacher_sample = r->teacher_sample ? arena_strdup(a, r->teacher_sample, e) : NULL;
             r->checkpoint = r->checkpoint ? arena_strdup(a, r->checkpoint, e) : NULL;
@@ -161,8 +183,8 @@ bool train_arms(const char *path, int n_override, char *const *override, const T
             char *l = row_json(&row[n], NULL, a, e);
             jsonl = l ? arena_printf(a, e, "%s%s\n", jsonl, l) : NULL;
             n++;
-            if (jsonl && !o->dry_run && dir_make(base->run.output_dir, e)) file_write_atomic(out, jsonl,
-                strlen(jsonl), e);
+            if (jsonl && !o->dry_run && dir_make(base->run.output_dir, e))
+                file_write_atomic(out, jsonl, strlen(jsonl), e);
             log_close();
             arena_free(&one);
         }

@@ -9,19 +9,21 @@
 #include <unistd.h>
 
 static void put(H5Out *h, const char *group, const Param *p, const void *data, const Kernels *k, Arena *a,
-                Err *e) {
+                Err *e)
+{
     const char *path = arena_printf(a, e, "%s/%s", group, p->name);
     int64_t dim[MAX_DIM];
     for (int i = 0; i < p->w.ndim; i++) dim[i] = p->w.dim[i];
     if (path && data) h5_tensor(h, path, k->real == sizeof(double) ? DT_F64 : DT_F32, p->w.ndim, dim, data);
 }
 
-static void put_state(H5Out *h, const TrainState *s) {
+static void put_state(H5Out *h, const TrainState *s)
+{
     h5_attr_i64(h, "/", "tokens_seen", s->tokens_seen);
     h5_attr_f64(h, "/", "epoch", s->epoch);
     h5_attr_u64s(h, "/rng", "philox_key", (uint64_t[]){s->seed, 0}, 2);
-    h5_attr_u64s(h, "/rng", "philox_counter", (uint64_t[]){0, (uint64_t)s->step, 0,
-                                                           (uint64_t)s->samples_seen}, 4);
+    h5_attr_u64s(h, "/rng", "philox_counter",
+                 (uint64_t[]){0, (uint64_t)s->step, 0, (uint64_t)s->samples_seen}, 4);
     h5_attr_f64(h, "/data_state", "epoch", s->epoch);
     h5_attr_i64(h, "/data_state", "sample_index", s->samples_seen);
     h5_attr_i64(h, "/data_state", "tokens_seen", s->tokens_seen);
@@ -34,8 +36,8 @@ static void put_state(H5Out *h, const TrainState *s) {
 }
 
 static bool write_state(const char *path, const CheckpointConfig *c, const Model *m, const Optim *o,
-                        const TrainState *s, Arena *a,
-                        Err *e) {
+                        const TrainState *s, Arena *a, Err *e)
+{
     H5Out *h = h5_create(path, "train_state", m->spec.family->arch, s->step, a, e);
     if (!h) return false;
     const Params *ps = &m->params;
@@ -43,8 +45,8 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
     if (m->generation_json) h5_text(h, "/config/generation_json", m->generation_json);
     if (s->run_yaml) h5_text(h, "/config/run_yaml", s->run_yaml);
     if (m->tokenizer_path) h5_attr_str(h, "/config", "tokenizer_path", m->tokenizer_path);
-    for (int i = 0; i < ps->n; i++) put(h, ps->p[i]->aux ? "/aux" : "/tensors", ps->p[i], ps->p[i]->w.data,
-                                        ps->k, a, e);
+    for (int i = 0; i < ps->n; i++)
+        put(h, ps->p[i]->aux ? "/aux" : "/tensors", ps->p[i], ps->p[i]->w.data, ps->k, a, e);
     if (c->save_optimizer && o) {
         for (int i = 0; i < ps->n; i++) {
             put(h, "/optimizer/m", ps->p[i], ps->p[i]->m, ps->k, a, e);
@@ -56,16 +58,21 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
     return h5_commit(h, e);
 }
 
-static int step_of(const char *name) {
+static int step_of(const char *name)
+{
     int step, used = 0;
     return sscanf(name, "step_%d.h5%n", &step, &used) == 1 && used == (int)strlen(name) ? step : -1;
 }
 
-static int descending(const void *a, const void *b) { int x = *(const int *)a,
-                                                     y = *(const int *)b; return x < y ? 1 : x > y ? -1 : 0; }
+static int descending(const void *a, const void *b)
+{
+    int x = *(const int *)a, y = *(const int *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
 
 /* Steps of all files of our naming in dir, newest first. */
-static int list_steps(const char *dir, int *step, int cap) {
+static int list_steps(const char *dir, int *step, int cap)
+{
     DIR *d = opendir(dir);
     int n = 0;
     if (!d) return 0;
@@ -79,7 +86,8 @@ static int list_steps(const char *dir, int *step, int cap) {
 enum { MAX_STEPS = 4096 };
 
 /* Keeps the keep_last newest and multiples of keep_every; removes only files of our own naming. */
-static void retain(const char *dir, const CheckpointConfig *c, int best, Arena *a, Err *e) {
+static void retain(const char *dir, const CheckpointConfig *c, int best, Arena *a, Err *e)
+{
     int step[MAX_STEPS], n = list_steps(dir, step, MAX_STEPS);
     for (int i = 0; i < n; i++) {
         if (i < c->keep_last || step[i] == best || (c->keep_every && step[i] % c->keep_every == 0)) continue;
@@ -89,7 +97,8 @@ static void retain(const char *dir, const CheckpointConfig *c, int best, Arena *
 }
 
 /* `best`: "step_XXXXXXXX.h5 value", replaced when the state's best is newer. */
-static int keep_best(const char *dir, const char *name, const TrainState *s, Arena *a, Err *e) {
+static int keep_best(const char *dir, const char *name, const TrainState *s, Arena *a, Err *e)
+{
     const char *path = path_join(a, dir, "best", e);
     size_t bytes;
     Err none = {0};
@@ -105,15 +114,15 @@ static int keep_best(const char *dir, const char *name, const TrainState *s, Are
 }
 
 bool checkpoint_save(const char *run, const CheckpointConfig *c, const Model *m, const Optim *o,
-                     const TrainState *s, Arena *unused,
-                     Err *e) {
+                     const TrainState *s, Arena *unused, Err *e)
+{
     (void)unused;
     Arena tmp = {.name = "checkpoint"};
     const char *dir = path_join(&tmp, run, "checkpoints", e);
     char name[64];
     snprintf(name, sizeof name, "step_%08lld.h5", (long long)s->step);
-    const char *path = dir ? path_join(&tmp, dir, name, e) : NULL, *latest = dir ? path_join(&tmp, dir,
-        "latest", e) : NULL;
+    const char *path = dir ? path_join(&tmp, dir, name, e) : NULL,
+               *latest = dir ? path_join(&tmp, dir, "latest", e) : NULL;
     if (path && latest && dir_make(dir, e) && write_state(path, c, m, o, s, &tmp, e)) {
         char *text = arena_printf(&tmp, e, "%s\n", name);
         if (text && file_write_atomic(latest, text, strlen(text), e)) {
@@ -126,7 +135,8 @@ bool checkpoint_save(const char *run, const CheckpointConfig *c, const Model *m,
     return !e->code;
 }
 
-const char *checkpoint_find(const char *run, Arena *a, Err *e) {
+const char *checkpoint_find(const char *run, Arena *a, Err *e)
+{
     const char *dir = path_join(a, run, "checkpoints", e);
     int step[MAX_STEPS], n = dir ? list_steps(dir, step, MAX_STEPS) : 0;
     for (int i = 0; i < n; i++) {
@@ -138,12 +148,13 @@ const char *checkpoint_find(const char *run, Arena *a, Err *e) {
     }
     if (n && !e->code)
         err_set(e, ERR_CORRUPT,
-            "%s: none of the %d checkpoints is whole; move them away, or start over with --overwrite",
-            dir, n);
+                "%s: none of the %d checkpoints is whole; move them away, or start over with --overwrite",
+                dir, n);
     return NULL;
 }
 
-static bool get(H5In *h, const char *group, const Param *p, void *data, const Kernels *k, Arena *a, Err *e) {
+static bool get(H5In *h, const char *group, const Param *p, void *data, const Kernels *k, Arena *a, Err *e)
+{
     const char *path = arena_printf(a, e, "%s/%s", group, p->name);
     DType t;
     int ndim;
@@ -152,12 +163,14 @@ static bool get(H5In *h, const char *group, const Param *p, void *data, const Ke
     DType want = k->real == sizeof(double) ? DT_F64 : DT_F32;
     bool same = ndim == p->w.ndim && t == want;
     for (int i = 0; same && i < ndim; i++) same = dim[i] == p->w.dim[i];
-    if (!same) return err_set(e, ERR_USAGE,
-                              "%s does not have the shape or type this configuration gives the tensor", path);
+    if (!same)
+        return err_set(e, ERR_USAGE, "%s does not have the shape or type this configuration gives the tensor",
+                       path);
     return h5_read_tensor(h, path, t, data, (size_t)t_numel(&p->w) * k->real, e);
 }
 
-static void get_state(H5In *h, TrainState *s, Err *e) {
+static void get_state(H5In *h, TrainState *s, Err *e)
+{
     int64_t v = 0;
     if (h5_get_i64(h, "/", "step", &v, e)) s->step = v;
     if (h5_get_i64(h, "/", "tokens_seen", &v, e)) s->tokens_seen = v;
@@ -173,7 +186,8 @@ static void get_state(H5In *h, TrainState *s, Err *e) {
     if (h5_get_i64(h, "/best", "stale_evals", &v, e)) s->stale_evals = (int)v;
 }
 
-bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena *a, Err *e) {
+bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena *a, Err *e)
+{
     H5In *h = h5_open(path, false, a, e);
     if (!h) return false;
     const Params *ps = &m->params;

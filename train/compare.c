@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char *dump(json_t *o, Arena *a, Err *e) {
+static char *dump(json_t *o, Arena *a, Err *e)
+{
     char *s = o ? json_dumps(o, JSON_REAL_PRECISION(9)) : NULL, *copy = s ? arena_strdup(a, s, e) : NULL;
     if (!copy) err_set(e, ERR_MEMORY, "out of memory for the result");
     free(s);
@@ -13,24 +14,28 @@ static char *dump(json_t *o, Arena *a, Err *e) {
     return copy;
 }
 
-static size_t count(const FileTensor *t) {
+static size_t count(const FileTensor *t)
+{
     size_t n = 1;
     for (int i = 0; i < t->ndim; i++) n *= (size_t)t->dim[i];
     return n;
 }
 
-static float *values(const TensorFile *f, const FileTensor *t, Arena *a, Err *e) {
+static float *values(const TensorFile *f, const FileTensor *t, Arena *a, Err *e)
+{
     float *v = arena_alloc(a, (count(t) + 1) * sizeof *v, e);
     return v && formats_read_f32(f, t, v, e) ? v : NULL;
 }
 
-static json_t *only(const char *name, const char *where) {
+static json_t *only(const char *name, const char *where)
+{
     return json_pack("{s:s,s:b,s:s}", "name", name, "equal", 0, "only_in", where);
 }
 
 /* One tensor of both files. Shapes that differ make it unequal with no distance. */
 static json_t *pair(const TensorFile *fa, const FileTensor *a, const TensorFile *fb, const FileTensor *b,
-                    bool *equal, Err *e) {
+                    bool *equal, Err *e)
+{
     Arena tmp = {.name = "compare"};
     int64_t da[4] = {0}, db[4] = {0};
     json_t *o = json_pack("{s:s}", "name", a->name);
@@ -61,7 +66,8 @@ static json_t *pair(const TensorFile *fa, const FileTensor *a, const TensorFile 
     return o;
 }
 
-char *compare_json(const char *a, const char *b, Arena *ar, Err *e) {
+char *compare_json(const char *a, const char *b, Arena *ar, Err *e)
+{
     TensorFile fa = {0}, fb = {0};
     json_t *list = json_array(), *o = NULL;
     bool all = true;
@@ -85,7 +91,8 @@ char *compare_json(const char *a, const char *b, Arena *ar, Err *e) {
     return e->code ? NULL : dump(o, ar, e);
 }
 
-static json_t *describe(const TensorFile *f, const FileTensor *t, int64_t *total, int64_t *params, Err *e) {
+static json_t *describe(const TensorFile *f, const FileTensor *t, int64_t *total, int64_t *params, Err *e)
+{
     Arena tmp = {.name = "inspect"};
     json_t *shape = json_array();
     for (int i = 0; i < t->ndim; i++) json_array_append_new(shape, json_integer(t->dim[i]));
@@ -93,26 +100,28 @@ static json_t *describe(const TensorFile *f, const FileTensor *t, int64_t *total
     const float *v = t->tied_to ? NULL : values(f, t, &tmp, e);
     for (size_t i = 0; v && i < count(t); i++) nonzero += v[i] != 0;
     json_t *o = json_pack("{s:s,s:o,s:s,s:s,s:I,s:I}", "name", t->name, "shape", shape, "dtype",
-                          dtype_name(t->dtype), "encoding",
-                          "plain", "bytes", (json_int_t)(t->tied_to ? 0 : t->bytes), "nonzero",
-                          (json_int_t)nonzero);
+                          dtype_name(t->dtype), "encoding", "plain", "bytes",
+                          (json_int_t)(t->tied_to ? 0 : t->bytes), "nonzero", (json_int_t)nonzero);
     if (t->tied_to) json_object_set_new(o, "tied_to", json_string(t->tied_to));
-    else { *total += (int64_t)t->bytes; *params += (int64_t)count(t); }
+    else {
+        *total += (int64_t)t->bytes;
+        *params += (int64_t)count(t);
+    }
     arena_free(&tmp);
     return o;
 }
 
-char *inspect_json(const char *path, Arena *ar, Err *e) {
+char *inspect_json(const char *path, Arena *ar, Err *e)
+{
     TensorFile f = {0};
     json_t *list = json_array(), *o = NULL;
     int64_t bytes = 0, params = 0;
     if (formats_open(&f, path, ar, e)) {
-        for (int i = 0; i < f.n && !e->code; i++) json_array_append_new(list, describe(&f, &f.t[i], &bytes,
-                                                                                       &params, e));
+        for (int i = 0; i < f.n && !e->code; i++)
+            json_array_append_new(list, describe(&f, &f.t[i], &bytes, &params, e));
         if (!e->code) {
             o = json_pack("{s:s,s:O,s:I,s:I}", "format", format_name(f.format), "tensors", list, "bytes",
-                          (json_int_t)bytes,
-                          "parameters", (json_int_t)params);
+                          (json_int_t)bytes, "parameters", (json_int_t)params);
             json_object_set_new(o, "arch", f.arch ? json_string(f.arch) : json_null());
             if (f.kind) json_object_set_new(o, "kind", json_string(f.kind));
             if (f.format == FMT_HDF5) json_object_set_new(o, "step", json_integer(f.step));

@@ -18,7 +18,7 @@ double config_seconds(const char *text)
     for (const char *p = text; p && *p;) {
         char number[32];
         size_t n = strspn(p, "0123456789.");
-        double x, factor = p[n] ? -1 : 1;                /* a bare number is seconds */
+        double x, factor = p[n] ? -1 : 1; /* a bare number is seconds */
         snprintf(number, sizeof number, "%.*s", (int)n, p);
         for (int i = 0; i < CFG_COUNT(units); i++)
             if (p[n] == units[i].unit) factor = units[i].seconds;
@@ -97,8 +97,8 @@ static void check_init(Config *c)
     derive_init(c, m, gpt2);
     check_init_heads(c, m, gpt2);
     if (c->data.seq_len <= m->max_position_embeddings) return;
-    const char *key =
-        config_was_set(d, "data.seq_len") ? "data.seq_len" : "model.init.max_position_embeddings";
+    const char *key = config_was_set(d, "data.seq_len") ? "data.seq_len"
+                                                        : "model.init.max_position_embeddings";
     if (gpt2)
         config_error(d, key, "sequences of %lld tokens in a model of %lld positions",
                      (long long)c->data.seq_len, (long long)m->max_position_embeddings);
@@ -183,8 +183,8 @@ static void check_optim(Config *c)
 static bool is_hook(const char *text, const char *placeholder, bool *is_template)
 {
     static const char *const plain[] = {"embed", "final_norm", "logits"};
-    static const char *const in_layer[] = {"attn_in", "q", "k", "v", "attn_scores", "attn_probs", "attn_out",
-                                           "mlp_in", "mlp_out", "out"};
+    static const char *const in_layer[] = {"attn_in",    "q",        "k",      "v",       "attn_scores",
+                                           "attn_probs", "attn_out", "mlp_in", "mlp_out", "out"};
     *is_template = false;
     for (int i = 0; i < CFG_COUNT(plain); i++)
         if (strcmp(text, plain[i]) == 0) return true;
@@ -228,8 +228,8 @@ static bool is_layer_number(const ConfigNode *n)
 static void check_layer_map(Config *c)
 {
     const ConfigNode *m = c->distill.layer_map;
-    bool ok =
-        !m || (m->kind == NODE_SCALAR && (strcmp(m->text, "uniform") == 0 || strcmp(m->text, "last") == 0));
+    bool ok = !m ||
+              (m->kind == NODE_SCALAR && (strcmp(m->text, "uniform") == 0 || strcmp(m->text, "last") == 0));
     if (m && m->kind == NODE_LIST) {
         ok = m->n > 0;
         for (int i = 0; i < m->n; i++) {
@@ -393,7 +393,10 @@ static Config *finish(Config *c, ConfigDoc **doc, Err *e)
         fit = 0;
         shown = 0;
         for (size_t i = 0; i < room; i++)
-            if (text[i] == '\n') { fit = i; shown++; }
+            if (text[i] == '\n') {
+                fit = i;
+                shown++;
+            }
     }
     if (shown < n) err_set(e, ERR_USAGE, "%.*s\nand %d more", (int)fit, text, n - shown);
     else err_set(e, ERR_USAGE, "%.*s", (int)fit, text);

@@ -83,10 +83,10 @@ typedef struct Config {
 #include "core/config_fields.h"
 #include "train/config.def"
 #include "core/config_undef.h"
-    int n_arm;                                           /* names under arms, in the order written */
+    int n_arm; /* names under arms, in the order written */
     const char **arm;
-    const char *path;                                    /* the file as given; NULL = command line only */
-    ConfigDoc *doc; /* for config_was_set, config_show and config_resolved */
+    const char *path; /* the file as given; NULL = command line only */
+    ConfigDoc *doc;   /* for config_was_set, config_show and config_resolved */
 } Config;
 const ConfigSection *config_section(void);
 const ConfigSection *early_stopping_section(void);

@@ -20,8 +20,7 @@ static const ConfigField run_fields[] = {
 static const char *const run_alias[][2] = {
     {"resume_from_checkpoint", "resume"},
 };
-CFG_SECTION_ALIAS(run_section, "run", RunConfig, run_fields, "what to do and where to write",
-                  run_alias)
+CFG_SECTION_ALIAS(run_section, "run", RunConfig, run_fields, "what to do and where to write", run_alias)
 
 static const ConfigField device_fields[] = {
 #define CFG_STRUCT DeviceConfig
@@ -38,10 +37,15 @@ static const ConfigField train_fields[] = {
 #include "core/config_undef.h"
 };
 static const char *const train_alias[][2] = {
-    {"num_train_epochs", "epochs"}, {"num_epochs", "epochs"}, {"max_iters", "max_steps"},
-    {"num_iterations", "max_steps"}, {"per_device_train_batch_size", "batch_size"},
-    {"micro_batch_size", "batch_size"}, {"grad_accum", "gradient_accumulation_steps"},
-    {"max_grad_norm", "clip_grad_norm"}, {"grad_clip", "clip_grad_norm"},
+    {"num_train_epochs", "epochs"},
+    {"num_epochs", "epochs"},
+    {"max_iters", "max_steps"},
+    {"num_iterations", "max_steps"},
+    {"per_device_train_batch_size", "batch_size"},
+    {"micro_batch_size", "batch_size"},
+    {"grad_accum", "gradient_accumulation_steps"},
+    {"max_grad_norm", "clip_grad_norm"},
+    {"grad_clip", "clip_grad_norm"},
 };
 CFG_SECTION_ALIAS(train_section, "train", TrainConfig, train_fields, "length of the run and size of a step",
                   train_alias)
@@ -71,8 +75,7 @@ static const ConfigField eval_fields[] = {
 static const char *const eval_alias[][2] = {
     {"eval_steps", "every_steps"},
 };
-CFG_SECTION_ALIAS(eval_section, "eval", EvalConfig, eval_fields, "evaluation during training",
-                  eval_alias)
+CFG_SECTION_ALIAS(eval_section, "eval", EvalConfig, eval_fields, "evaluation during training", eval_alias)
 
 static const ConfigField keep_best_fields[] = {
 #define CFG_STRUCT KeepBestConfig
@@ -112,8 +115,7 @@ static const ConfigField log_fields[] = {
 static const char *const log_alias[][2] = {
     {"logging_steps", "every_steps"},
 };
-CFG_SECTION_ALIAS(log_section, "log", LogConfig, log_fields, "what is logged",
-                  log_alias)
+CFG_SECTION_ALIAS(log_section, "log", LogConfig, log_fields, "what is logged", log_alias)
 
 static const ConfigField export_fields[] = {
 #define CFG_STRUCT ExportConfig

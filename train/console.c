@@ -8,33 +8,29 @@
 
 static double gib(double bytes) { return bytes / 1073741824.0; }
 
-void run_header(const Run *r) {
+void run_header(const Run *r)
+{
     const Config *c = r->c;
     Arena tmp = {.name = "header"};
     Err e = {0};
     log_plain("| %-18s | %s", "run", r->dir);
     log_plain("| %-18s | %s, seed %lld", "recipe", c->run.recipe, (long long)c->run.seed);
     log_plain("| %-18s | %s, %lld parameters, %lld trained", "model", r->model.spec.family->arch,
-              (long long)params_count(&r->model.params, false), (long long)params_count(&r->model.params,
-                                                                                        true));
+              (long long)params_count(&r->model.params, false),
+              (long long)params_count(&r->model.params, true));
     if (r->has_teacher)
         log_plain("| %-18s | %s, %lld parameters; T %g, alpha %g, ce_weight %g, %d feature terms", "teacher",
-                  c->teacher.path,
-                  (long long)params_count(&r->teacher.params,
-                                          false), c->distill.temperature, c->distill.alpha,
-                  c->distill.ce_weight, r->distill.n);
+                  c->teacher.path, (long long)params_count(&r->teacher.params, false), c->distill.temperature,
+                  c->distill.alpha, c->distill.ce_weight, r->distill.n);
     log_plain("| %-18s | cpu, %d threads, kernels %s, GEMM %s", "device", threads_count(), r->k->name,
               r->k->real == sizeof(float) ? kernels_blas_name() : "reference float64");
     if (kernels_blas_warning()) log_warn("%s", kernels_blas_warning());
     log_plain("| %-18s | %lld samples of %ld, %lld tokens", "data", (long long)loader_samples(r->loader),
-              r->T,
-              (long long)loader_tokens(r->loader));
-    log_plain("| %-18s | %lld x (%ld x %ld x %ld = %lld tokens)", "steps", (long long)r->st.n_steps,
-              r->accum, r->B, r->T,
-              (long long)r->step_tokens);
+              r->T, (long long)loader_tokens(r->loader));
+    log_plain("| %-18s | %lld x (%ld x %ld x %ld = %lld tokens)", "steps", (long long)r->st.n_steps, r->accum,
+              r->B, r->T, (long long)r->step_tokens);
     log_plain("| %-18s | %s, lr %g, %s, weight decay %g, clip %g", "optimizer", c->optim.name,
-              c->optim.learning_rate,
-              c->schedule.name, c->optim.weight_decay, c->train.clip_grad_norm);
+              c->optim.learning_rate, c->schedule.name, c->optim.weight_decay, c->train.clip_grad_norm);
     log_plain("| %-18s | parameters, gradients and moments, inputs %.2f MB", "memory",
               (double)r->a->used / 1e6);
     char *table = graph_memory_table(r->g, &tmp, &e);
@@ -42,7 +38,8 @@ void run_header(const Run *r) {
     arena_free(&tmp);
 }
 
-void run_progress(const Run *r, const StepInfo *s, double dt, bool line) {
+void run_progress(const Run *r, const StepInfo *s, double dt, bool line)
+{
     char t[512];
     size_t n = 0;
     struct rusage u;
@@ -56,21 +53,25 @@ void run_progress(const Run *r, const StepInfo *s, double dt, bool line) {
     }
     if (r->n_part > 1 && n < sizeof t) ADD_TEXT(")");
     double tok = (double)r->step_tokens / dt, eta = dt * (double)(r->st.n_steps - r->st.step);
-    if (n < sizeof t) ADD_TEXT(" | lr %.2e | gnorm %.2f | %.0f ms | %.1fk tok/s", s->lr, s->grad_norm,
-                               dt * 1e3, tok / 1e3);
-    if (r->peak_flops > 0 && n < sizeof t) ADD_TEXT(" | MFU %.1f%%",
-                                                    100 * r->flops_per_token * tok / r->peak_flops);
-    if (n < sizeof t) ADD_TEXT(" | mem %.2fG | eta %dm%02ds", gib((double)u.ru_maxrss * 1024),
-                               (int)(eta / 60), (int)fmod(eta, 60));
+    if (n < sizeof t)
+        ADD_TEXT(" | lr %.2e | gnorm %.2f | %.0f ms | %.1fk tok/s", s->lr, s->grad_norm, dt * 1e3, tok / 1e3);
+    if (r->peak_flops > 0 && n < sizeof t)
+        ADD_TEXT(" | MFU %.1f%%", 100 * r->flops_per_token * tok / r->peak_flops);
+    if (n < sizeof t)
+        ADD_TEXT(" | mem %.2fG | eta %dm%02ds", gib((double)u.ru_maxrss * 1024), (int)(eta / 60),
+                 (int)fmod(eta, 60));
 #undef ADD_TEXT
-    if (strcmp(r->c->log.console, "quiet")) { if (line) log_progress(t); }
+    if (strcmp(r->c->log.console, "quiet")) {
+        if (line) log_progress(t);
+    }
 }
 
-bool run_samples(Run *r, Model *m, const char **text, Err *e) {
+bool run_samples(Run *r, Model *m, const char **text, Err *e)
+{
     const GenerateConfig *g = &r->c->eval.generate;
     if (!r->tk || !g->prompts.n) return true;
-    SampleOptions o = {g->temperature, g->top_k, g->top_p, g->min_p, g->repetition_penalty,
-                       (uint64_t)g->seed};
+    SampleOptions o = {g->temperature,        g->top_k,         g->top_p, g->min_p,
+                       g->repetition_penalty, (uint64_t)g->seed};
     Arena tmp = {.name = "samples"};
     char *all = arena_strdup(&tmp, "", e);
     for (int i = 0; all && i < g->prompts.n && !e->code; i++) {
@@ -90,7 +91,8 @@ bool run_samples(Run *r, Model *m, const char **text, Err *e) {
 }
 
 /* A folder holds something when it has an entry besides . and .. and the arms' own file. */
-static bool has_entries(const char *dir) {
+static bool has_entries(const char *dir)
+{
     DIR *d = opendir(dir);
     if (!d) return false;
     bool any = false;
@@ -99,22 +101,25 @@ static bool has_entries(const char *dir) {
     return any;
 }
 
-static bool write_text(Run *r, const char *name, const char *text, Err *e) {
+static bool write_text(Run *r, const char *name, const char *text, Err *e)
+{
     const char *path = path_join(r->a, r->dir, name, e);
     return path && file_write_atomic(path, text, strlen(text), e);
 }
 
-bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e) {
+bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e)
+{
     Config *c = r->c;
     if (!resuming && !o->overwrite && !c->run.overwrite && has_entries(r->dir) &&
         strcmp(o->resume ? o->resume : c->run.resume, "auto"))
-        return err_set(e, ERR_USAGE,
-                       "%s is not empty: give another run.output_dir, --resume, or --overwrite", r->dir);
+        return err_set(e, ERR_USAGE, "%s is not empty: give another run.output_dir, --resume, or --overwrite",
+                       r->dir);
     if (!resuming && has_entries(r->dir) && !o->overwrite && !c->run.overwrite) {
         const char *m = path_join(r->a, r->dir, "config.resolved.yaml", e);
         if (m && !file_exists(m))
             return err_set(e, ERR_USAGE,
-                "%s is not empty and holds no run: give another run.output_dir, or --overwrite", r->dir);
+                           "%s is not empty and holds no run: give another run.output_dir, or --overwrite",
+                           r->dir);
     }
     if (!dir_make(r->dir, e)) return false;
     char *yaml = config_resolved(c->doc, config_section(), c, r->a, e);
@@ -126,19 +131,22 @@ bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e) {
         char *given = file_read(r->a, c->path, &bytes, e);
         if (given) write_text(r, "config.yaml", given, e);
     }
-    char *env = arena_printf(r->a, e,
+    char *env = arena_printf(
+        r->a, e,
         "{\"cpu\": \"%s\", \"kernels\": \"%s\", \"gemm\": \"%s\", \"threads\": %d, \"compiler\": \"%s\"}\n",
-                             cpu_features(), r->k->name, kernels_blas_name(), threads_count(), __VERSION__);
+        cpu_features(), r->k->name, kernels_blas_name(), threads_count(), __VERSION__);
     if (env) write_text(r, "env.json", env, e);
     const char *log = path_join(r->a, r->dir, "run.log", e);
     return log && log_open(log, resuming, e);
 }
 
-static DType export_type(const char *name) {
+static DType export_type(const char *name)
+{
     return !strcmp(name, "bfloat16") ? DT_BF16 : !strcmp(name, "float16") ? DT_F16 : DT_F32;
 }
 
-bool run_export(Run *r, Err *e) {
+bool run_export(Run *r, Err *e)
+{
     for (int i = 0; i < r->c->export.n && !e->code; i++) {
         const ExportConfig *x = &r->c->export.v[i];
         const char *dir = path_join(r->a, r->dir, "export", e);

@@ -8,19 +8,22 @@
 
 enum { EVAL_CHUNK = 256 };
 struct Evaluator {
-    Graph *g; Model *m, *against;
+    Graph *g;
+    Model *m, *against;
     long B, T, chunk;
-    Tensor *ids, *pos, *h[2], *w[2];                       /* hidden (B,T,C), head (V,C): model, teacher */
-    void *z[2], *nll; int32_t *targets, *top[2];
+    Tensor *ids, *pos, *h[2], *w[2]; /* hidden (B,T,C), head (V,C): model, teacher */
+    void *z[2], *nll;
+    int32_t *targets, *top[2];
 };
 
-Evaluator *evaluator_new(Model *m, Model *against, long B, long T, Arena *a, Err *e) {
+Evaluator *evaluator_new(Model *m, Model *against, long B, long T, Arena *a, Err *e)
+{
     Evaluator *ev = arena_alloc(a, sizeof *ev, e);
     if (!ev) return NULL;
     *ev = (Evaluator){.m = m, .against = against, .B = B, .T = T};
     if (against && against->spec.V != m->spec.V) {
-        err_set(e, ERR_USAGE, "the vocabularies differ: %ld against %ld tokens; KL has no meaning",
-                m->spec.V, against->spec.V);
+        err_set(e, ERR_USAGE, "the vocabularies differ: %ld against %ld tokens; KL has no meaning", m->spec.V,
+                against->spec.V);
         return NULL;
     }
     const Kernels *k = m->params.k;
@@ -43,17 +46,27 @@ Evaluator *evaluator_new(Model *m, Model *against, long B, long T, Arena *a, Err
         ev->z[i] = arena_alloc(a, (size_t)(ev->chunk * m->spec.V) * k->real, e);
         ev->top[i] = arena_alloc(a, (size_t)ev->chunk * sizeof(int32_t), e);
     }
-    if (!graph_plan(g, e) || e->code) { graph_free(g); return NULL; }
+    if (!graph_plan(g, e) || e->code) {
+        graph_free(g);
+        return NULL;
+    }
     for (long i = 0; i < B * T; i++) ((int32_t *)ev->pos->data)[i] = (int32_t)(i % T);
     return ev;
 }
 
-void evaluator_free(Evaluator *ev) { if (ev) graph_free(ev->g); }
+void evaluator_free(Evaluator *ev)
+{
+    if (ev) graph_free(ev->g);
+}
 
-typedef struct Sums { double nll, kl; int64_t tokens, agree; } Sums;
+typedef struct Sums {
+    double nll, kl;
+    int64_t tokens, agree;
+} Sums;
 
 /* Rows r..r+n of the batch: logits of both models, then the sums over the scored ones. */
-static void score_chunk(Evaluator *ev, long r, long n, Sums *s) {
+static void score_chunk(Evaluator *ev, long r, long n, Sums *s)
+{
     const Kernels *k = ev->m->params.k;
     long V = ev->m->spec.V;
     for (int i = 0; i < 2 && ev->h[i]; i++) {
@@ -75,7 +88,8 @@ static void score_chunk(Evaluator *ev, long r, long n, Sums *s) {
 }
 
 bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol, long window, long stride,
-                   int64_t max_batches, EvalResult *out, Err *e) {
+                   int64_t max_batches, EvalResult *out, Err *e)
+{
     Arena tmp = {.name = "evaluation"};
     EvalPlan *p = evalplan_open(protocol, window ? window : ev->T, stride, t->id, t->n, bos, &tmp, e);
     if (p && evalplan_window(p) > ev->T)
@@ -89,20 +103,27 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
         int32_t *ids = ev->ids->data;
         for (long b = 0; b < ev->B; b++) {
             long len = i + b < n ? evalplan_get(p, i + b, ids + b * ev->T, ev->targets + b * ev->T) : 0;
-            for (long j = len; j < ev->T; j++) { ids[b * ev->T + j] = 0; ev->targets[b * ev->T + j] = -100; }
+            for (long j = len; j < ev->T; j++) {
+                ids[b * ev->T + j] = 0;
+                ev->targets[b * ev->T + j] = -100;
+            }
         }
         graph_forward(ev->g);
         long rows = ev->B * ev->T;
-        for (long r = 0; r < rows; r += ev->chunk) score_chunk(ev, r,
-            rows - r < ev->chunk ? rows - r : ev->chunk, &s);
+        for (long r = 0; r < rows; r += ev->chunk)
+            score_chunk(ev, r, rows - r < ev->chunk ? rows - r : ev->chunk, &s);
     }
     arena_free(&tmp);
     if (e->code) return false;
-    if (!s.tokens) return err_set(e, ERR_USAGE, "%s: nothing to score: %zu tokens make no window of %ld",
-                                  t->path, t->n, ev->T);
-    *out = (EvalResult){.protocol = protocol, .window = width, .tokens = s.tokens,
+    if (!s.tokens)
+        return err_set(e, ERR_USAGE, "%s: nothing to score: %zu tokens make no window of %ld", t->path, t->n,
+                       ev->T);
+    *out = (EvalResult){.protocol = protocol,
+                        .window = width,
+                        .tokens = s.tokens,
                         .text_bytes = (int64_t)t->bytes,
-                        .nll = s.nll / (double)s.tokens, .against = ev->against != NULL,
+                        .nll = s.nll / (double)s.tokens,
+                        .against = ev->against != NULL,
                         .kl = s.kl / (double)s.tokens,
                         .top1_agreement = (double)s.agree / (double)s.tokens};
     out->perplexity = exp(out->nll);
@@ -110,13 +131,14 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
     return true;
 }
 
-char *eval_json(const EvalResult *r, const char *model, const char *data, Arena *a, Err *e) {
+char *eval_json(const EvalResult *r, const char *model, const char *data, Arena *a, Err *e)
+{
     json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:f,s:f}", "model", model, "data", data, "protocol", r->protocol,
-                          "tokens",
-                          (json_int_t)r->tokens, "nll", r->nll, "perplexity", r->perplexity);
+                          "tokens", (json_int_t)r->tokens, "nll", r->nll, "perplexity", r->perplexity);
     if (o) json_object_set_new(o, "window", json_integer(r->window));
-    if (o) json_object_set_new(o, "bits_per_byte",
-                               r->bits_per_byte > 0 ? json_real(r->bits_per_byte) : json_null());
+    if (o)
+        json_object_set_new(o, "bits_per_byte",
+                            r->bits_per_byte > 0 ? json_real(r->bits_per_byte) : json_null());
     if (o && r->against) {
         json_object_set_new(o, "kl", json_real(r->kl));
         json_object_set_new(o, "top1_agreement", json_real(r->top1_agreement));

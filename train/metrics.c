@@ -10,10 +10,14 @@
 #include <sys/resource.h>
 #include <time.h>
 
-struct Metrics { FILE *f; double start; };
+struct Metrics {
+    FILE *f;
+    double start;
+};
 
 /* Length of the prefix whose whole lines all have step <= limit, copied line by line into out. */
-static size_t keep_lines(const char *text, size_t bytes, int64_t limit, char *out) {
+static size_t keep_lines(const char *text, size_t bytes, int64_t limit, char *out)
+{
     size_t kept = 0;
     for (size_t at = 0; at < bytes;) {
         const char *end = memchr(text + at, '\n', bytes - at);
@@ -32,7 +36,8 @@ static size_t keep_lines(const char *text, size_t bytes, int64_t limit, char *ou
 }
 
 Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step, bool resumed, Arena *a,
-                      Err *e) {
+                      Err *e)
+{
     Metrics *m = arena_alloc(a, sizeof *m, e);
     const char *path = path_join(a, dir, "metrics.jsonl", e);
     if (!m || !path) return NULL;
@@ -43,17 +48,21 @@ Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step,
         size_t bytes;
         char *old = file_read(&tmp, path, &bytes, e), *kept = old ? arena_alloc(&tmp, bytes + 1, e) : NULL;
         const char *bak = kept ? arena_printf(&tmp, e, "%s.bak", path) : NULL;
-        if (bak && file_write_atomic(bak, old, bytes, e)) file_write_atomic(path, kept, keep_lines(old,
-            bytes, resumed_step, kept), e);
+        if (bak && file_write_atomic(bak, old, bytes, e))
+            file_write_atomic(path, kept, keep_lines(old, bytes, resumed_step, kept), e);
         arena_free(&tmp);
         if (e->code) return NULL;
     }
     m->f = fopen(path, resumed ? "a" : "w");
-    if (!m->f) { err_set(e, ERR_FAIL, "%s: cannot be opened for writing", path); return NULL; }
+    if (!m->f) {
+        err_set(e, ERR_FAIL, "%s: cannot be opened for writing", path);
+        return NULL;
+    }
     return m;
 }
 
-void metrics_write(Metrics *m, const char *event, int64_t step, const Metric *v, int n) {
+void metrics_write(Metrics *m, const char *event, int64_t step, const Metric *v, int n)
+{
     if (!m || !m->f) return;
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
@@ -62,13 +71,14 @@ void metrics_write(Metrics *m, const char *event, int64_t step, const Metric *v,
     char when[32];
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
     fprintf(m->f, "{\"t\": %.3f, \"time\": \"%s.%03ldZ\", \"event\": \"%s\", \"step\": %lld",
-            time_now() - m->start, when,
-            ts.tv_nsec / 1000000, event, (long long)step);
+            time_now() - m->start, when, ts.tv_nsec / 1000000, event, (long long)step);
     bool bad = false;
     for (int i = 0; i < n; i++) {
-        if (!isfinite(v[i].value)) { fprintf(m->f, ", \"%s\": null", v[i].key); bad = true; }
-        else if (v[i].value == floor(v[i].value) && fabs(v[i].value) < 1e15) fprintf(m->f, ", \"%s\": %.0f",
-                                                                                     v[i].key, v[i].value);
+        if (!isfinite(v[i].value)) {
+            fprintf(m->f, ", \"%s\": null", v[i].key);
+            bad = true;
+        } else if (v[i].value == floor(v[i].value) && fabs(v[i].value) < 1e15)
+            fprintf(m->f, ", \"%s\": %.0f", v[i].key, v[i].value);
         else fprintf(m->f, ", \"%s\": %.9g", v[i].key, v[i].value);
     }
     struct rusage u;
@@ -78,14 +88,18 @@ void metrics_write(Metrics *m, const char *event, int64_t step, const Metric *v,
         const char *sep = "";
         fprintf(m->f, ", \"nonfinite\": [");
         for (int i = 0; i < n; i++)
-            if (!isfinite(v[i].value)) { fprintf(m->f, "%s\"%s\"", sep, v[i].key); sep = ", "; }
+            if (!isfinite(v[i].value)) {
+                fprintf(m->f, "%s\"%s\"", sep, v[i].key);
+                sep = ", ";
+            }
         fprintf(m->f, "]");
     }
     fprintf(m->f, "}\n");
     fflush(m->f);
 }
 
-void metrics_close(Metrics *m) {
+void metrics_close(Metrics *m)
+{
     if (m && m->f) fclose(m->f);
     if (m) m->f = NULL;
 }

@@ -5,46 +5,63 @@
 #include <string.h>
 
 typedef struct Probe {
-    Model *m; Graph *g; Arena *a; Err *e;
-    long B, T; bool own_labels;
+    Model *m;
+    Graph *g;
+    Arena *a;
+    Err *e;
+    long B, T;
+    bool own_labels;
     Tensor *ids, *labels, *pos, *logits, *loss;
-    OutTensor *out; int n, cap;
+    OutTensor *out;
+    int n, cap;
 } Probe;
 
 /* Integers of an input tensor, checked against [lo, hi). */
 static bool read_ids(Probe *p, const TensorFile *f, const char *name, int32_t *dst, int64_t lo, int64_t hi,
-                     int64_t also) {
+                     int64_t also)
+{
     const FileTensor *t = formats_find(f, name);
     for (int64_t i = 0; i < p->B * p->T; i++) {
         int64_t v = 0;
         if (t->dtype == DT_I64) memcpy(&v, t->data + i * 8, 8);
-        else { int32_t x; memcpy(&x, t->data + i * 4, 4); v = x; }
+        else {
+            int32_t x;
+            memcpy(&x, t->data + i * 4, 4);
+            v = x;
+        }
         if ((v < lo || v >= hi) && v != also)
             return err_set(p->e, ERR_USAGE, "%s: %s[%lld] = %lld is outside the vocabulary of %lld", f->path,
-                           name, (long long)i,
-                           (long long)v, (long long)hi);
+                           name, (long long)i, (long long)v, (long long)hi);
         dst[i] = (int32_t)v;
     }
     return true;
 }
 
-static bool check_input(Probe *p, const TensorFile *f, const char *name, bool required) {
+static bool check_input(Probe *p, const TensorFile *f, const char *name, bool required)
+{
     const FileTensor *t = formats_find(f, name);
-    if (!t) return required ? err_set(p->e, ERR_USAGE, "%s: no tensor %s (I32 or I64, [B,T])", f->path,
-                                      name) : true;
+    if (!t)
+        return required ? err_set(p->e, ERR_USAGE, "%s: no tensor %s (I32 or I64, [B,T])", f->path, name)
+                        : true;
     if (t->ndim != 2 || (t->dtype != DT_I32 && t->dtype != DT_I64) || !t->data)
         return err_set(p->e, ERR_USAGE, "%s: %s must be I32 or I64 of shape [B,T]", f->path, name);
-    if (required) { p->B = (long)t->dim[0]; p->T = (long)t->dim[1]; }
+    if (required) {
+        p->B = (long)t->dim[0];
+        p->T = (long)t->dim[1];
+    }
     if (t->dim[0] != p->B || t->dim[1] != p->T || p->B < 1 || p->T < 1)
         return err_set(p->e, ERR_USAGE, "%s: %s has another shape than input_ids, or is empty", f->path,
                        name);
     return true;
 }
 
-static Tensor *input(Probe *p, const char *name) { return graph_input(p->g, name, DT_I32, 2, (long[]){p->B,
-    p->T}); }
+static Tensor *input(Probe *p, const char *name)
+{
+    return graph_input(p->g, name, DT_I32, 2, (long[]){p->B, p->T});
+}
 
-static bool record(Probe *p, bool grad, const char *taps) {
+static bool record(Probe *p, bool grad, const char *taps)
+{
     const Kernels *k = p->m->params.k;
     p->g = graph_new(&(GraphOptions){.k = k, .train = grad, .run = p->a}, p->e);
     if (!p->g) return false;
@@ -62,50 +79,63 @@ static bool record(Probe *p, bool grad, const char *taps) {
     Tensor *tap[1024];
     int n = taps ? graph_taps(p->g, taps, name, tap, 1024) : 0;
     if (taps && !n && !graph_err(p->g)->code)
-        return err_set(p->e, ERR_USAGE,
+        return err_set(
+            p->e, ERR_USAGE,
             "--taps %s matches nothing; taps are embed, layers.N.{attn_in,q,k,v,qkv,attn_mix,attn_out,"
-                       "mlp_in,mlp_out,out}, final_norm, logits", taps);
+            "mlp_in,mlp_out,out}, final_norm, logits",
+            taps);
     for (int i = 0; i < n; i++) graph_keep(p->g, tap[i]);
     return graph_plan(p->g, p->e);
 }
 
-static void add(Probe *p, const char *name, int ndim, const long *dim, const void *data, bool in_out) {
+static void add(Probe *p, const char *name, int ndim, const long *dim, const void *data, bool in_out)
+{
     if (p->e->code || p->n == p->cap) return;
     OutTensor *o = &p->out[p->n++];
     long n = 1;
     *o = (OutTensor){.name = name, .ndim = ndim, .src = data, .dtype = DT_F32, .in_out = in_out};
-    for (int i = 0; i < ndim; i++) { o->dim[i] = dim[i]; n *= dim[i]; }
+    for (int i = 0; i < ndim; i++) {
+        o->dim[i] = dim[i];
+        n *= dim[i];
+    }
     if (p->m->params.k->real == sizeof(float)) return;
     float *f = arena_alloc(p->a, (size_t)n * sizeof *f, p->e);
     for (long i = 0; f && i < n; i++) f[i] = (float)((const double *)data)[i];
     o->src = f;
 }
 
-static void add_grads(Probe *p) {
+static void add_grads(Probe *p)
+{
     const Params *ps = &p->m->params;
     for (int i = 0; i < ps->n; i++) {
         const Param *q = ps->p[i];
-        if (q->w.grad) add(p, arena_printf(p->a, p->e, "grad.%s", q->name), q->w.ndim, q->w.dim, q->w.grad,
-                           q->in_out);
+        if (q->w.grad)
+            add(p, arena_printf(p->a, p->e, "grad.%s", q->name), q->w.ndim, q->w.dim, q->w.grad, q->in_out);
     }
 }
 
-static bool run(Probe *p, const TensorFile *f, bool grad, const char *taps) {
+static bool run(Probe *p, const TensorFile *f, bool grad, const char *taps)
+{
     const Params *ps = &p->m->params;
     long V = p->m->spec.V, rows = p->B * p->T, count = 0;
     if (p->T > p->m->spec.max_pos)
-        return err_set(p->e, ERR_USAGE, "%s: %ld tokens in a row, the model has %ld positions", f->path,
-                       p->T, p->m->spec.max_pos);
+        return err_set(p->e, ERR_USAGE, "%s: %ld tokens in a row, the model has %ld positions", f->path, p->T,
+                       p->m->spec.max_pos);
     if ((grad && !params_alloc_grads(&p->m->params, p->e)) || !record(p, grad, taps)) return false;
     int32_t *ids = p->ids->data, *y = p->labels->data, *pos = p->pos->data;
     if (!read_ids(p, f, "input_ids", ids, 0, V, 0)) return false;
-    if (p->own_labels) { if (!read_ids(p, f, "labels", y, 0, V, -100)) return false; }
-    else for (long i = 0; i < rows; i++) y[i] = (i + 1) % p->T ? ids[i + 1] : -100;
-    for (long i = 0; i < rows; i++) { pos[i] = (int32_t)(i % p->T); count += y[i] >= 0; }
-    if (!count) return err_set(p->e, ERR_USAGE, "%s: every label is masked (-100): there is no loss",
-                               f->path);
+    if (p->own_labels) {
+        if (!read_ids(p, f, "labels", y, 0, V, -100)) return false;
+    } else
+        for (long i = 0; i < rows; i++) y[i] = (i + 1) % p->T ? ids[i + 1] : -100;
+    for (long i = 0; i < rows; i++) {
+        pos[i] = (int32_t)(i % p->T);
+        count += y[i] >= 0;
+    }
+    if (!count)
+        return err_set(p->e, ERR_USAGE, "%s: every label is masked (-100): there is no loss", f->path);
     if (grad) {
-        p->loss->node->loss_weight = 1 / (double)count;    /* gradients of the mean */
+        p->loss->node->loss_weight = 1 / (double)count; /* gradients of the mean */
         graph_step_begin(p->g);
         graph_micro(p->g);
         graph_step_end(p->g);
@@ -113,7 +143,8 @@ static bool run(Probe *p, const TensorFile *f, bool grad, const char *taps) {
     double *mean = arena_alloc(p->a, sizeof *mean * 2, p->e);
     if (!mean) return false;
     double total = ((const double *)p->loss->node->stat)[LM_CE] / (double)count;
-    if (ps->k->real == sizeof(float)) *(float *)mean = (float)total; else *mean = total;
+    if (ps->k->real == sizeof(float)) *(float *)mean = (float)total;
+    else *mean = total;
     add(p, "logits", 3, (long[]){p->B, p->T, V}, p->logits->data, false);
     add(p, "nll", 2, (long[]){p->B, p->T}, p->loss->data, false);
     add(p, "loss", 1, (long[]){1}, mean, false);
@@ -121,21 +152,22 @@ static bool run(Probe *p, const TensorFile *f, bool grad, const char *taps) {
     const char *name[1024];
     Tensor *tap[1024];
     int n = taps ? graph_taps(p->g, taps, name, tap, 1024) : 0;
-    for (int i = 0; i < n; i++) add(p, arena_printf(p->a, p->e, "tap.%s", name[i]), tap[i]->ndim,
-                                    tap[i]->dim, tap[i]->data, false);
+    for (int i = 0; i < n; i++)
+        add(p, arena_printf(p->a, p->e, "tap.%s", name[i]), tap[i]->ndim, tap[i]->dim, tap[i]->data, false);
     return !p->e->code;
 }
 
-bool probe(Model *m, const char *in, const char *out, bool grad, const char *taps, Err *e) {
+bool probe(Model *m, const char *in, const char *out, bool grad, const char *taps, Err *e)
+{
     Arena a = {.name = "probe"};
     TensorFile f = {0};
     Probe p = {.m = m, .a = &a, .e = e, .cap = m->params.n + 1024};
-    bool ok = formats_open(&f, in, &a, e) && check_input(&p, &f, "input_ids", true) && check_input(&p, &f,
-        "labels", false);
+    bool ok = formats_open(&f, in, &a, e) && check_input(&p, &f, "input_ids", true) &&
+              check_input(&p, &f, "labels", false);
     p.out = ok ? arena_alloc(&a, (size_t)p.cap * sizeof *p.out, e) : NULL;
     p.own_labels = ok && formats_find(&f, "labels");
-    if (p.out && run(&p, &f, grad, taps)) formats_write_safetensors(out, &(OutModel){.n = p.n, .t = p.out},
-                                                                    e);
+    if (p.out && run(&p, &f, grad, taps))
+        formats_write_safetensors(out, &(OutModel){.n = p.n, .t = p.out}, e);
     graph_free(p.g);
     formats_close(&f);
     arena_free(&a);

@@ -7,21 +7,22 @@
 
 volatile int train_signal;
 
-enum { SIG_SAVE = 1, SIG_STOP = 2 };                       /* what main's handlers put into train_signal */
+enum { SIG_SAVE = 1, SIG_STOP = 2 }; /* what main's handlers put into train_signal */
 
 /* One micro-batch of rows from the endless sample stream. Returns the targets counted. */
-static long fill_batch(Run *r, int64_t first_sample) {
+static long fill_batch(Run *r, int64_t first_sample)
+{
     long targets = 0;
     for (long b = 0; b < r->B; b++) {
         size_t at = (size_t)(b * r->T);
         targets += loader_fill(r->loader, first_sample + b, (int32_t *)r->ids->data + at,
-                               (int32_t *)r->targets->data + at,
-                               NULL, NULL);
+                               (int32_t *)r->targets->data + at, NULL, NULL);
     }
     return targets;
 }
 
-static void add_parts(Run *r, bool first) {
+static void add_parts(Run *r, bool first)
+{
     LossPart p[MAX_PARTS];
     int n = graph_loss_parts(r->g, p, MAX_PARTS);
     for (int i = 0; i < n; i++) {
@@ -32,7 +33,8 @@ static void add_parts(Run *r, bool first) {
     r->loss = (first ? 0 : r->loss) + graph_loss_total(r->g);
 }
 
-static StepInfo one_step(Run *r, Err *e) {
+static StepInfo one_step(Run *r, Err *e)
+{
     RunState *s = graph_state(r->g);
     int64_t first = r->st.step * r->B * r->accum;
     long targets = 0;
@@ -64,11 +66,11 @@ static StepInfo one_step(Run *r, Err *e) {
 
 /* A non-finite gradient changes nothing; several in a row end the run, naming where the first one came
  * from. */
-static bool check_finite(Run *r, const StepInfo *info, Err *e) {
+static bool check_finite(Run *r, const StepInfo *info, Err *e)
+{
     if (!info->skipped) return true;
     log_warn("step %lld: gradient is not finite (loss %g); the step is skipped (%d in a row)",
-             (long long)r->st.step, r->loss,
-             r->st.bad_steps);
+             (long long)r->st.step, r->loss, r->st.bad_steps);
     if (r->st.bad_steps < r->c->train.skip_nonfinite) return true;
     RunState *s = graph_state(r->g);
     s->check_finite = true;
@@ -77,11 +79,12 @@ static bool check_finite(Run *r, const StepInfo *info, Err *e) {
     graph_micro(r->g);
     return err_set(e, ERR_FAIL,
                    "%d steps in a row gave a gradient that is not finite; the first bad tensor is %s. Lower "
-                   "optim.learning_rate or look at the data (last checkpoint is kept)", r->st.bad_steps,
-                   s->first_bad ? s->first_bad : "not in the last batch");
+                   "optim.learning_rate or look at the data (last checkpoint is kept)",
+                   r->st.bad_steps, s->first_bad ? s->first_bad : "not in the last batch");
 }
 
-static void log_train(Run *r, const StepInfo *info, double dt) {
+static void log_train(Run *r, const StepInfo *info, double dt)
+{
     Metric m[MAX_PARTS + 8];
     int n = 0;
     m[n++] = (Metric){"epoch", r->st.epoch};
@@ -92,12 +95,13 @@ static void log_train(Run *r, const StepInfo *info, double dt) {
     m[n++] = (Metric){"grad_norm", info->grad_norm};
     m[n++] = (Metric){"dt_ms", dt * 1e3};
     m[n++] = (Metric){"tok_s", (double)r->step_tokens / dt};
-    if (r->peak_flops > 0) m[n++] = (Metric){"mfu",
-        r->flops_per_token * (double)r->step_tokens / dt / r->peak_flops};
+    if (r->peak_flops > 0)
+        m[n++] = (Metric){"mfu", r->flops_per_token * (double)r->step_tokens / dt / r->peak_flops};
     metrics_write(r->metrics, "train", r->st.step, m, n);
 }
 
-bool run_evaluate(Run *r, Err *e) {
+bool run_evaluate(Run *r, Err *e)
+{
     if (!r->ev || !r->c->eval.perplexity.enabled) return true;
     const PerplexityConfig *p = &r->c->eval.perplexity;
     int bos = r->tk ? tokenizer_bos(r->tk) : -1;
@@ -105,8 +109,8 @@ bool run_evaluate(Run *r, Err *e) {
                        r->c->eval.max_batches, &r->eval, e))
         return err_prefix(e, "data.val");
     r->has_eval = true;
-    Metric m[8] = {{"loss", r->eval.nll}, {"perplexity", r->eval.perplexity}, {"tokens",
-                                                                               (double)r->eval.tokens}};
+    Metric m[8] = {
+        {"loss", r->eval.nll}, {"perplexity", r->eval.perplexity}, {"tokens", (double)r->eval.tokens}};
     int n = 3;
     if (r->eval.bits_per_byte > 0) m[n++] = (Metric){"bits_per_byte", r->eval.bits_per_byte};
     if (r->eval.against) {
@@ -115,15 +119,16 @@ bool run_evaluate(Run *r, Err *e) {
     }
     metrics_write(r->metrics, "eval", r->st.step, m, n);
     char kl[96] = "";
-    if (r->eval.against) snprintf(kl, sizeof kl, ", KL to the teacher %.4f nat, top-1 agreement %.1f %%",
-                                  r->eval.kl, 100 * r->eval.top1_agreement);
+    if (r->eval.against)
+        snprintf(kl, sizeof kl, ", KL to the teacher %.4f nat, top-1 agreement %.1f %%", r->eval.kl,
+                 100 * r->eval.top1_agreement);
     log_info("step %lld: validation perplexity %.4f (%s, %lld tokens)%s", (long long)r->st.step,
-             r->eval.perplexity, p->protocol,
-             (long long)r->eval.tokens, kl);
+             r->eval.perplexity, p->protocol, (long long)r->eval.tokens, kl);
     return run_samples(r, &r->model, NULL, e);
 }
 
-static bool save(Run *r, Err *e) {
+static bool save(Run *r, Err *e)
+{
     double t = time_now();
     if (!checkpoint_save(r->dir, &r->c->checkpoint, &r->model, r->opt, &r->st, r->a, e)) return false;
     r->checkpoint = arena_printf(r->a, e, "%s/checkpoints/step_%08lld.h5", r->dir, (long long)r->st.step);
@@ -135,27 +140,33 @@ static bool save(Run *r, Err *e) {
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 /* Early stopping and keep_best look at the same number. Returns true when patience is at its end. */
-static bool out_of_patience(Run *r) {
+static bool out_of_patience(Run *r)
+{
     const EarlyStoppingConfig *s = &r->c->train.early_stopping;
     if (!r->has_eval) return false;
-    if (isnan(r->st.best) ||
-        r->eval.nll < r->st.best - s->min_delta) { r->st.best = r->eval.nll; r->st.stale_evals = 0; }
-    else r->st.stale_evals++;
+    if (isnan(r->st.best) || r->eval.nll < r->st.best - s->min_delta) {
+        r->st.best = r->eval.nll;
+        r->st.stale_evals = 0;
+    } else r->st.stale_evals++;
     return s->patience > 0 && r->st.stale_evals >= s->patience;
 }
 
-typedef struct Clock { double limit, start, last_save, step_start; int64_t saved, evaluated; } Clock;
+typedef struct Clock {
+    double limit, start, last_save, step_start;
+    int64_t saved, evaluated;
+} Clock;
 
 /* What is due after a step. Returns the status that ends the run, or NULL. */
-static const char *after_step(Run *r, Clock *ck, Err *e) {
+static const char *after_step(Run *r, Clock *ck, Err *e)
+{
     const Config *c = r->c;
     int64_t s = r->st.step, per_epoch = loader_samples(r->loader) / (r->B * r->accum);
     bool last = s >= r->st.n_steps, stop = train_signal & SIG_STOP;
     const char *status = NULL;
     if (c->run.time_limit && time_now() - ck->start > ck->limit) status = "stopped";
     if (stop) status = "interrupted";
-    bool eval = last || (c->eval.every_steps ? due(s, c->eval.every_steps) : due(s,
-        per_epoch > 0 ? per_epoch : 1));
+    bool eval = last ||
+                (c->eval.every_steps ? due(s, c->eval.every_steps) : due(s, per_epoch > 0 ? per_epoch : 1));
     if (eval && !stop) {
         if (!run_evaluate(r, e)) return "failed";
         ck->evaluated = s;
@@ -166,7 +177,7 @@ static const char *after_step(Run *r, Clock *ck, Err *e) {
         }
     }
     bool timed = c->checkpoint.every_minutes > 0 &&
-        time_now() - ck->last_save > 60 * c->checkpoint.every_minutes;
+                 time_now() - ck->last_save > 60 * c->checkpoint.every_minutes;
     if (last || status || due(s, c->checkpoint.every_steps) || timed || (train_signal & SIG_SAVE)) {
         train_signal &= ~SIG_SAVE;
         if (!save(r, e)) return "failed";
@@ -176,7 +187,8 @@ static const char *after_step(Run *r, Clock *ck, Err *e) {
     return last && !status ? "done" : status;
 }
 
-static const char *loop(Run *r, Err *e) {
+static const char *loop(Run *r, Err *e)
+{
     Clock ck = {.limit = config_seconds(r->c->run.time_limit), .start = r->started, .last_save = time_now()};
     if (r->st.step >= r->st.n_steps) {
         if (!run_evaluate(r, e)) return "failed";
@@ -195,13 +207,17 @@ static const char *loop(Run *r, Err *e) {
             if (line) log_train(r, &info, dt);
         }
         const char *status = after_step(r, &ck, e);
-        if (line || status) { mark = time_now(); mark_step = r->st.step; }
+        if (line || status) {
+            mark = time_now();
+            mark_step = r->st.step;
+        }
         if (status) return status;
     }
 }
 
 /* Loads the newest whole checkpoint, or the one asked for. *resumed tells whether there was one. */
-static bool resume(Run *r, const char *how, bool *resumed, Err *e) {
+static bool resume(Run *r, const char *how, bool *resumed, Err *e)
+{
     *resumed = false;
     if (!strcmp(how, "never")) return true;
     const char *path = !strcmp(how, "auto") ? checkpoint_find(r->dir, r->a, e) : how;
@@ -210,9 +226,11 @@ static bool resume(Run *r, const char *how, bool *resumed, Err *e) {
     const char *hash = r->st.data_hash;
     if (!checkpoint_load(path, &r->model, r->opt, &r->st, r->a, e)) return false;
     if (r->st.data_hash && strcmp(hash, r->st.data_hash))
-        return err_set(e, ERR_USAGE,
+        return err_set(
+            e, ERR_USAGE,
             "%s was trained on other data (content hash %s, now %s): resume with the same data.train, "
-                       "or start a new run.output_dir", path, r->st.data_hash, hash);
+            "or start a new run.output_dir",
+            path, r->st.data_hash, hash);
     r->st.n_steps = n_steps;
     r->st.data_hash = hash;
     log_info("resuming at step %lld from %s", (long long)r->st.step, path);
@@ -220,20 +238,22 @@ static bool resume(Run *r, const char *how, bool *resumed, Err *e) {
     return true;
 }
 
-static bool teacher_row(Run *r, RunResult *out, Err *e) {
+static bool teacher_row(Run *r, RunResult *out, Err *e)
+{
     if (!r->has_teacher || !r->has_val) return true;
     Evaluator *ev = evaluator_new(&r->teacher, NULL, r->B, r->T, r->a, e);
     const PerplexityConfig *p = &r->c->eval.perplexity;
-    bool ok = ev && evaluator_run(ev, &r->val, r->tk ? tokenizer_bos(r->tk) : -1, p->protocol,
-                                  (long)p->window, (long)p->stride,
-                                  r->c->eval.max_batches, &out->teacher_eval, e);
+    bool ok = ev &&
+              evaluator_run(ev, &r->val, r->tk ? tokenizer_bos(r->tk) : -1, p->protocol, (long)p->window,
+                            (long)p->stride, r->c->eval.max_batches, &out->teacher_eval, e);
     evaluator_free(ev);
     out->teacher_parameters = params_count(&r->teacher.params, false);
     out->teacher_bytes = model_bytes(&r->teacher);
     return ok && run_samples(r, &r->teacher, &out->teacher_sample, e);
 }
 
-static void finish(Run *r, const char *status, const Err *e) {
+static void finish(Run *r, const char *status, const Err *e)
+{
     bool ok = !e->code;
     /* stopped or interrupted: neither DONE nor FAILED */
     if (strcmp(status, "done") && ok) return;
@@ -244,11 +264,15 @@ static void finish(Run *r, const char *status, const Err *e) {
     if (path) file_write_atomic(path, text, (size_t)n, &ignore);
 }
 
-bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *e) {
+bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *e)
+{
     Run r;
     *out = (RunResult){.status = "failed"};
     bool resumed = false, written = false;
-    if (run_setup(&r, c, a, e) && resume(&r, o->overwrite ? "never" : o->resume ? o->resume : c->run.resume,
+    if (run_setup(&r, c, a, e) && resume(&r,
+                                         o->overwrite ? "never"
+                                         : o->resume  ? o->resume
+                                                      : c->run.resume,
                                          &resumed, e)) {
         r.start_step = r.st.step;
         if (o->dry_run) {
@@ -262,8 +286,8 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
             r.metrics = metrics_open(r.dir, &c->log, r.st.step, resumed, a, e);
             run_header(&r);
             if (!e->code) out->status = loop(&r, e);
-            if (!e->code && !strcmp(out->status, "done") && run_samples(&r, &r.model, &out->sample,
-                                                                        e)) run_export(&r, e);
+            if (!e->code && !strcmp(out->status, "done") && run_samples(&r, &r.model, &out->sample, e))
+                run_export(&r, e);
             if (!e->code && !strcmp(out->status, "done")) teacher_row(&r, out, e);
         }
     }

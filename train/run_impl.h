@@ -7,22 +7,31 @@
 
 enum { MAX_PARTS = 64 };
 typedef struct Run {
-    Config *c; Arena *a; const char *dir;
+    Config *c;
+    Arena *a;
+    const char *dir;
     const Kernels *k;
     Tokenizer *tk;
-    Model model, teacher; bool has_teacher;
+    Model model, teacher;
+    bool has_teacher;
     Distill distill;
     Loader *loader;
-    Graph *g; Tensor *ids, *targets, *pos;
+    Graph *g;
+    Tensor *ids, *targets, *pos;
     Optim *opt;
-    Evaluator *ev; Tokens val; bool has_val;
+    Evaluator *ev;
+    Tokens val;
+    bool has_val;
     Metrics *metrics;
     TrainState st;
     long B, T, accum;
-    int64_t step_tokens;                    /* tokens read per optimizer step */
-    double flops_per_token, peak_flops;     /* teacher's forward counted in; peak 0 = not measured */
-    double loss; LossPart part[MAX_PARTS]; int n_part;
-    EvalResult eval; bool has_eval;
+    int64_t step_tokens;                /* tokens read per optimizer step */
+    double flops_per_token, peak_flops; /* teacher's forward counted in; peak 0 = not measured */
+    double loss;
+    LossPart part[MAX_PARTS];
+    int n_part;
+    EvalResult eval;
+    bool has_eval;
     double started;
     int64_t start_step;
     const char *checkpoint;
@@ -30,7 +39,7 @@ typedef struct Run {
 /* models, data, graph, optimizer; nothing is written */
 bool run_setup(Run *r, Config *c, Arena *a, Err *e);
 void run_free(Run *r);
-void run_header(const Run *r);                                /* the table of llm.c's kind, into the log */
+void run_header(const Run *r); /* the table of llm.c's kind, into the log */
 void run_progress(const Run *r, const StepInfo *s, double dt, bool line);
 /* the first prompt's continuation; samples/step_N.txt when logging */
 bool run_samples(Run *r, Model *m, const char **text, Err *e);

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool open_tokenizer(Run *r, Err *e) {
+static bool open_tokenizer(Run *r, Err *e)
+{
     Config *c = r->c;
     const char *path = c->tokenizer.path;
     if (!path && r->has_teacher) path = r->teacher.tokenizer_path;
@@ -17,26 +18,28 @@ static bool open_tokenizer(Run *r, Err *e) {
 }
 
 /* Teacher and student must read the same ids as the same text: content, not names or paths, is compared. */
-static bool same_tokenizer(Run *r, Err *e) {
+static bool same_tokenizer(Run *r, Err *e)
+{
     const Model *t = &r->teacher, *s = &r->model;
     if (t->spec.V != s->spec.V)
         return err_set(e, ERR_USAGE,
-            "teacher %s has %ld tokens, the student %ld: a distillation needs one vocabulary", t->path,
-                       t->spec.V, s->spec.V);
+                       "teacher %s has %ld tokens, the student %ld: a distillation needs one vocabulary",
+                       t->path, t->spec.V, s->spec.V);
     if (!r->c->tokenizer.must_match_teacher || !t->tokenizer_path || !r->tk) return true;
     if (!strcmp(t->tokenizer_path, tokenizer_path(r->tk))) return true;
     Tokenizer *tt = tokenizer_open(t->tokenizer_path, r->a, e);
     if (!tt) return false;
     if (strcmp(tokenizer_hash(tt), tokenizer_hash(r->tk)))
-        return err_set(e, ERR_USAGE,
+        return err_set(
+            e, ERR_USAGE,
             "the teacher's tokenizer %s and the student's %s differ in content; distillation would "
-                       "compare different tokens (tokenizer.must_match_teacher: false overrides)",
-                       t->tokenizer_path,
-                       tokenizer_path(r->tk));
+            "compare different tokens (tokenizer.must_match_teacher: false overrides)",
+            t->tokenizer_path, tokenizer_path(r->tk));
     return true;
 }
 
-static bool open_models(Run *r, Err *e) {
+static bool open_models(Run *r, Err *e)
+{
     Config *c = r->c;
     bool distill = !strcmp(c->run.recipe, "distill");
     if (distill) {
@@ -53,61 +56,76 @@ static bool open_models(Run *r, Err *e) {
         ModelSpec s;
         long vocab = r->tk ? tokenizer_vocab(r->tk) : r->has_teacher ? r->teacher.spec.V : 0;
         if (!spec_from_init(&s, &c->model.init, vocab, (long)c->data.seq_len, e)) return false;
-        if (r->tk) { s.bos = tokenizer_bos(r->tk); s.eos = tokenizer_eos(r->tk); }
+        if (r->tk) {
+            s.bos = tokenizer_bos(r->tk);
+            s.eos = tokenizer_eos(r->tk);
+        }
         if (!model_fresh(&r->model, &s, (uint64_t)c->run.seed, r->k, r->a, e)) return false;
         if (r->tk) r->model.tokenizer_path = tokenizer_path(r->tk);
     }
     if (!isnan(c->model.dropout)) r->model.spec.dropout = c->model.dropout;
     if (r->tk && tokenizer_vocab(r->tk) > r->model.spec.V)
         return err_set(e, ERR_USAGE, "tokenizer %s has %d tokens, the model's vocabulary only %ld",
-                       tokenizer_path(r->tk),
-                       tokenizer_vocab(r->tk), r->model.spec.V);
+                       tokenizer_path(r->tk), tokenizer_vocab(r->tk), r->model.spec.V);
     for (int i = 0; i < c->model.freeze.n; i++)
         if (!model_freeze(&r->model, c->model.freeze.v[i]))
             return err_set(e, ERR_USAGE, "model.freeze: no parameter matches \"%s\" (for example %s)",
-                           c->model.freeze.v[i],
-                           r->model.params.p[0]->name);
+                           c->model.freeze.v[i], r->model.params.p[0]->name);
     return !r->has_teacher || same_tokenizer(r, e);
 }
 
-static bool open_data(Run *r, Err *e) {
+static bool open_data(Run *r, Err *e)
+{
     Config *c = r->c;
     if (r->T > r->model.spec.max_pos || (r->has_teacher && r->T > r->teacher.spec.max_pos))
         return err_set(e, ERR_USAGE, "data.seq_len %ld is longer than the %s's %ld positions", r->T,
                        r->T > r->model.spec.max_pos ? "model" : "teacher",
                        r->T > r->model.spec.max_pos ? r->model.spec.max_pos : r->teacher.spec.max_pos);
-    LoaderOptions o = {.data = &c->data, .source = c->data.train.v, .n_source = c->data.train.n,
+    LoaderOptions o = {.data = &c->data,
+                       .source = c->data.train.v,
+                       .n_source = c->data.train.n,
                        .seq_len = r->T,
-                       .vocab = (int)r->model.spec.V, .seed = (uint64_t)c->run.seed,
+                       .vocab = (int)r->model.spec.V,
+                       .seed = (uint64_t)c->run.seed,
                        .shuffle = c->data.shuffle};
     r->loader = loader_open(&o, r->tk, r->a, e);
     if (!r->loader) return err_prefix(e, "data.train");
     if (!c->data.val.n) return true;
     for (int i = 0; i < c->data.val.n; i++) {
         Tokens t;
-        if (!tokens_load(&t, &c->data.val.v[i], &c->data, r->tk, (int)r->model.spec.V, r->a,
-                         e)) return err_prefix(e, "data.val");
-        if (!i) { r->val = t; continue; }
+        if (!tokens_load(&t, &c->data.val.v[i], &c->data, r->tk, (int)r->model.spec.V, r->a, e))
+            return err_prefix(e, "data.val");
+        if (!i) {
+            r->val = t;
+            continue;
+        }
         int32_t *all = arena_alloc(r->a, (r->val.n + t.n) * sizeof *all, e);
         if (!all) return false;
         memcpy(all, r->val.id, r->val.n * sizeof *all);
         memcpy(all + r->val.n, t.id, t.n * sizeof *all);
-        r->val = (Tokens){r->val.path, all, r->val.n + t.n, r->val.bytes &&
-                          t.bytes ? r->val.bytes + t.bytes : 0};
+        r->val = (Tokens){r->val.path, all, r->val.n + t.n,
+                          r->val.bytes && t.bytes ? r->val.bytes + t.bytes : 0};
     }
     r->has_val = true;
     return true;
 }
 
-static Tensor *input(Run *r, const char *name) { return graph_input(r->g, name, DT_I32, 2, (long[]){r->B,
-                                                                                                    r->T}); }
+static Tensor *input(Run *r, const char *name)
+{
+    return graph_input(r->g, name, DT_I32, 2, (long[]){r->B, r->T});
+}
 
 /* Teacher first: its interior is dead before the student starts, so both share the step arena. */
-static bool record(Run *r, Err *e) {
+static bool record(Run *r, Err *e)
+{
     Config *c = r->c;
     size_t memory = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-    r->g = graph_new(&(GraphOptions){.k = r->k, .train = true, .run = r->a, .memory_limit = memory,
-                     .recompute = !strcmp(c->model.activation_checkpointing, "block")}, e);
+    r->g = graph_new(&(GraphOptions){.k = r->k,
+                                     .train = true,
+                                     .run = r->a,
+                                     .memory_limit = memory,
+                                     .recompute = !strcmp(c->model.activation_checkpointing, "block")},
+                     e);
     if (!r->g) return false;
     r->ids = input(r, "ids");
     r->targets = input(r, "targets");
@@ -128,8 +146,11 @@ static bool record(Run *r, Err *e) {
         LmLossAttr at = distill_loss(&c->distill, c->train.label_smoothing, c->train.z_loss);
         graph_loss(r->g, OP_ATTR(r->g, lm_loss, at, h, w, r->targets, ht, wt), 1.0, "lm");
     } else {
-        LmLossAttr at = {.a = {.ce_weight = 1, .temperature = 1, .label_smoothing = c->train.label_smoothing,
-                               .z_loss = c->train.z_loss}, .chunk = c->distill.chunk_tokens};
+        LmLossAttr at = {.a = {.ce_weight = 1,
+                               .temperature = 1,
+                               .label_smoothing = c->train.label_smoothing,
+                               .z_loss = c->train.z_loss},
+                         .chunk = c->distill.chunk_tokens};
         graph_loss(r->g, OP_ATTR(r->g, lm_loss, at, h, w, r->targets), 1.0, "lm");
     }
     *graph_state(r->g) = (RunState){.seed = (uint64_t)c->run.seed};
@@ -140,7 +161,8 @@ static bool record(Run *r, Err *e) {
 
 /* Forward and backward of one token: 6 per weight that multiplies, 12 per attention score (causal: half),
  * teacher 2. */
-static void count_flops(Run *r) {
+static void count_flops(Run *r)
+{
     const Model *both[2] = {&r->model, &r->teacher};
     for (int i = 0; i < (r->has_teacher ? 2 : 1); i++) {
         double n = 0;
@@ -151,7 +173,8 @@ static void count_flops(Run *r) {
     }
 }
 
-static bool count_steps(Run *r, Err *e) {
+static bool count_steps(Run *r, Err *e)
+{
     Config *c = r->c;
     r->B = (long)c->train.batch_size;
     r->T = (long)c->data.seq_len;
@@ -162,18 +185,20 @@ static bool count_steps(Run *r, Err *e) {
     return !e->code;
 }
 
-bool run_setup(Run *r, Config *c, Arena *a, Err *e) {
+bool run_setup(Run *r, Config *c, Arena *a, Err *e)
+{
     *r = (Run){.c = c, .a = a, .dir = c->run.output_dir, .started = time_now()};
     r->st = (TrainState){.best = NAN, .seed = (uint64_t)c->run.seed};
     threads_init((int)c->device.threads);
     r->k = !strcmp(c->device.precision, "float64") ? kernels_ref_f64()
-         : strcmp(c->device.blas, "auto") ? kernels_isa_f32((int)cpu_isa(),
-                                                            c->device.blas) : kernels_cpu_f32();
-    if (!r->k) return err_set(e, ERR_DEVICE, "device.blas: %s is not available in this build",
-                              c->device.blas);
+           : strcmp(c->device.blas, "auto")        ? kernels_isa_f32((int)cpu_isa(), c->device.blas)
+                                                   : kernels_cpu_f32();
+    if (!r->k)
+        return err_set(e, ERR_DEVICE, "device.blas: %s is not available in this build", c->device.blas);
     if (!count_steps(r, e) || !open_models(r, e)) return false;
-    if (r->has_teacher && !distill_open(&r->distill, &c->distill, &r->model, &r->teacher,
-                                        (uint64_t)c->run.seed, e)) return false;
+    if (r->has_teacher &&
+        !distill_open(&r->distill, &c->distill, &r->model, &r->teacher, (uint64_t)c->run.seed, e))
+        return false;
     if (!open_data(r, e)) return false;
     int64_t per_step = r->B * r->accum, samples = loader_samples(r->loader);
     double by_epochs = floor(c->train.epochs * (double)samples / (double)per_step);
@@ -184,8 +209,8 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e) {
     if (!params_alloc_grads(&r->model.params, e) || !record(r, e)) return false;
     r->opt = optim_new(&c->optim, &c->schedule, c->train.clip_grad_norm, &r->model.params, a, e);
     if (!r->opt) return false;
-    if (!isnan(c->distill.projector_learning_rate)) optim_set_lr(r->opt, "projector.*",
-                                                                 c->distill.projector_learning_rate);
+    if (!isnan(c->distill.projector_learning_rate))
+        optim_set_lr(r->opt, "projector.*", c->distill.projector_learning_rate);
     if (r->has_val) {
         long B = c->eval.batch_size ? (long)c->eval.batch_size : r->B;
         bool against = r->has_teacher && c->eval.compare_teacher;
@@ -195,13 +220,15 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e) {
     return !e->code;
 }
 
-void run_free(Run *r) {
+void run_free(Run *r)
+{
     evaluator_free(r->ev);
     graph_free(r->g);
     if (r->metrics) metrics_close(r->metrics);
 }
 
-char *memory_report(const Config *c, Arena *a, Err *e) {
+char *memory_report(const Config *c, Arena *a, Err *e)
+{
     Arena run = {.name = "run"};
     Run r;
     char *text = NULL;
@@ -215,10 +242,9 @@ char *memory_report(const Config *c, Arena *a, Err *e) {
                                 "  run arena  %14.2f MB  (parameters, gradients, moments, data)\n"
                                 "%s  free memory %13.2f MB",
                                 c->path ? c->path : "config", (long long)r.st.n_steps,
-                                (long long)r.step_tokens,
-                                (long long)params_count(&r.model.params,
-                                    false), (long long)params_count(&r.model.params, true),
-                                (double)run.used / 1e6, table, free_bytes / 1e6);
+                                (long long)r.step_tokens, (long long)params_count(&r.model.params, false),
+                                (long long)params_count(&r.model.params, true), (double)run.used / 1e6, table,
+                                free_bytes / 1e6);
     }
     run_free(&r);
     arena_free(&run);

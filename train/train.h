@@ -12,12 +12,14 @@
 
 /* ---- evaluate.c ---------------------------------------------------------------------------------------- */
 typedef struct EvalResult {
-    const char *protocol; long window;
+    const char *protocol;
+    long window;
     /* tokens scored; bytes of text they stand for, 0 for token files */
     int64_t tokens, text_bytes;
     /* mean nats per token; bits_per_byte 0 when text_bytes is 0 */
     double nll, perplexity, bits_per_byte;
-    bool against; double kl, top1_agreement;    /* teacher || model, nats per token; share of equal argmax */
+    bool against;
+    double kl, top1_agreement; /* teacher || model, nats per token; share of equal argmax */
 } EvalResult;
 typedef struct Evaluator Evaluator;
 /* B windows of T tokens at a time; against may be NULL. Plans its own graph once. */
@@ -32,8 +34,11 @@ char *eval_json(const EvalResult *r, const char *model, const char *data, Arena 
 /* ---- checkpoint.c: the whole training state, product.md 6.6 and 6.8 ------------------------------------ */
 typedef struct TrainState {
     /* best: of keep_best's metric, NaN = none */
-    int64_t step, n_steps, tokens_seen, samples_seen; double epoch, best;
-    const char *data_hash, *run_yaml, *tokenizer_path; uint64_t seed; int bad_steps, stale_evals;
+    int64_t step, n_steps, tokens_seen, samples_seen;
+    double epoch, best;
+    const char *data_hash, *run_yaml, *tokenizer_path;
+    uint64_t seed;
+    int bad_steps, stale_evals;
 } TrainState;
 /* Writes dir/checkpoints/step_XXXXXXXX.h5 (temp, fsync, rename, fsync), then `latest`, then retention of our
  * own names. */
@@ -47,12 +52,18 @@ bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena 
 
 /* ---- run.c --------------------------------------------------------------------------------------------- */
 /* resume NULL = run.resume */
-typedef struct TrainOptions { const char *resume; bool overwrite, dry_run; } TrainOptions;
+typedef struct TrainOptions {
+    const char *resume;
+    bool overwrite, dry_run;
+} TrainOptions;
 typedef struct RunResult {
-    const char *status;                         /* done, stopped, interrupted */
-    int64_t step; double loss; bool has_eval; EvalResult eval, teacher_eval;
-    int64_t parameters, teacher_parameters, bytes, teacher_bytes; const char *checkpoint, *sample,
-        *teacher_sample;
+    const char *status; /* done, stopped, interrupted */
+    int64_t step;
+    double loss;
+    bool has_eval;
+    EvalResult eval, teacher_eval;
+    int64_t parameters, teacher_parameters, bytes, teacher_bytes;
+    const char *checkpoint, *sample, *teacher_sample;
     double seconds, tokens_per_s;
 } RunResult;
 bool train_run(Config *c, const TrainOptions *o, RunResult *r, Arena *a, Err *e);
@@ -62,10 +73,13 @@ bool train_arms(const char *path, int n_override, char *const *override, const T
                 Arena *a, Err *e);
 /* set by main's handlers: SIGINT, SIGTERM -> save and stop; SIGUSR1 -> save */
 extern volatile int train_signal;
-char *memory_report(const Config *c, Arena *a, Err *e);       /* the estimate `validate` prints */
+char *memory_report(const Config *c, Arena *a, Err *e); /* the estimate `validate` prints */
 
 /* ---- metrics.c: metrics.jsonl, run.log, the progress line ---------------------------------------------- */
-typedef struct Metric { const char *key; double value; } Metric;
+typedef struct Metric {
+    const char *key;
+    double value;
+} Metric;
 typedef struct Metrics Metrics;
 Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step, bool resumed, Arena *a,
                       Err *e);
