@@ -4,6 +4,7 @@
 #   DNNL=0 BLAS=builtin              build without oneDNN / without the OpenBLAS loader
 #   DIRS="core kernels" TESTS=tests/test_x.c B=build/mine     build a part of the tree somewhere else
 #   T="-k NAME -v"                   arguments of the test runner        DEPS=0   do not look for missing packages
+#   VERBOSE=1                        show whole command lines
 
 V ?= release
 CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
@@ -63,29 +64,38 @@ TEST_OBJ := $(TESTS:%.c=$(O)/%.o)
 BENCH_OBJ := $(patsubst %.c,$(O)/%.o,$(wildcard bench/*.c))
 MAIN := $(wildcard main.c)
 
+Q := $(if $(VERBOSE),,@)
+SAY = $(if $(VERBOSE),,@printf '  %-4s %s\n' '$(1)' $(2))
+
 all: $(if $(MAIN),$(B)/pare,$(B)/libpare.a) ## build the program (the default): build/release/pare
 
 $(B)/pare: $(O)/main.o $(B)/libpare.a
-	$(LINK) $^ $(LDLIBS_ALL)
+	$(call SAY,link,$@)
+	$(Q)$(LINK) $^ $(LDLIBS_ALL)
 $(B)/tests: $(TEST_OBJ) $(B)/libpare.a
-	$(LINK) $(sort $(TEST_OBJ)) $(B)/libpare.a $(LDLIBS_ALL)
+	$(call SAY,link,$@)
+	$(Q)$(LINK) $(sort $(TEST_OBJ)) $(B)/libpare.a $(LDLIBS_ALL)
 $(B)/bench: $(BENCH_OBJ) $(B)/libpare.a
-	$(LINK) $(BENCH_OBJ) $(B)/libpare.a $(LDLIBS_ALL)
+	$(call SAY,link,$@)
+	$(Q)$(LINK) $(BENCH_OBJ) $(B)/libpare.a $(LDLIBS_ALL)
 $(B)/libpare.a: $(OBJ) $(B)/objects
 	@rm -f $@
-	$(AR) rcs $@ $(OBJ)
+	$(Q)$(AR) rcs $@ $(OBJ)
 
 $(O)/%_avx512.o: CPU_FLAGS = $(AVX512)
 $(O)/%_avx2.o: CPU_FLAGS = $(AVX2)
-COMPILE = $(CC) $(CFLAGS_ALL) $(CPU_FLAGS) -MMD -MP -c -o $@ $<
+COMPILE = $(Q)$(CC) $(CFLAGS_ALL) $(CPU_FLAGS) -MMD -MP -c -o $@ $<
 $(O)/%.f32.o: %.c $(B)/flags
 	@mkdir -p $(@D)
+	$(call SAY,cc,$@)
 	$(COMPILE) -DREAL=float -DREAL_SUFFIX=f32
 $(O)/%.f64.o: %.c $(B)/flags
 	@mkdir -p $(@D)
+	$(call SAY,cc,$@)
 	$(COMPILE) -DREAL=double -DREAL_SUFFIX=f64
 $(O)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
+	$(call SAY,cc,$@)
 	$(COMPILE)
 
 # Rewritten only when the text changes: new flags rebuild everything, a file added or removed rebuilds the archive.

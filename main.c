@@ -139,6 +139,8 @@ static int v_train(Args *x)
     if (resume) o.resume = *resume ? resume : "auto";
     if (has(x, "steps"))
         x->set[x->n_set++] = arena_printf(x->a, x->e, "train.max_steps=%s", get(x, "steps", ""));
+    o.n_override = x->n_set;
+    o.override = x->set;
     const char *path = x->n_pos ? x->pos[0] : NULL;
     catch_signals();
     if (has(x, "arms")) {

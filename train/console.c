@@ -22,8 +22,7 @@ void run_header(const Run *r)
         log_plain("| %-18s | %s, %lld parameters; T %g, alpha %g, ce_weight %g, %d feature terms", "teacher",
                   c->teacher.path, (long long)params_count(&r->teacher.params, false), c->distill.temperature,
                   c->distill.alpha, c->distill.ce_weight, r->distill.n);
-    log_plain("| %-18s | cpu, %d threads, kernels %s, GEMM %s", "device", threads_count(), r->k->name,
-              r->k->real == sizeof(float) ? kernels_blas_name() : "reference float64");
+    log_plain("| %-18s | cpu, %d threads, kernels %s", "device", threads_count(), r->k->name);
     if (kernels_blas_warning()) log_warn("%s", kernels_blas_warning());
     log_plain("| %-18s | %lld samples of %ld, %lld tokens", "data", (long long)loader_samples(r->loader),
               r->T, (long long)loader_tokens(r->loader));
@@ -52,6 +51,7 @@ void run_progress(const Run *r, const StepInfo *s, double dt, bool line)
         ADD_TEXT("%s%s %.3f", i ? " " : " (", name, r->part[i].value);
     }
     if (r->n_part > 1 && n < sizeof t) ADD_TEXT(")");
+    if (r->has_eval && n < sizeof t) ADD_TEXT(" | ppl %.2f", r->eval.perplexity);
     double tok = (double)r->step_tokens / dt, eta = dt * (double)(r->st.n_steps - r->st.step);
     if (n < sizeof t)
         ADD_TEXT(" | lr %.2e | gnorm %.2f | %.0f ms | %.1fk tok/s", s->lr, s->grad_norm, dt * 1e3, tok / 1e3);
@@ -130,6 +130,12 @@ bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e)
         size_t bytes;
         char *given = file_read(r->a, c->path, &bytes, e);
         if (given) write_text(r, "config.yaml", given, e);
+    }
+    if (o->n_override) {
+        char *all = arena_strdup(r->a, "", e);
+        for (int i = 0; all && i < o->n_override; i++)
+            all = arena_printf(r->a, e, "%s%s\n", all, o->override[i]);
+        if (all) write_text(r, "overrides.txt", all, e);
     }
     char *env = arena_printf(
         r->a, e,

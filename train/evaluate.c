@@ -127,7 +127,7 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
                         .kl = s.kl / (double)s.tokens,
                         .top1_agreement = (double)s.agree / (double)s.tokens};
     out->perplexity = exp(out->nll);
-    if (t->bytes && !max_batches) out->bits_per_byte = s.nll / log(2) / (double)t->bytes;
+    if (t->bytes && !max_batches) out->bits_per_byte = out->nll * (double)t->n / log(2) / (double)t->bytes;
     return true;
 }
 

@@ -100,6 +100,14 @@ static void log_train(Run *r, const StepInfo *info, double dt)
     metrics_write(r->metrics, "train", r->st.step, m, n);
 }
 
+static bool write_result(Run *r, Err *e)
+{
+    const char *dir = path_join(r->a, r->dir, "eval", e);
+    char *text = dir ? eval_json(&r->eval, r->dir, r->val.path, r->a, e) : NULL;
+    char *path = text ? arena_printf(r->a, e, "%s/step_%08lld.json", dir, (long long)r->st.step) : NULL;
+    return path && dir_make(dir, e) && file_write_atomic(path, text, strlen(text), e);
+}
+
 bool run_evaluate(Run *r, Err *e)
 {
     if (!r->ev || !r->c->eval.perplexity.enabled) return true;
@@ -118,6 +126,7 @@ bool run_evaluate(Run *r, Err *e)
         m[n++] = (Metric){"top1_agreement", r->eval.top1_agreement};
     }
     metrics_write(r->metrics, "eval", r->st.step, m, n);
+    if (!write_result(r, e)) return false;
     char kl[96] = "";
     if (r->eval.against)
         snprintf(kl, sizeof kl, ", KL to the teacher %.4f nat, top-1 agreement %.1f %%", r->eval.kl,
@@ -178,7 +187,8 @@ static const char *after_step(Run *r, Clock *ck, Err *e)
     }
     bool timed = c->checkpoint.every_minutes > 0 &&
                  time_now() - ck->last_save > 60 * c->checkpoint.every_minutes;
-    if (last || status || due(s, c->checkpoint.every_steps) || timed || (train_signal & SIG_SAVE)) {
+    bool asked = c->checkpoint.save_on_signal && (stop || (train_signal & SIG_SAVE));
+    if (last || (status && !stop) || due(s, c->checkpoint.every_steps) || timed || asked) {
         train_signal &= ~SIG_SAVE;
         if (!save(r, e)) return "failed";
         ck->last_save = time_now();
@@ -206,6 +216,8 @@ static const char *loop(Run *r, Err *e)
             run_progress(r, &info, dt, true);
             if (line) log_train(r, &info, dt);
         }
+        if (due(r->st.step, r->c->log.system_every_steps))
+            metrics_write(r->metrics, "system", r->st.step, NULL, 0);
         const char *status = after_step(r, &ck, e);
         if (line || status) {
             mark = time_now();

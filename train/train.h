@@ -55,6 +55,8 @@ bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena 
 typedef struct TrainOptions {
     const char *resume;
     bool overwrite, dry_run;
+    int n_override; /* key=value from the command line, for overrides.txt */
+    char *const *override;
 } TrainOptions;
 typedef struct RunResult {
     const char *status; /* done, stopped, interrupted */
