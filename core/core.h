@@ -164,6 +164,7 @@ typedef enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG } LogLevel;
 void log_set_level(LogLevel level);
 bool log_open(const char *path, bool append, Err *e); /* run.log */
 void log_close(void);
+void log_show_plain(bool on); /* off: log_plain writes to run.log only */
 #define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...)  log_at(LOG_WARN, __VA_ARGS__)
 #define log_info(...)  log_at(LOG_INFO, __VA_ARGS__)

@@ -19,6 +19,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static LogLevel max_level = LOG_INFO;
 static FILE *log_file;
+static bool plain_shown = true;
 static char progress[512]; /* the terminal's last line, or "" */
 static double progress_time = -1;
 
@@ -44,6 +45,7 @@ static void clock_text(char out[16])
 }
 
 void log_set_level(LogLevel level) { max_level = level; }
+void log_show_plain(bool on) { plain_shown = on; }
 
 bool log_open(const char *path, bool append, Err *e)
 {
@@ -68,11 +70,8 @@ void log_close(void)
     pthread_mutex_unlock(&lock);
 }
 
-/* One line to each place, headed by clock and level unless level is -1. The lock is held. */
-static void put(const char *clock, int level, const char *fmt, va_list ap)
+static void put_terminal(const char *clock, int level, const char *fmt, va_list ap)
 {
-    va_list again;
-    va_copy(again, ap);
     flockfile(stderr);
     if (progress[0]) fputs("\r\033[K", stderr);
     if (level >= 0) {
@@ -84,6 +83,14 @@ static void put(const char *clock, int level, const char *fmt, va_list ap)
     fputc('\n', stderr);
     if (progress[0]) fputs(progress, stderr);
     funlockfile(stderr);
+}
+
+/* One line to each place, headed by clock and level unless level is -1. The lock is held. */
+static void put(const char *clock, int level, const char *fmt, va_list ap)
+{
+    va_list again;
+    va_copy(again, ap);
+    if (level >= 0 || plain_shown) put_terminal(clock, level, fmt, ap);
     if (log_file) {
         if (level >= 0) fprintf(log_file, "%s %-5s ", clock, NAMES[level]);
         vfprintf(log_file, fmt, again);

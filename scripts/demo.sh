@@ -3,4 +3,4 @@
 # student without the teacher stands beside it. Result: the table below, checkpoints in outputs/demo.
 set -eu
 pare=${1:-build/release/pare}
-"$pare" train --arms configs/demo.yaml
+"$pare" train --arms configs/demo.yaml --overwrite

@@ -173,8 +173,10 @@ bool train_arms(const char *path, int n_override, char *const *override, const T
                                              (long long)seed);
             log_info("arm %s, seed %lld", base->arm[i], (long long)seed);
             row[n] = (Row){.arm = base->arm[i], .seed = seed};
-            if (!train_run(c, o, &row[n].r, &one, e))
-                return err_prefix(e, "arm %s, seed %lld", base->arm[i], (long long)seed);
+            log_show_plain(n == 0); /* one header is enough on the screen; every run.log has its own */
+            bool ok = train_run(c, o, &row[n].r, &one, e);
+            log_show_plain(true);
+            if (!ok) return err_prefix(e, "arm %s, seed %lld", base->arm[i], (long long)seed);
             RunResult *r = &row[n].r; /* strings must outlive the run's arena */
             r->sample = r->sample ? arena_strdup(a, r->sample, e) : NULL;
             r->teacher_sample = r->teacher_sample ? arena_strdup(a, r->teacher_sample, e) : NULL;
