@@ -11,14 +11,19 @@
 #include "core/core.h"
 #include "core/config.h"
 
+typedef struct TokenizerConfig TokenizerConfig;
 typedef struct TokenBuf {
     int32_t *id;
     size_t n, cap;
 } TokenBuf;
 typedef struct Tokenizer Tokenizer;
-/* path: tokenizer.model (SentencePiece BPE), a folder holding one, or "bytes" (256 byte tokens, 256 = BOS and
- * EOS). Errors: other kinds of tokenizer, refused by name; a model file that is damaged. */
-Tokenizer *tokenizer_open(const char *path, Arena *a, Err *e);
+/* path: a file or a folder as docs/data.md lists them, or "bytes" (256 byte tokens, 256 = BOS and EOS).
+ * how (may be NULL = defaults, kept by the tokenizer): pattern of a rank file, add_bos, add_eos. Errors: what
+ * the file needs and is not here, by name; a damaged file. A Tokenizer is read-only: threads may share it. */
+Tokenizer *tokenizer_open_as(const char *path, const TokenizerConfig *how, Arena *a, Err *e);
+Tokenizer *tokenizer_open(const char *path, Arena *a, Err *e); /* how = NULL */
+const char *tokenizer_kind(const Tokenizer *t);                /* "byte-level BPE", ... */
+const char *tokenizer_chat_template(const Tokenizer *t);       /* Jinja text of the file or folder, NULL */
 int tokenizer_vocab(const Tokenizer *t);
 int tokenizer_bos(const Tokenizer *t); /* -1 = none */
 int tokenizer_eos(const Tokenizer *t);
@@ -44,11 +49,11 @@ typedef struct DataConfig {
 #include "data/data.def"
 #include "core/config_undef.h"
 } DataConfig;
-typedef struct TokenizerConfig {
+struct TokenizerConfig {
 #include "core/config_fields.h"
 #include "data/tokenizer.def"
 #include "core/config_undef.h"
-} TokenizerConfig;
+};
 const ConfigSection *source_section(void);
 const ConfigSection *data_section(void);
 const ConfigSection *tokenizer_section(void);

@@ -2,23 +2,23 @@
  * space in front of the text dropped (all of them with remove_extra_whitespaces), runs of byte pieces read as
  * UTF-8 with U+FFFD for each malformed byte, control pieces dropped, the unknown piece as its surface.
  */
-#include "data/tokenizer_impl.h"
+#include "data/spm_impl.h"
 #include "data/utf8_impl.h"
 #include <string.h>
 
-typedef struct Text {
+typedef struct Plain {
     char *s;
     size_t n;
-} Text;
+} Plain;
 
-static void put(Text *t, const char *s, size_t n)
+static void put(Plain *t, const char *s, size_t n)
 {
     if (t->s) memcpy(t->s + t->n, s, n);
     t->n += n;
 }
 
 /* The characters of a run of byte pieces ids[0..n). */
-static void put_bytes(const Tokenizer *t, const int32_t *ids, size_t n, Text *out)
+static void put_bytes(const Spm *t, const int32_t *ids, size_t n, Plain *out)
 {
     for (size_t i = 0, len; i < n; i += len ? len : 1) {
         char c[4];
@@ -30,7 +30,7 @@ static void put_bytes(const Tokenizer *t, const int32_t *ids, size_t n, Text *ou
 }
 
 /* Appends one piece; returns whether it was a space in front of the text that counts as seen. */
-static bool put_piece(const Tokenizer *t, int32_t id, bool front, Text *out)
+static bool put_piece(const Spm *t, int32_t id, bool front, Plain *out)
 {
     const SpmPiece *p = &t->piece[id];
     const char *s = p->plain;
@@ -50,7 +50,7 @@ static bool put_piece(const Tokenizer *t, int32_t id, bool front, Text *out)
 }
 
 /* With out->s NULL only counts. */
-static void decode(const Tokenizer *t, const int32_t *ids, size_t n, Text *out)
+static void decode(const Spm *t, const int32_t *ids, size_t n, Plain *out)
 {
     bool front = true, seen = false;
     size_t run = 0;
@@ -64,9 +64,9 @@ static void decode(const Tokenizer *t, const int32_t *ids, size_t n, Text *out)
     put_bytes(t, ids + run, n - run, out);
 }
 
-char *spm_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e)
+char *spm_decode(const Spm *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e)
 {
-    Text out = {0};
+    Plain out = {0};
     decode(t, ids, n, &out);
     out.s = arena_alloc(a, out.n + 1, e);
     if (!out.s) return NULL;
@@ -74,4 +74,18 @@ char *spm_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes
     decode(t, ids, n, &out);
     if (bytes) *bytes = out.n;
     return out.s;
+}
+
+const char *spm_piece(const Spm *t, int prev, int id, size_t *bytes)
+{
+    const SpmPiece *p = &t->piece[id];
+    const bool byte = p->type == SPM_BYTE, first = prev < 0 || prev == t->bos;
+    const char *s = byte ? token_byte_text[p->byte] : p->plain;
+    size_t n = byte ? 1 : p->plain_bytes;
+    if (!byte && first && t->add_dummy_prefix && n > 0 && memcmp(p->text, SPM_SPACE, 3) == 0) {
+        s++;
+        n--;
+    }
+    *bytes = n;
+    return s;
 }

@@ -10,7 +10,7 @@
  * 4. An unused piece falls apart into the two it was merged from. A symbol that is no piece becomes its bytes
  *    (byte_fallback) or the unknown id, one for a whole run.
  */
-#include "data/tokenizer_impl.h"
+#include "data/spm_impl.h"
 #include "data/utf8_impl.h"
 #include <string.h>
 
@@ -27,7 +27,7 @@ typedef struct Pair {
     uint32_t bytes;
 } Pair;
 typedef struct Coder {
-    const Tokenizer *t;
+    const Spm *t;
     const char *text;
     size_t bytes; /* normalised, [bytes] */
     Symbol *sym;
@@ -46,7 +46,7 @@ typedef struct Coder {
 
 /* One unit of the input: a user-defined piece, a character or a malformed byte. Returns the bytes it takes.
  * */
-static size_t unit_next(const Tokenizer *t, const char *s, size_t n, const char **text, size_t *bytes)
+static size_t unit_next(const Spm *t, const char *s, size_t n, const char **text, size_t *bytes)
 {
     size_t len = t->max_user ? spm_user_match(t, s, n) : 0;
     if (len == 0) len = utf8_next(s, n, NULL);
@@ -66,7 +66,7 @@ static size_t normal_room(const char *s, size_t n)
 }
 
 /* Writes the normalised s[0..n) to dst (normal_room bytes); returns its length. */
-static size_t normalise(const Tokenizer *t, const char *s, size_t n, char *dst)
+static size_t normalise(const Spm *t, const char *s, size_t n, char *dst)
 {
     const char *const space = t->escape_whitespaces ? SPM_SPACE : " ";
     const size_t space_bytes = t->escape_whitespaces ? 3 : 1;
@@ -177,7 +177,7 @@ static bool merge_all(Coder *c, Err *e)
 
 static bool emit(Coder *c, const char *s, size_t bytes, Err *e)
 {
-    const Tokenizer *t = c->t;
+    const Spm *t = c->t;
     int32_t id = spm_find(t, s, bytes);
     if (id >= 0 && t->piece[id].type == SPM_UNUSED) {
         const uint32_t left = c->cut[id];
@@ -249,7 +249,7 @@ static bool encode_parts(Coder *c, const char *text, size_t bytes, Err *e)
     return true;
 }
 
-bool spm_encode(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, uint64_t *steps, Arena *a,
+bool spm_encode(const Spm *t, const char *text, size_t bytes, TokenBuf *out, uint64_t *steps, Arena *a,
                 Err *e)
 {
     Coder c = {.t = t, .scratch = {.name = "encode"}, .out = out, .out_arena = a};

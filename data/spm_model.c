@@ -5,7 +5,7 @@
  * is checked against its message, groups and field number 0 are refused, unknown fields are stepped over.
  * What would change ids and is not done (unigram models, character maps, space as suffix) is refused by name.
  */
-#include "data/tokenizer_impl.h"
+#include "data/spm_impl.h"
 #include "data/utf8_impl.h"
 #include <math.h>
 #include <string.h>
@@ -73,7 +73,7 @@ static Wire wire_sub(const Wire *w, const Field *f, const char *message)
     return (Wire){f->data, f->data + f->value, w->path, message};
 }
 
-static bool parse_piece(Tokenizer *t, Wire w, int id, Arena *a, Err *e)
+static bool parse_piece(Spm *t, Wire w, int id, Arena *a, Err *e)
 {
     SpmPiece *s = &t->piece[id];
     Field f;
@@ -117,7 +117,7 @@ static bool take_string(const Wire *w, const Field *f, const char **out, Arena *
     return *out != NULL;
 }
 
-static bool parse_trainer(Tokenizer *t, Wire w, Arena *a, Err *e)
+static bool parse_trainer(Spm *t, Wire w, Arena *a, Err *e)
 {
     Field f;
     while (wire_next(&w, &f, e)) {
@@ -136,7 +136,7 @@ static bool parse_trainer(Tokenizer *t, Wire w, Arena *a, Err *e)
 }
 
 /* into: whether its whitespace rules are t's (the denormalizer has none that count). */
-static bool parse_normalizer(Tokenizer *t, Wire w, bool into, Err *e)
+static bool parse_normalizer(Spm *t, Wire w, bool into, Err *e)
 {
     Field f;
     char name[48] = "unnamed";
@@ -161,7 +161,7 @@ static bool parse_normalizer(Tokenizer *t, Wire w, bool into, Err *e)
     return true;
 }
 
-int32_t spm_find(const Tokenizer *t, const char *s, size_t bytes)
+int32_t spm_find(const Spm *t, const char *s, size_t bytes)
 {
     for (uint32_t i = (uint32_t)hash64(s, bytes) & t->slot_mask;; i = (i + 1) & t->slot_mask) {
         const int32_t id = t->slot[i];
@@ -169,13 +169,13 @@ int32_t spm_find(const Tokenizer *t, const char *s, size_t bytes)
     }
 }
 
-bool spm_mergeable(const Tokenizer *t, int32_t id)
+bool spm_mergeable(const Spm *t, int32_t id)
 {
     const SpmType k = t->piece[id].type;
     return k == SPM_NORMAL || k == SPM_USER || k == SPM_UNUSED;
 }
 
-size_t spm_user_match(const Tokenizer *t, const char *s, size_t bytes)
+size_t spm_user_match(const Spm *t, const char *s, size_t bytes)
 {
     for (size_t n = bytes < t->max_user ? bytes : t->max_user; n > 0; n--) {
         const int32_t id = spm_find(t, s, n);
@@ -184,7 +184,7 @@ size_t spm_user_match(const Tokenizer *t, const char *s, size_t bytes)
     return 0;
 }
 
-static bool build_slots(Tokenizer *t, Arena *a, Err *e)
+static bool build_slots(Spm *t, Arena *a, Err *e)
 {
     uint32_t cap = 16;
     while (cap < 2 * (uint32_t)t->vocab) cap *= 2;
@@ -209,7 +209,7 @@ static int hex_digit(char c)
     return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-static bool add_byte_piece(Tokenizer *t, int id, Err *e)
+static bool add_byte_piece(Spm *t, int id, Err *e)
 {
     SpmPiece *s = &t->piece[id];
     const int hi = s->bytes == 6 ? hex_digit(s->text[3]) : -1;
@@ -224,7 +224,7 @@ static bool add_byte_piece(Tokenizer *t, int id, Err *e)
 }
 
 /* Plain text of a piece; a U+2581 behind another character in it makes words depend on each other. */
-static bool finish_piece(Tokenizer *t, SpmPiece *s, Arena *a, Err *e)
+static bool finish_piece(Spm *t, SpmPiece *s, Arena *a, Err *e)
 {
     char *plain = arena_alloc(a, (size_t)s->bytes + 1, e);
     if (!plain) return false;
@@ -250,7 +250,7 @@ static bool finish_piece(Tokenizer *t, SpmPiece *s, Arena *a, Err *e)
     return true;
 }
 
-static bool finish(Tokenizer *t, Arena *a, Err *e)
+static bool finish(Spm *t, Arena *a, Err *e)
 {
     static const char *const kind[] = {"unknown model type", "unigram", "bpe", "word", "char"};
     if (t->model_type != 2)
@@ -283,7 +283,7 @@ static bool finish(Tokenizer *t, Arena *a, Err *e)
     return true;
 }
 
-bool spm_parse(Tokenizer *t, const unsigned char *data, size_t bytes, Arena *a, Err *e)
+bool spm_parse(Spm *t, const unsigned char *data, size_t bytes, Arena *a, Err *e)
 {
     static const unsigned char nothing[1];
     static const char *const message[] = {"", "a piece", "trainer_spec", "normalizer", "", "denormalizer"};

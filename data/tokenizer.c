@@ -7,12 +7,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char byte_text[256][2] = {
+const char token_byte_text[256][2] = {
 #define B1(i)                                                                                                \
     {                                                                                                        \
         (char)(i), 0                                                                                         \
     }
-#define B8(i)  B1(i), B1(i + 1), B1(i + 2), B1(i + 3), B1(i + 4), B1(i + 5), B1(i + 6), B1(i + 7)
+#define B8(i) B1(i), B1(i + 1), B1(i + 2), B1(i + 3), B1(i + 4), B1(i + 5), B1(i + 6), B1(i + 7)
 #define B64(i) B8(i), B8(i + 8), B8(i + 16), B8(i + 24), B8(i + 32), B8(i + 40), B8(i + 48), B8(i + 56)
     B64(0), B64(64), B64(128), B64(192)};
 
@@ -74,65 +74,106 @@ static const char *model_path(const char *path, Arena *a, Err *e)
     return path;
 }
 
-/* Hash of everything that ids depend on: rules, then type, score and text of each piece. */
-static bool content_hash(Tokenizer *t, Err *e)
+bool text_put(TokText *t, const char *s, size_t n, Arena *a, Err *e)
 {
-    Arena tmp = {.name = "tokenizer hash"};
-    size_t total = 64, n = 0;
-    for (int i = 0; i < t->vocab && t->piece; i++) total += 9 + (size_t)t->piece[i].bytes;
-    unsigned char *p = arena_alloc(&tmp, total, e);
-    if (!p) return false;
-    const int32_t head[4] = {(int32_t)t->kind, t->vocab, t->bos, t->eos};
-    const unsigned char rules[4] = {t->add_dummy_prefix, t->remove_extra_whitespaces, t->escape_whitespaces,
-                                    t->byte_fallback};
-    memcpy(p, head, sizeof head);
-    memcpy(p + sizeof head, rules, sizeof rules);
-    n = sizeof head + sizeof rules;
-    for (int i = 0; i < t->vocab && t->piece; i++) {
-        const SpmPiece *s = &t->piece[i];
-        p[n] = (unsigned char)s->type;
-        memcpy(p + n + 1, &s->score, 4);
-        memcpy(p + n + 5, &s->bytes, 4);
-        memcpy(p + n + 9, s->text, s->bytes);
-        n += 9 + s->bytes;
+    if (n > t->cap - t->n) {
+        const size_t cap = t->cap + n > 2 * t->cap ? t->cap + n + 64 : 2 * t->cap;
+        char *p = arena_grow(a, t->s, t->n, cap, e);
+        if (!p) return false;
+        t->s = p;
+        t->cap = cap;
     }
-    hash128_hex(t->hash, p, n);
-    arena_free(&tmp);
+    if (n) memcpy(t->s + t->n, s, n);
+    t->n += n;
     return true;
 }
 
-Tokenizer *tokenizer_open(const char *path, Arena *a, Err *e)
+/* ---- the kind "bytes" ---------------------------------------------------------------------------------- */
+
+static bool bytes_encode(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, uint64_t *steps,
+                         Arena *a, Err *e)
+{
+    (void)t, (void)steps;
+    for (size_t i = 0; i < bytes; i++)
+        if (!tokenbuf_push(out, (unsigned char)text[i], a, e)) return false;
+    return true;
+}
+
+static char *bytes_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e)
+{
+    (void)t;
+    char *s = arena_alloc(a, n + 1, e);
+    size_t m = 0;
+    for (size_t i = 0; s && i < n; i++)
+        if (ids[i] < 256) s[m++] = (char)ids[i];
+    if (bytes) *bytes = m;
+    return s;
+}
+
+static const char *bytes_piece(const Tokenizer *t, int prev, int id, size_t *bytes)
+{
+    (void)t, (void)prev;
+    *bytes = id < 256;
+    return id < 256 ? token_byte_text[id] : "";
+}
+
+static bool bytes_digest(const Tokenizer *t, TokText *out, Arena *a, Err *e)
+{
+    (void)t;
+    return text_put(out, "bytes", 5, a, e);
+}
+
+static const TokenizerOps bytes_ops = {"bytes", bytes_encode, bytes_decode, bytes_piece, bytes_digest};
+
+static bool bytes_open(Tokenizer *t)
+{
+    t->ops = &bytes_ops;
+    t->vocab = 257;
+    t->bos = t->eos = 256;
+    return true;
+}
+
+/* ---- all kinds ----------------------------------------------------------------------------------------- */
+
+static bool content_hash(Tokenizer *t, Err *e)
+{
+    Arena tmp = {.name = "tokenizer hash"};
+    TokText all = {0};
+    const int32_t head[3] = {t->vocab, t->bos, t->eos};
+    const bool ok = text_put(&all, (const char *)head, sizeof head, &tmp, e) &&
+                    t->ops->digest(t, &all, &tmp, e);
+    if (ok) hash128_hex(t->hash, all.s, all.n);
+    arena_free(&tmp);
+    return ok;
+}
+
+Tokenizer *tokenizer_open_as(const char *path, const TokenizerConfig *how, Arena *a, Err *e)
 {
     Tokenizer *t = arena_alloc(a, sizeof *t, e);
     if (!t) return NULL;
-    if (strcmp(path, "bytes") == 0) {
-        *t = (Tokenizer){.kind = TOK_BYTES, .path = "bytes", .vocab = 257, .bos = 256, .eos = 256, .unk = -1};
-        return content_hash(t, e) ? t : NULL;
-    }
-    path = model_path(path, a, e);
-    if (!path) return NULL;
-    *t = (Tokenizer){.kind = TOK_SPM, .path = arena_strdup(a, path, e), .bos = -1, .eos = -1, .unk = -1};
-    FileMap m;
-    if (!t->path || !file_map(&m, path, e)) return NULL;
-    const bool ok = spm_parse(t, m.data, m.bytes, a, e);
-    file_unmap(&m);
-    return ok && content_hash(t, e) ? t : NULL;
+    const bool bytes = strcmp(path, "bytes") == 0;
+    *t = (Tokenizer){.bos = -1, .eos = -1, .unk = -1, .how = how};
+    if (!bytes) path = model_path(path, a, e);
+    t->path = path ? arena_strdup(a, path, e) : NULL;
+    if (!t->path || !(bytes ? bytes_open(t) : spm_open(t, a, e))) return NULL;
+    return content_hash(t, e) ? t : NULL;
 }
+
+Tokenizer *tokenizer_open(const char *path, Arena *a, Err *e) { return tokenizer_open_as(path, NULL, a, e); }
 
 int tokenizer_vocab(const Tokenizer *t) { return t->vocab; }
 int tokenizer_bos(const Tokenizer *t) { return t->bos; }
 int tokenizer_eos(const Tokenizer *t) { return t->eos; }
 const char *tokenizer_hash(const Tokenizer *t) { return t->hash; }
 const char *tokenizer_path(const Tokenizer *t) { return t->path; }
+const char *tokenizer_kind(const Tokenizer *t) { return t->ops->kind; }
+const char *tokenizer_chat_template(const Tokenizer *t) { return t->chat_template; }
 
 bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a,
                       Err *e)
 {
     if (bos && t->bos >= 0 && !tokenbuf_push(out, t->bos, a, e)) return false;
-    if (t->kind == TOK_SPM) return spm_encode(t, text, bytes, out, NULL, a, e);
-    for (size_t i = 0; i < bytes; i++)
-        if (!tokenbuf_push(out, (unsigned char)text[i], a, e)) return false;
-    return true;
+    return t->ops->encode(t, text, bytes, out, NULL, a, e);
 }
 
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e)
@@ -143,33 +184,13 @@ char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t 
                 i, t->vocab, t->path);
         return NULL;
     }
-    if (t->kind == TOK_SPM) return spm_decode(t, ids, n, bytes, a, e);
-    char *s = arena_alloc(a, n + 1, e);
-    size_t m = 0;
-    for (size_t i = 0; s && i < n; i++)
-        if (ids[i] < 256) s[m++] = (char)ids[i];
-    if (bytes) *bytes = m;
-    return s;
+    return t->ops->decode(t, ids, n, bytes, a, e);
 }
 
 const char *tokenizer_piece(const Tokenizer *t, int prev, int id, size_t *bytes)
 {
-    const char *s = "";
     size_t n = 0;
-    if (id >= 0 && id < t->vocab && t->kind == TOK_BYTES && id < 256) {
-        s = byte_text[id];
-        n = 1;
-    } else if (id >= 0 && id < t->vocab && t->kind == TOK_SPM) {
-        const SpmPiece *p = &t->piece[id];
-        const bool byte = p->type == SPM_BYTE;
-        s = byte ? byte_text[p->byte] : p->plain;
-        n = byte ? 1 : p->plain_bytes;
-        const bool first = prev < 0 || prev == t->bos;
-        if (!byte && first && t->add_dummy_prefix && n > 0 && memcmp(p->text, SPM_SPACE, 3) == 0) {
-            s++;
-            n--;
-        }
-    }
+    const char *s = id >= 0 && id < t->vocab ? t->ops->piece(t, prev, id, &n) : "";
     if (bytes) *bytes = n;
     return s;
 }

@@ -1,52 +1,56 @@
-/* Private to data/: the tokenizer's memory and the parts tokenizer.c, spm_model.c, spm_encode.c and
- * spm_decode.c share. */
+/* Private to data/: what the kinds of tokenizers share. A Tokenizer is a small core and the operations of its
+ * kind: "bytes" (tokenizer.c), SentencePiece's own files (spm_impl.h), and the pipeline of tokenizer.json
+ * (pipeline_impl.h), which vocab.json + merges.txt, tiktoken ranks and GGUF vocabularies build as well.
+ */
 #ifndef TOKENIZER_IMPL_H
 #define TOKENIZER_IMPL_H
 #include "data/data.h"
 
-#define SPM_SPACE "\xE2\x96\x81" /* U+2581, SentencePiece's visible space, 3 bytes */
-#define SPM_BAD   "\xEF\xBF\xBD" /* U+FFFD, what a malformed byte becomes, 3 bytes */
+/* A growing text in an arena: s (cap,), n bytes used, no NUL behind. */
+typedef struct TokText {
+    char *s;
+    size_t n, cap;
+} TokText;
+bool text_put(TokText *t, const char *s, size_t n, Arena *a, Err *e);
 
-typedef enum { TOK_BYTES, TOK_SPM } TokenizerKind;
-typedef enum { SPM_NORMAL = 1, SPM_UNKNOWN, SPM_CONTROL, SPM_USER, SPM_UNUSED, SPM_BYTE } SpmType;
+/* Bytes of a token, a piece, a pattern: s (n,), with a NUL behind where it comes from a file. */
+typedef struct TokSpan {
+    const char *s;
+    size_t n;
+} TokSpan;
 
-typedef struct SpmPiece {
-    const char *text;
-    uint32_t bytes; /* as in the file, NUL behind */
-    const char *plain;
-    uint32_t plain_bytes; /* decoded: U+2581 made a space, "" for controls */
-    float score;
-    SpmType type;
-    uint8_t byte; /* byte: value of a byte piece */
-} SpmPiece;
+typedef struct TokenizerOps {
+    const char *kind; /* "bytes", "SentencePiece BPE", "byte-level BPE", ... */
+    /* Appends the ids of text (bytes,), any bytes, without BOS or EOS. *steps (may be NULL) grows by the heap
+     * moves and pair look-ups, for the test of the complexity. */
+    bool (*encode)(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, uint64_t *steps,
+                   Arena *a, Err *e);
+    /* ids (n,) are all inside the vocabulary. NUL-terminated; specials are dropped. */
+    char *(*decode)(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e);
+    /* id is inside the vocabulary; prev < 0: none. */
+    const char *(*piece)(const Tokenizer *t, int prev, int id, size_t *bytes);
+    /* Appends everything that ids depend on: equal bytes, equal tokenizer. */
+    bool (*digest)(const Tokenizer *t, TokText *out, Arena *a, Err *e);
+} TokenizerOps;
 
 struct Tokenizer {
-    TokenizerKind kind;
+    const TokenizerOps *ops;
+    void *impl; /* Spm, Pipeline, NULL */
     const char *path;
     char hash[33];
-    int vocab, bos, eos, unk;
-    SpmPiece *piece; /* [vocab] */
-    int32_t *slot;
-    uint32_t slot_mask;           /* [slot_mask + 1] piece by hash of its text, -1 = free */
-    int32_t byte_id[256];         /* piece of each byte, when byte_fallback */
-    uint32_t max_piece, max_user; /* longest piece to merge to / user-defined piece, bytes */
-    bool add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, byte_fallback;
-    bool has_unused; /* some piece must be split again after merging */
-    bool space_cuts; /* no piece has U+2581 behind another character */
-    const char *unk_surface, *bos_piece, *eos_piece;
-    int model_type;
+    int vocab, bos, eos, unk;   /* vocab: largest id + 1, added tokens included; -1 = none */
+    const char *chat_template;  /* Jinja text beside or in the file, NULL */
+    const TokenizerConfig *how; /* NULL: all defaults */
 };
 
-/* Reads a tokenizer.model (data[bytes], kept by nobody) into t. Errors name t->path and the field. */
-bool spm_parse(Tokenizer *t, const unsigned char *data, size_t bytes, Arena *a, Err *e);
-int32_t spm_find(const Tokenizer *t, const char *s, size_t bytes); /* piece with this text, -1 = none */
-bool spm_mergeable(const Tokenizer *t, int32_t id);                /* normal, user-defined or unused */
-/* Bytes of the longest user-defined piece that s starts with, 0 = none. */
-size_t spm_user_match(const Tokenizer *t, const char *s, size_t bytes);
-/* Appends the ids of text. *steps (may be NULL) counts heap moves and pair look-ups, for the test of the
- * complexity. */
-bool spm_encode(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, uint64_t *steps, Arena *a,
-                Err *e);
-char *spm_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e);
+/* One reader per kind of file; each sets ops, impl, vocab, bos, eos, unk. Errors name t->path. */
+bool spm_open(Tokenizer *t, Arena *a, Err *e);            /* tokenizer.model */
+bool tokenizer_json_open(Tokenizer *t, Arena *a, Err *e); /* tokenizer.json */
+bool vocab_json_open(Tokenizer *t, Arena *a, Err *e);     /* a folder: vocab.json + merges.txt */
+bool tiktoken_open(Tokenizer *t, Arena *a, Err *e);       /* ranks; needs tokenizer.pattern */
+bool gguf_vocab_open(Tokenizer *t, Arena *a, Err *e);     /* .gguf */
+bool vocab_txt_open(Tokenizer *t, Arena *a, Err *e);      /* vocab.txt (WordPiece) */
+
+extern const char token_byte_text[256][2]; /* [b] = byte b, NUL */
 bool tokenbuf_push(TokenBuf *b, int32_t id, Arena *a, Err *e);
 #endif

@@ -243,7 +243,7 @@ TEST(tokenizer, merge_steps_of_equal_letters)
         TokenBuf ids = {0};
         uint64_t steps = 0;
         memset(text, *c, N);
-        ASSERT(spm_encode(b.t, text, N, &ids, &steps, &b.a, &b.e));
+        ASSERT(b.t->ops->encode(b.t, text, N, &ids, &steps, &b.a, &b.e));
         ASSERT_MSG(steps >= N, "%c: only %llu steps counted", *c, (unsigned long long)steps);
         ASSERT_MSG((double)steps <= 40.0 * N * log2(N), "%c: %llu steps", *c, (unsigned long long)steps);
         ASSERT(ids.n < N);
