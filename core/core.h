@@ -159,6 +159,60 @@ const char *isa_name(Isa isa);
 const char *cpu_features(void); /* "avx2 fma avx512f ... vnni bf16" for `pare doctor` */
 double time_now(void);          /* monotonic seconds */
 
+/* ---- gguf.c: the header of a GGUF file; of core because data/ (vocabulary) and formats/ both read it ----- */
+typedef enum {
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64
+} GgufType;
+/* Inside the file: no NUL behind it. */
+typedef struct GgufText {
+    const char *s;
+    size_t bytes;
+} GgufText;
+/* key: printable ASCII, 1 to 65535 bytes. item: type of the n items, the value's own where it is no array. */
+typedef struct GgufValue {
+    GgufText key;
+    GgufType type, item;
+    uint64_t n;
+    const unsigned char *data; /* the items as in the file, bytes of them */
+    size_t bytes;
+} GgufValue;
+/* name: printable ASCII, 1 to 63 bytes. dim: fastest first, 1 behind ndim. type: ggml's number. */
+typedef struct GgufTensor {
+    GgufText name;
+    int ndim;
+    uint32_t type;
+    uint64_t dim[4], offset, bytes;
+    const unsigned char *data;
+} GgufTensor;
+typedef struct Gguf {
+    uint32_t version;
+    size_t n_kv, n_tensor;
+    GgufValue *kv;      /* [n_kv] in file order */
+    GgufTensor *tensor; /* [n_tensor] in file order */
+    const GgufText **by_key;
+} Gguf;
+/* data (bytes,) stays the caller's and must live as long as g. Errors name path and key or tensor. */
+bool gguf_read(Gguf *g, const unsigned char *data, size_t bytes, const char *path, Arena *a, Err *e);
+const GgufValue *gguf_find(const Gguf *g, const char *key); /* NULL = no such key */
+/* Next string of a string or list of strings, *at 0 at first; false behind the last one and for other types. */
+bool gguf_string(const GgufValue *v, size_t *at, GgufText *t);
+int64_t gguf_int(const GgufValue *v,
+                 uint64_t i); /* item i < n of an integer or bool type; u64 above 2^63: -1 */
+float gguf_f32(const GgufValue *v, uint64_t i); /* item i < n of type f32 */
+const char *gguf_type_name(uint32_t type);      /* "Q4_0"; NULL = unknown */
+
 /* ---- log.c: to stderr and, once opened, to a file; never to stdout ------------------------------------- */
 typedef enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG } LogLevel;
 void log_set_level(LogLevel level);
@@ -166,8 +220,8 @@ bool log_open(const char *path, bool append, Err *e); /* run.log */
 void log_close(void);
 void log_show_plain(bool on); /* off: log_plain writes to run.log only */
 #define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)
-#define log_warn(...)  log_at(LOG_WARN, __VA_ARGS__)
-#define log_info(...)  log_at(LOG_INFO, __VA_ARGS__)
+#define log_warn(...) log_at(LOG_WARN, __VA_ARGS__)
+#define log_info(...) log_at(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
 /* adds time, level, newline */
 void log_at(LogLevel level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
