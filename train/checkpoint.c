@@ -2,6 +2,7 @@
  * Everything random is counter-based, so seed, step and sample number are the whole of the random state. */
 #include "train/train.h"
 #include <dirent.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,8 @@ static void put_state(H5Out *h, const TrainState *s)
     h5_attr_i64(h, "/schedule", "bad_steps", s->bad_steps);
     h5_attr_f64(h, "/best", "val_loss", s->best);
     h5_attr_i64(h, "/best", "stale_evals", s->stale_evals);
+    h5_attr_i64(h, "/best", "evaluated", s->evaluated);
+    h5_attr_f64(h, "/best", "last_loss", s->val);
 }
 
 static bool write_state(const char *path, const CheckpointConfig *c, const Model *m, const Optim *o,
@@ -85,18 +88,48 @@ static int list_steps(const char *dir, int *step, int cap)
 
 enum { MAX_STEPS = 4096 };
 
-/* Keeps the keep_last newest and multiples of keep_every; removes only files of our own naming. */
-static void retain(const char *dir, const CheckpointConfig *c, int best, Arena *a, Err *e)
+/* Of the steps up to now keeps the keep_last newest, the best and multiples of keep_every; removes only files
+ * of our own naming. Later steps are another continuation's (the run went back): not ours to judge. */
+static void retain(const char *dir, const CheckpointConfig *c, int64_t now, int best, Arena *a, Err *e)
 {
-    int step[MAX_STEPS], n = list_steps(dir, step, MAX_STEPS);
-    for (int i = 0; i < n; i++) {
-        if (i < c->keep_last || step[i] == best || (c->keep_every && step[i] % c->keep_every == 0)) continue;
+    int step[MAX_STEPS], n = list_steps(dir, step, MAX_STEPS), newer = 0;
+    while (newer < n && step[newer] > now) newer++;
+    for (int i = newer; i < n; i++) {
+        if (i - newer < c->keep_last || step[i] == best || (c->keep_every && step[i] % c->keep_every == 0))
+            continue;
         const char *path = arena_printf(a, e, "%s/step_%08d.h5", dir, step[i]);
         if (path && unlink(path)) log_warn("%s: could not be removed", path);
     }
 }
 
-/* `best`: "step_XXXXXXXX.h5 value", replaced when the state's best is newer. */
+/* What a process that was killed while writing leaves: step_X.h5.tmp.PID, latest.tmp-PID-N, best.tmp-PID-N.
+ * Nobody else writes here, so all but our own number are dead. all: the finished files too. */
+static void sweep(const char *dir, bool all)
+{
+    char own[32], path[4096];
+    snprintf(own, sizeof own, ".%ld", (long)getpid());
+    DIR *d = opendir(dir);
+    for (struct dirent *x; d && (x = readdir(d));) {
+        const char *name = x->d_name, *tmp = strstr(name, ".tmp");
+        bool ours = !strncmp(name, "step_", 5) || !strncmp(name, "latest", 6) || !strncmp(name, "best", 4);
+        bool dead = ours && tmp && (tmp[4] == '.' || tmp[4] == '-') && strcmp(tmp + 4, own);
+        if (all && (step_of(name) >= 0 || !strcmp(name, "latest") || !strcmp(name, "best"))) dead = true;
+        int n = dead ? snprintf(path, sizeof path, "%s/%s", dir, name) : 0;
+        if (n > 0 && n < (int)sizeof path && unlink(path)) log_warn("%s: could not be removed", path);
+    }
+    if (d) closedir(d);
+}
+
+bool checkpoint_clear(const char *run, Err *e)
+{
+    Arena tmp = {.name = "checkpoint"};
+    const char *dir = path_join(&tmp, run, "checkpoints", e);
+    if (dir) sweep(dir, true);
+    arena_free(&tmp);
+    return !e->code;
+}
+
+/* `best`: "step_XXXXXXXX.h5 value", replaced when this very step was evaluated and is better. */
 static int keep_best(const char *dir, const char *name, const TrainState *s, Arena *a, Err *e)
 {
     const char *path = path_join(a, dir, "best", e);
@@ -106,9 +139,9 @@ static int keep_best(const char *dir, const char *name, const TrainState *s, Are
     char file[64] = "";
     double value = INFINITY;
     if (old && sscanf(old, "%63s %lf", file, &value) != 2) value = INFINITY;
-    if (isnan(s->best)) return old ? step_of(file) : -1;
-    if (s->best >= value) return step_of(file);
-    char *text = arena_printf(a, e, "%s %.9g\n", name, s->best);
+    if (s->evaluated != s->step || isnan(s->val)) return old ? step_of(file) : -1;
+    if (s->val >= value) return step_of(file);
+    char *text = arena_printf(a, e, "%s %.9g\n", name, s->val);
     if (text) file_write_atomic(path, text, strlen(text), e);
     return step_of(name);
 }
@@ -127,7 +160,8 @@ bool checkpoint_save(const char *run, const CheckpointConfig *c, const Model *m,
         char *text = arena_printf(&tmp, e, "%s\n", name);
         if (text && file_write_atomic(latest, text, strlen(text), e)) {
             int best = c->keep_best.n > 0 ? keep_best(dir, name, s, &tmp, e) : -1;
-            retain(dir, c, best, &tmp, e);
+            retain(dir, c, s->step, best, &tmp, e);
+            sweep(dir, false);
         }
     }
     if (e->code) err_prefix(e, "checkpoint at step %lld", (long long)s->step);
@@ -135,12 +169,28 @@ bool checkpoint_save(const char *run, const CheckpointConfig *c, const Model *m,
     return !e->code;
 }
 
+/* The step that `latest` names; without a readable one, any may be the newest. */
+static int latest_step(const char *dir, Arena *a, Err *e)
+{
+    const char *path = path_join(a, dir, "latest", e);
+    size_t bytes;
+    Err none = {0};
+    char *name = path && file_exists(path) ? file_read(a, path, &bytes, &none) : NULL;
+    if (name) name[strcspn(name, "\r\n")] = 0;
+    int step = name ? step_of(name) : -1;
+    return step < 0 ? INT_MAX : step;
+}
+
+/* From `latest` back; the steps behind it, which a run that went back has left, only when nothing else is
+ * whole. */
 const char *checkpoint_find(const char *run, Arena *a, Err *e)
 {
     const char *dir = path_join(a, run, "checkpoints", e);
     int step[MAX_STEPS], n = dir ? list_steps(dir, step, MAX_STEPS) : 0;
-    for (int i = 0; i < n; i++) {
-        const char *path = arena_printf(a, e, "%s/step_%08d.h5", dir, step[i]);
+    int latest = n ? latest_step(dir, a, e) : 0;
+    for (int i = 0; i < 2 * n; i++) {
+        if ((step[i % n] > latest) != (i >= n)) continue;
+        const char *path = arena_printf(a, e, "%s/step_%08d.h5", dir, step[i % n]);
         Err bad = {0};
         int64_t at;
         if (path && h5_check_envelope(path, &at, &bad)) return path;
@@ -184,6 +234,8 @@ static void get_state(H5In *h, TrainState *s, Err *e)
     if (h5_get_i64(h, "/schedule", "bad_steps", &v, e)) s->bad_steps = (int)v;
     h5_get_f64(h, "/best", "val_loss", &s->best, e);
     if (h5_get_i64(h, "/best", "stale_evals", &v, e)) s->stale_evals = (int)v;
+    if (h5_get_i64(h, "/best", "evaluated", &v, e)) s->evaluated = v;
+    h5_get_f64(h, "/best", "last_loss", &s->val, e);
 }
 
 bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena *a, Err *e)

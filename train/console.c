@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 static double gib(double bytes) { return bytes / 1073741824.0; }
 
@@ -107,6 +108,18 @@ static bool write_text(Run *r, const char *name, const char *text, Err *e)
     return path && file_write_atomic(path, text, strlen(text), e);
 }
 
+/* How an earlier start of this run ended says nothing about this one. */
+static bool marks_clear(Run *r, Err *e)
+{
+    static const char *const mark[] = {"DONE", "FAILED"};
+    for (int i = 0; i < 2; i++) {
+        const char *path = path_join(r->a, r->dir, mark[i], e);
+        if (path && file_exists(path) && unlink(path))
+            return err_set(e, ERR_FAIL, "%s: cannot be removed", path);
+    }
+    return !e->code;
+}
+
 bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e)
 {
     Config *c = r->c;
@@ -121,7 +134,8 @@ bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e)
                            "%s is not empty and holds no run: give another run.output_dir, or --overwrite",
                            r->dir);
     }
-    if (!dir_make(r->dir, e)) return false;
+    if (!dir_make(r->dir, e) || !marks_clear(r, e) || (!resuming && !checkpoint_clear(r->dir, e)))
+        return false;
     char *yaml = config_resolved(c->doc, config_section(), c, r->a, e);
     if (!yaml) return false;
     r->st.run_yaml = yaml;

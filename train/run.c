@@ -36,7 +36,7 @@ static void add_parts(Run *r, bool first)
 static StepInfo one_step(Run *r, Err *e)
 {
     RunState *s = graph_state(r->g);
-    int64_t first = r->st.step * r->B * r->accum;
+    int64_t first = r->st.samples_seen;
     long targets = 0;
     s->step = (uint32_t)r->st.step;
     graph_step_begin(r->g);
@@ -148,43 +148,48 @@ static bool save(Run *r, Err *e)
 
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
-/* Early stopping and keep_best look at the same number. Returns true when patience is at its end. */
-static bool out_of_patience(Run *r)
+static bool evaluation_due(const Run *r)
+{
+    int64_t s = r->st.step, per_epoch = loader_samples(r->loader) / (r->B * r->accum);
+    if (s == r->st.n_steps) return true;
+    return due(s, r->c->eval.every_steps ? r->c->eval.every_steps : per_epoch > 0 ? per_epoch : 1);
+}
+
+/* Evaluates; early stopping and keep_best look at the same number. *stop: patience is at its end. */
+static bool evaluate(Run *r, bool *stop, Err *e)
 {
     const EarlyStoppingConfig *s = &r->c->train.early_stopping;
-    if (!r->has_eval) return false;
+    *stop = false;
+    if (!run_evaluate(r, e)) return false;
+    r->st.evaluated = r->st.step;
+    if (!r->has_eval) return true;
+    r->st.val = r->eval.nll;
     if (isnan(r->st.best) || r->eval.nll < r->st.best - s->min_delta) {
         r->st.best = r->eval.nll;
         r->st.stale_evals = 0;
     } else r->st.stale_evals++;
-    return s->patience > 0 && r->st.stale_evals >= s->patience;
+    *stop = s->patience > 0 && r->st.stale_evals >= s->patience;
+    if (*stop)
+        log_info("step %lld: no improvement for %d evaluations; stopping", (long long)r->st.step,
+                 r->st.stale_evals);
+    return true;
 }
 
 typedef struct Clock {
-    double limit, start, last_save, step_start;
-    int64_t saved, evaluated;
+    double limit, start, last_save;
 } Clock;
 
 /* What is due after a step. Returns the status that ends the run, or NULL. */
 static const char *after_step(Run *r, Clock *ck, Err *e)
 {
     const Config *c = r->c;
-    int64_t s = r->st.step, per_epoch = loader_samples(r->loader) / (r->B * r->accum);
-    bool last = s >= r->st.n_steps, stop = train_signal & SIG_STOP;
+    int64_t s = r->st.step;
+    bool last = s >= r->st.n_steps, stop = train_signal & SIG_STOP, stale = false;
     const char *status = NULL;
     if (c->run.time_limit && time_now() - ck->start > ck->limit) status = "stopped";
     if (stop) status = "interrupted";
-    bool eval = last ||
-                (c->eval.every_steps ? due(s, c->eval.every_steps) : due(s, per_epoch > 0 ? per_epoch : 1));
-    if (eval && !stop) {
-        if (!run_evaluate(r, e)) return "failed";
-        ck->evaluated = s;
-        if (out_of_patience(r)) {
-            log_info("step %lld: no improvement for %d evaluations; stopping", (long long)s,
-                     r->st.stale_evals);
-            status = "stopped";
-        }
-    }
+    if (!stop && evaluation_due(r) && !evaluate(r, &stale, e)) return "failed";
+    if (stale) status = "stopped";
     bool timed = c->checkpoint.every_minutes > 0 &&
                  time_now() - ck->last_save > 60 * c->checkpoint.every_minutes;
     bool asked = c->checkpoint.save_on_signal && (stop || (train_signal & SIG_SAVE));
@@ -192,7 +197,6 @@ static const char *after_step(Run *r, Clock *ck, Err *e)
         train_signal &= ~SIG_SAVE;
         if (!save(r, e)) return "failed";
         ck->last_save = time_now();
-        ck->saved = s;
     }
     return last && !status ? "done" : status;
 }
@@ -204,7 +208,12 @@ static const char *loop(Run *r, Err *e)
         if (!run_evaluate(r, e)) return "failed";
         return "done";
     }
+    bool stale = false;
     if (r->c->eval.at_start && r->st.step == 0 && !run_evaluate(r, e)) return "failed";
+    /* a signal does not wait for the evaluation that its step had coming */
+    if (r->st.step > 0 && evaluation_due(r) && r->st.evaluated != r->st.step && !evaluate(r, &stale, e))
+        return "failed";
+    if (stale) return "stopped";
     double mark = time_now();
     int64_t mark_step = r->st.step;
     for (;;) {

@@ -188,7 +188,7 @@ static bool count_steps(Run *r, Err *e)
 bool run_setup(Run *r, Config *c, Arena *a, Err *e)
 {
     *r = (Run){.c = c, .a = a, .dir = c->run.output_dir, .started = time_now()};
-    r->st = (TrainState){.best = NAN, .seed = (uint64_t)c->run.seed};
+    r->st = (TrainState){.best = NAN, .val = NAN, .evaluated = -1, .seed = (uint64_t)c->run.seed};
     threads_init((int)c->device.threads);
     r->k = !strcmp(c->device.precision, "float64") ? kernels_ref_f64()
            : strcmp(c->device.blas, "auto")        ? kernels_isa_f32((int)cpu_isa(), c->device.blas)

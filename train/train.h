@@ -33,9 +33,9 @@ char *eval_json(const EvalResult *r, const char *model, const char *data, Arena 
 
 /* ---- checkpoint.c: the whole training state, product.md 6.6 and 6.8 ------------------------------------ */
 typedef struct TrainState {
-    /* best: of keep_best's metric, NaN = none */
-    int64_t step, n_steps, tokens_seen, samples_seen;
-    double epoch, best;
+    /* evaluated: step of the last evaluation, whose loss is val; best: least val so far; NaN = none */
+    int64_t step, n_steps, tokens_seen, samples_seen, evaluated;
+    double epoch, best, val;
     const char *data_hash, *run_yaml, *tokenizer_path;
     uint64_t seed;
     int bad_steps, stale_evals;
@@ -44,6 +44,8 @@ typedef struct TrainState {
  * own names. */
 bool checkpoint_save(const char *dir, const CheckpointConfig *c, const Model *m, const Optim *o,
                      const TrainState *s, Arena *a, Err *e);
+/* Starting over: removes the files of checkpoint_save from dir/checkpoints, and only those. */
+bool checkpoint_clear(const char *dir, Err *e);
 /* Newest checkpoint of dir/checkpoints whose envelope holds; a damaged one is skipped with a message. NULL:
  * none. */
 const char *checkpoint_find(const char *dir, Arena *a, Err *e);
