@@ -1,6 +1,6 @@
 /* kernels/gelu_vec_impl.h: gelu.c in vectors; formulas in scalar.h, Phi in vec_math_impl.h. All (n). */
 
-VFN VF tanh_arg(VF x) { return x * vf_fma(x * x, vf_set(0.07135481282553492f), vf_set(1.5957691216057308f)); }
+VFN VF tanh_arg(VF x) { return x * vf_fma(x * x, vf_set(0.07135481627260025f), vf_set(1.5957691216057308f)); }
 
 VFN VF tanh_factor(VF x) { return vf_sigmoid(tanh_arg(x)); }
 
@@ -8,7 +8,7 @@ VFN VF tanh_grad(VF x)
 {
     VF t;
     const VF s = vf_sigmoid_grad(tanh_arg(x), &t);
-    const VF du = vf_fma(x * x, vf_set(0.21406443847660477f), vf_set(1.5957691216057308f));
+    const VF du = vf_fma(x * x, vf_set(0.21406444881780076f), vf_set(1.5957691216057308f));
     return s + vf_only(vf_lt(vf_set(0.0f), t), x * t * du); /* t = 0: also where du overflows */
 }
 

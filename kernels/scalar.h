@@ -56,14 +56,14 @@ HD SCALAR_T S(sigmoid_grad)(SCALAR_T x)
 /* GELU, tanh form: x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3). */
 HD SCALAR_T S(gelu_tanh_arg)(SCALAR_T x)
 {
-    return x * ((SCALAR_T)1.5957691216057308 + (SCALAR_T)0.07135481282553492 * x * x);
+    return x * ((SCALAR_T)1.5957691216057308 + (SCALAR_T)0.07135481627260025 * x * x);
 }
 HD SCALAR_T S(gelu_tanh)(SCALAR_T x) { return x * S(sigmoid)(S(gelu_tanh_arg)(x)); }
 /* s + x s (1-s) (2u)'; where s (1-s) has gone to 0 the product is 0, also where (2u)' overflows. */
 HD SCALAR_T S(gelu_tanh_grad)(SCALAR_T x)
 {
     const SCALAR_T u2 = S(gelu_tanh_arg)(x), t = S(sigmoid_grad)(u2);
-    const SCALAR_T du = (SCALAR_T)1.5957691216057308 + (SCALAR_T)0.21406443847660477 * x * x;
+    const SCALAR_T du = (SCALAR_T)1.5957691216057308 + (SCALAR_T)0.21406444881780076 * x * x;
     return t == (SCALAR_T)0 ? S(sigmoid)(u2) : S(sigmoid)(u2) + x * t * du;
 }
 
