@@ -112,7 +112,22 @@ static Tokenizer *open_tokenizer(Args *x, const Model *m)
     return path ? tokenizer_open(path, x->a, x->e) : NULL;
 }
 
+/* JSON has no NaN and no infinity. */
+static json_t *json_number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+
+static int say_json(json_t *j)
+{
+    char *s = json_dumps(j, JSON_REAL_PRECISION(9));
+    json_decref(j);
+    if (!s) fprintf(stderr, "pare: the result cannot be written as JSON\n");
+    int rc = s ? say(s) : 1;
+    free(s);
+    return rc;
+}
+
 /* ---- train ---- */
+static volatile sig_atomic_t stop_signal; /* the first one that asked to stop, or 0 */
+
 static void on_signal(int sig)
 {
     if (sig == SIGUSR1) {
@@ -120,8 +135,12 @@ static void on_signal(int sig)
         return;
     }
     if (train_signal & 2) _exit(128 + sig); /* the second one does not wait */
+    stop_signal = sig;
     train_signal |= 2;
 }
+
+/* As a shell reports it: 130 after SIGINT, 143 after SIGTERM. */
+static int interrupted(void) { return stop_signal == SIGTERM ? 128 + SIGTERM : ERR_INTERRUPTED; }
 
 static void catch_signals(void)
 {
@@ -130,6 +149,12 @@ static void catch_signals(void)
     sigaction(SIGINT, &s, NULL);
     sigaction(SIGTERM, &s, NULL);
     sigaction(SIGUSR1, &s, NULL);
+}
+
+/* All that a config names and is not there, each at its line. */
+static bool files_exist(Config *c, Err *e)
+{
+    return config_check_files(c) || err_set(e, ERR_USAGE, "%s", config_error_text(c->doc));
 }
 
 static int v_train(Args *x)
@@ -145,33 +170,34 @@ static int v_train(Args *x)
     catch_signals();
     if (has(x, "arms")) {
         char *table = NULL;
-        if (!path) return fail((err_set(x->e, ERR_USAGE, "train --arms needs a config file"), x->e));
-        if (!train_arms(path, x->n_set, x->set, &o, &table, x->a, x->e)) return fail(x->e);
-        return say(table);
+        if (!path) err_set(x->e, ERR_USAGE, "train --arms needs a config file");
+        if (has(x, "json"))
+            err_set(x->e, ERR_USAGE,
+                    "train --arms writes its rows to arms.jsonl in run.output_dir: no --json");
+        if (x->e->code || !train_arms(path, x->n_set, x->set, &o, &table, x->a, x->e)) return fail(x->e);
+        int rc = say(table);
+        return stop_signal ? interrupted() : rc;
     }
     Config *c = config_load(x->a, path, x->n_set, x->set, NULL, x->e);
     RunResult r;
-    if (!c || !train_run(c, &o, &r, x->a, x->e)) return fail(x->e);
+    if (!c || !files_exist(c, x->e) || !train_run(c, &o, &r, x->a, x->e)) return fail(x->e);
     if (has(x, "json")) {
-        json_t *j = json_pack("{s:s,s:I,s:f}", "status", r.status, "step", (json_int_t)r.step, "loss",
-                              r.loss);
-        if (r.has_eval) json_object_set_new(j, "perplexity", json_real(r.eval.perplexity));
+        json_t *j = json_pack("{s:s,s:I,s:o}", "status", r.status, "step", (json_int_t)r.step, "loss",
+                              json_number(r.loss));
+        if (r.has_eval) json_object_set_new(j, "perplexity", json_number(r.eval.perplexity));
         if (r.checkpoint) json_object_set_new(j, "checkpoint", json_string(r.checkpoint));
-        char *s = json_dumps(j, JSON_REAL_PRECISION(9));
-        int rc = s ? say(s) : 1;
-        free(s);
-        json_decref(j);
+        int rc = say_json(j);
         if (rc) return rc;
     } else
         log_info("%s at step %lld%s%s", r.status, (long long)r.step, r.checkpoint ? ", checkpoint " : "",
                  r.checkpoint ? r.checkpoint : "");
-    return !strcmp(r.status, "interrupted") ? ERR_INTERRUPTED : 0;
+    return !strcmp(r.status, "interrupted") ? interrupted() : 0;
 }
 
 static int v_validate(Args *x)
 {
     Config *c = config_load(x->a, x->pos[0], x->n_set, x->set, NULL, x->e);
-    char *text = c ? memory_report(c, x->a, x->e) : NULL;
+    char *text = c && files_exist(c, x->e) ? memory_report(c, x->a, x->e) : NULL;
     if (!text) return fail(x->e);
     return say(text);
 }
@@ -290,14 +316,10 @@ static int v_generate(Args *x)
         if (!text) text = json_null();
         j = json_pack("{s:o,s:o,s:I,s:f}", "text", text, "ids", ids, "prompt_tokens", (json_int_t)g.n_prompt,
                       "tokens_per_second", rate);
-        char *s = json_dumps(j, JSON_REAL_PRECISION(6));
-        int rc = s ? say(s) : 1;
-        free(s);
-        json_decref(j);
-        return rc;
+        return say_json(j);
     }
-    if (fwrite(g.text, 1, g.text_bytes, stdout) != g.text_bytes || fputc('\n', stdout) < 0 || fflush(stdout))
-        return 1;
+    fwrite(g.text, 1, g.text_bytes, stdout);
+    fputc('\n', stdout);
     log_info("%ld prompt tokens in %.1f ms (%.0f tok/s), %ld tokens in %.1f ms (%.0f tok/s)", g.n_prompt,
              g.prefill_s * 1e3, (double)g.n_prompt / g.prefill_s, made, g.decode_s * 1e3, rate);
     return 0;
@@ -328,25 +350,8 @@ static int v_inspect(Args *x)
     char *s = inspect_json(model_path(x, x->pos[0]), x->a, x->e);
     if (!s) return fail(x->e);
     if (has(x, "json")) return say(s);
-    json_t *j = json_loads(s, 0, NULL), *t;
-    size_t i;
-    printf("%s  %s  %lld parameters  %lld bytes\n", json_string_value(json_object_get(j, "format")),
-           json_is_string(json_object_get(j, "arch")) ? json_string_value(json_object_get(j, "arch"))
-                                                      : "(no model)",
-           (long long)json_integer_value(json_object_get(j, "parameters")),
-           (long long)json_integer_value(json_object_get(j, "bytes")));
-    json_array_foreach(json_object_get(j, "tensors"), i, t)
-    {
-        char *shape = json_dumps(json_object_get(t, "shape"), JSON_COMPACT);
-        printf("%-56s %-16s %-5s %12lld bytes %12lld non-zero\n",
-               json_string_value(json_object_get(t, "name")), shape ? shape : "",
-               json_string_value(json_object_get(t, "dtype")),
-               (long long)json_integer_value(json_object_get(t, "bytes")),
-               (long long)json_integer_value(json_object_get(t, "nonzero")));
-        free(shape);
-    }
-    json_decref(j);
-    return fflush(stdout) ? 1 : 0;
+    char *text = inspect_text(s, x->a, x->e);
+    return text ? say(text) : fail(x->e);
 }
 
 static const char *guess_format(const char *out)
@@ -467,39 +472,17 @@ static int v_data(Args *x)
         arena_free(&tmp);
         if (!ok) break;
     }
-    fflush(stdout);
     return x->e->code ? fail(x->e) : 0;
 }
 
 /* ---- doctor ---- */
-static double gemm_rate(const Kernels *k, Arena *a, Err *e)
-{
-    enum { N = 768 };
-    float *v = arena_alloc(a, (size_t)(3 * N * N) * sizeof *v, e);
-    double best = 0;
-    for (int i = 0; v && i < 3 * N * N; i++) v[i] = (float)(i % 7) - 3;
-    for (int r = 0; v && r < 5; r++) {
-        double t = time_now();
-        k->gemm_nt(v, v + N * N, v + 2 * N * N, N, N, N, SET);
-        double rate = 2.0 * N * N * N / (time_now() - t);
-        if (rate > best) best = rate;
-    }
-    return best;
-}
-
 static int v_doctor(Args *x)
 {
-    const Kernels *k = kernels();
-    printf("cpu        %s\nisa        %s\nthreads    %d\nkernels    %s\ngemm       %s\n", cpu_features(),
-           isa_name(cpu_isa()), threads_count(), k->name, kernels_blas_name());
-    if (kernels_blas_warning()) printf("warning    %s\n", kernels_blas_warning());
-    printf("gemm speed %.1f GFLOP/s at 768 x 768 x 768\n", gemm_rate(k, x->a, x->e) / 1e9);
-    printf("gpu        none: this version computes on the CPU\nfamilies   %s\n", family_list());
-    uint32_t out[4], ctr[4] = {0}, key[2] = {0};
-    philox4x32_10(out, ctr, key);
-    bool ok = out[0] == 0x6627e8d5u && out[3] == 0x9b00dbd8u;
-    printf("self-test  Philox4x32-10 %s\n", ok ? "ok" : "WRONG");
-    return x->e->code ? fail(x->e) : ok ? 0 : 1;
+    bool ok;
+    char *text = doctor_report(has(x, "json"), &ok, x->a, x->e);
+    if (!text) return fail(x->e);
+    int rc = say(text);
+    return rc ? rc : ok ? 0 : 1;
 }
 
 /* ---- the tables ---- */
@@ -547,7 +530,7 @@ static const Option o_export[] = {
     {"format", "F", "hdf5, safetensors, hf, llama2c (default: by OUT's suffix)", 0},
     {"dtype", "T", "float32, bfloat16, float16", 0},
     {"tokenizer", "P", "copied beside", 0},
-    {"dry-run", NULL, "write nothing", 0},
+    {"dry-run", NULL, "write nothing", 'n'},
     {"verify", NULL, "read back and compare (always done)", 0},
     END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
@@ -574,14 +557,15 @@ static const Verb verbs[] = {
 };
 enum { N_VERB = (int)(sizeof verbs / sizeof *verbs) };
 
-static int usage(void)
+static int usage(FILE *f)
 {
-    printf("pare: trains transformers and makes them small\n"
-           "usage: pare [-v|-q] VERB [options] [CONFIG] [key=value ...]\n\n");
-    for (int i = 0; i < N_VERB; i++) printf("  %-9s %-24s %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
-    printf("\n`pare VERB --help` lists a verb's options; `pare config schema` every key of a config.\n"
-           "exit: 0 ok, 1 failure, 2 usage or config, 3 damaged data, 4 out of memory, 5 no device,\n"
-           "      130 interrupted after saving\n");
+    fprintf(f, "pare: trains transformers and makes them small\n"
+               "usage: pare [-v|-q] VERB [options] [CONFIG] [key=value ...]\n\n");
+    for (int i = 0; i < N_VERB; i++)
+        fprintf(f, "  %-9s %-24s %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
+    fprintf(f, "\n`pare VERB --help` lists a verb's options; `pare config schema` every key of a config.\n"
+               "exit: 0 ok, 1 failure, 2 usage or config, 3 damaged data, 4 out of memory, 5 no device,\n"
+               "      130 interrupted after saving (143 by SIGTERM)\n");
     return 0;
 }
 
@@ -655,7 +639,7 @@ static bool parse(Args *x, const Verb *v, int argc, char **argv)
     return !x->e->code;
 }
 
-int main(int argc, char **argv)
+static int command(int argc, char **argv)
 {
     int i = 1;
     for (; i < argc && argv[i][0] == '-'; i++) {
@@ -663,7 +647,7 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "-q")) log_set_level(LOG_WARN);
         else if (!strncmp(argv[i], "--color=", 8)) {
             if (!strcmp(argv[i] + 8, "never")) setenv("NO_COLOR", "1", 1);
-        } else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return usage();
+        } else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return usage(stdout);
         else if (!strcmp(argv[i], "--version")) {
             printf("%s\n", pare_version());
             return 0;
@@ -673,7 +657,7 @@ int main(int argc, char **argv)
         }
     }
     if (i == argc) {
-        usage();
+        usage(stderr);
         return ERR_USAGE;
     }
     const char *names[N_VERB];
@@ -696,4 +680,14 @@ int main(int argc, char **argv)
     int rc = parse(&x, v, argc - i - 1, argv + i + 1) ? v->run(&x) : fail(&e);
     arena_free(&a);
     return rc;
+}
+
+/* A result that did not reach its file is a failure, whichever verb wrote it. */
+int main(int argc, char **argv)
+{
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is a full disk: an error of write, with a message */
+    int rc = command(argc, argv);
+    bool lost = fflush(stdout) != 0 || ferror(stdout);
+    if (lost && !rc) fprintf(stderr, "pare: writing to standard output failed\n");
+    return rc ? rc : lost ? 1 : 0;
 }

@@ -131,17 +131,21 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
     return true;
 }
 
+/* JSON has no NaN and no infinity. */
+static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+
 char *eval_json(const EvalResult *r, const char *model, const char *data, Arena *a, Err *e)
 {
-    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:f,s:f}", "model", model, "data", data, "protocol", r->protocol,
-                          "tokens", (json_int_t)r->tokens, "nll", r->nll, "perplexity", r->perplexity);
+    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:o,s:o}", "model", model, "data", data, "protocol", r->protocol,
+                          "tokens", (json_int_t)r->tokens, "nll", number(r->nll), "perplexity",
+                          number(r->perplexity));
     if (o) json_object_set_new(o, "window", json_integer(r->window));
     if (o)
         json_object_set_new(o, "bits_per_byte",
                             r->bits_per_byte > 0 ? json_real(r->bits_per_byte) : json_null());
     if (o && r->against) {
-        json_object_set_new(o, "kl", json_real(r->kl));
-        json_object_set_new(o, "top1_agreement", json_real(r->top1_agreement));
+        json_object_set_new(o, "kl", number(r->kl));
+        json_object_set_new(o, "top1_agreement", number(r->top1_agreement));
     }
     char *s = o ? json_dumps(o, JSON_REAL_PRECISION(10)) : NULL;
     char *text = s ? arena_strdup(a, s, e) : NULL;

@@ -95,4 +95,7 @@ bool probe(Model *m, const char *in, const char *out, bool grad, const char *tap
 /* ---- compare.c ----------------------------------------------------------------------------------------- */
 char *compare_json(const char *a, const char *b, Arena *ar, Err *e);
 char *inspect_json(const char *path, Arena *ar, Err *e);
+char *inspect_text(const char *json, Arena *ar, Err *e); /* the same as a table */
+/* ---- doctor.c: `name value` lines, or one JSON object; *ok: the self-test passed ---- */
+char *doctor_report(bool json, bool *ok, Arena *a, Err *e);
 #endif
