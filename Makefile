@@ -61,7 +61,7 @@ REFERENCE := $(filter-out $(ONCE),$(KERNEL))
 SOURCE := $(foreach d,$(filter-out kernels,$(DIRS)),$(wildcard $(d)/*.c)) $(filter-out $(LEFT_OUT),$(sort $(ONCE)))
 OBJ := $(SOURCE:%.c=$(O)/%.o) $(REFERENCE:%.c=$(O)/%.f32.o) $(REFERENCE:%.c=$(O)/%.f64.o)
 TEST_OBJ := $(TESTS:%.c=$(O)/%.o)
-BENCH_OBJ := $(patsubst %.c,$(O)/%.o,$(wildcard bench/*.c))
+BENCH_OBJ := $(patsubst %.c,$(O)/%.o,$(filter-out $(if $(ISA),,%_avx512.c %_avx2.c),$(wildcard bench/*.c)))
 MAIN := $(wildcard main.c)
 
 Q := $(if $(VERBOSE),,@)
@@ -118,9 +118,9 @@ test: deps ## build and run all tests; the last line counts them (T="-k NAME" fo
 demo: deps ## teach a student from a pretrained teacher and print the table
 	@$(MAKE) --no-print-directory $(B)/pare
 	@scripts/demo.sh $(B)/pare
-bench: deps ## measure: per operator, GEMM, training, checkpoints
+bench: deps ## measure (BENCH="ops train" for a part, QUICK=1 for a short run, PEER_PYTHON=... for PyTorch)
 	@$(MAKE) --no-print-directory $(B)/bench $(B)/pare
-	@$(B)/bench
+	@$(B)/bench --pare=$(B)/pare $(if $(filter-out 0,$(QUICK)),--quick) $(BENCH)
 ops: ## the table of operators: formula, what backward reads
 	@scripts/ops.sh
 style: ## the house rules: floors, banned functions, sizes
