@@ -2,6 +2,7 @@
 #include "train/train.h"
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,21 +136,24 @@ char *inspect_json(const char *path, Arena *ar, Err *e)
 char *inspect_text(const char *json, Arena *ar, Err *e)
 {
     json_t *j = json_loads(json, 0, NULL), *t;
-    size_t i;
+    size_t i, cap = 2 * strlen(json) + 512, n = 0; /* a tensor is longer as JSON than half its line */
     const char *arch = json_string_value(json_object_get(j, "arch"));
-    char *text = arena_printf(ar, e, "%s  %s  %lld parameters  %lld bytes",
-                              json_string_value(json_object_get(j, "format")), arch ? arch : "(no model)",
-                              (long long)json_integer_value(json_object_get(j, "parameters")),
-                              (long long)json_integer_value(json_object_get(j, "bytes")));
+    cap += 128 * json_array_size(json_object_get(j, "tensors"));
+    char *text = arena_alloc(ar, cap, e);
+    if (text)
+        n = (size_t)snprintf(text, cap, "%s  %s  %lld parameters  %lld bytes",
+                             json_string_value(json_object_get(j, "format")), arch ? arch : "(no model)",
+                             (long long)json_integer_value(json_object_get(j, "parameters")),
+                             (long long)json_integer_value(json_object_get(j, "bytes")));
     json_array_foreach(json_object_get(j, "tensors"), i, t)
     {
         char *shape = json_dumps(json_object_get(t, "shape"), JSON_COMPACT);
-        text = text ? arena_printf(ar, e, "%s\n%-56s %-16s %-5s %12lld bytes %12lld non-zero", text,
-                                   json_string_value(json_object_get(t, "name")), shape ? shape : "",
-                                   json_string_value(json_object_get(t, "dtype")),
-                                   (long long)json_integer_value(json_object_get(t, "bytes")),
-                                   (long long)json_integer_value(json_object_get(t, "nonzero")))
-                    : NULL;
+        if (text && n < cap)
+            n += (size_t)snprintf(text + n, cap - n, "\n%-56s %-16s %-5s %12lld bytes %12lld non-zero",
+                                  json_string_value(json_object_get(t, "name")), shape ? shape : "",
+                                  json_string_value(json_object_get(t, "dtype")),
+                                  (long long)json_integer_value(json_object_get(t, "bytes")),
+                                  (long long)json_integer_value(json_object_get(t, "nonzero")));
         free(shape);
     }
     json_decref(j);
