@@ -84,6 +84,8 @@ $(B)/libpare.a: $(OBJ) $(B)/objects
 
 $(O)/%_avx512.o: CPU_FLAGS = $(AVX512)
 $(O)/%_avx2.o: CPU_FLAGS = $(AVX2)
+# fake(x) and decode(encode(x)) must round at the same places: no fused multiply-add.
+$(O)/core/codec%.o: CPU_FLAGS = -ffp-contract=off
 COMPILE = $(Q)$(CC) $(CFLAGS_ALL) $(CPU_FLAGS) -MMD -MP -c -o $@ $<
 $(O)/%.f32.o: %.c $(B)/flags
 	@mkdir -p $(@D)

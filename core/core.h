@@ -122,6 +122,82 @@ float f32_from_e4m3(uint8_t x);
 uint8_t e5m2_from_f32(float x);
 float f32_from_e5m2(uint8_t x);
 
+/* ---- codec.c, codec_element.c, codec_scale.c: number formats of compressed tensors --------------------- */
+/* A matrix x (rows,cols) is cut into blocks of block_rows x block_cols, each with one scale; grids of scales are
+ * (R,G), row-major. All of this is exact in IEEE arithmetic, whatever the threads do with subnormals, and
+ *     quant_fake(x) == quant_decode(quant_encode(x))       bit for bit, for every input.
+ * A block that holds NaN or an infinity has the scale NaN and decodes to NaN (NVFP4: the whole tensor). */
+typedef enum { ELEM_INT, ELEM_E4M3, ELEM_E5M2, ELEM_E2M1, ELEM_NF4 } QuantElem;
+typedef enum { SCALE_F32, SCALE_E8M0, SCALE_E4M3 } QuantScaleKind;
+typedef enum { MX_FLOOR, MX_CEIL, MX_BUMP_1P75 } MxRule; /* names of formats.md 1.6 */
+/* One scale, ready for its elements: code = element(x / div), value = element * mul * tensor. */
+typedef struct QuantRun {
+    float div, mul, tensor, lo, hi; /* lo, hi: of integers, the zero point already taken off */
+    int zero;
+} QuantRun;
+typedef struct QuantFormat {
+    const char *name, *encoding; /* in configs, in files */
+    int bits, emax, block, group; /* codecs.def */
+    QuantElem elem;
+    QuantScaleKind scale;
+    float max;
+    /* n elements of one scale; codes one per byte */
+    void (*encode)(uint8_t *code, const float *x, long n, const QuantRun *r);
+    void (*decode)(float *y, const uint8_t *code, long n, const QuantRun *r);
+    void (*fake)(float *y, const float *x, long n, const QuantRun *r);
+} QuantFormat;
+typedef struct QuantSpec {
+    const QuantFormat *f;
+    long block_rows, block_cols; /* 0 = all of them */
+    bool asymmetric, full;       /* integers: zero point; [-2^(b-1), 2^(b-1)-1] instead of the narrow range */
+    bool double_quant;           /* nf4 */
+    bool search;                 /* scales of least squared error, amax (1 - i/20), i = 0..9 */
+    MxRule rule;
+} QuantSpec;
+/* Scales as floats, exactly what the file's bytes decode to. dq_*: double quantisation, scale (R G). */
+typedef struct QuantScales {
+    long R, G;
+    float *scale, *zero; /* (R,G); zero NULL unless asymmetric */
+    float tensor;        /* NVFP4's second level, else 1 */
+    uint8_t *dq_code;    /* (R G) */
+    float *dq_scale;     /* (ceil(R G / 256)) */
+    float dq_offset;
+} QuantScales;
+extern const QuantFormat quant_formats[];
+extern const int n_quant_formats;
+const QuantFormat *quant_format(const char *name); /* NULL = unknown */
+const char *quant_names(void);                     /* "int8, int4, ..." */
+const char *mx_rule_name(MxRule r);
+const float *nf4_levels(void);         /* (16) */
+const float *dynamic_map(void);        /* (256), sorted: double quantisation's codes */
+long quant_rows(const QuantSpec *s, long rows);      /* R */
+long quant_groups(const QuantSpec *s, long cols);    /* G */
+long quant_stored_cols(const QuantSpec *s, long cols); /* codes of a row: the last block of block formats is whole */
+size_t quant_row_bytes(const QuantSpec *s, long cols); /* packed codes of a row */
+double quant_bits(const QuantSpec *s, long rows, long cols); /* stored bits per weight, scales included */
+bool quant_scales_alloc(QuantScales *q, const QuantSpec *s, long rows, long cols, Arena *a, Err *e);
+/* Scales of x (rows,cols): quant_tensor_scale (from the largest magnitude), then scale rows [r0, r1) in any order or
+ * in parallel, then quant_scales_end. quant_scales does all three. */
+float quant_amax(const float *x, long n); /* largest |x|; inf and NaN come through */
+void quant_tensor_scale(QuantScales *q, const QuantSpec *s, float amax);
+void quant_scale_rows(QuantScales *q, const QuantSpec *s, const float *x, long rows, long cols, long r0, long r1);
+void quant_scales_end(QuantScales *q, const QuantSpec *s);
+void quant_scales(QuantScales *q, const QuantSpec *s, const float *x, long rows, long cols);
+/* The scale (and zero) a block with this range gets: for histories of ranges. */
+void quant_scale_of(const QuantSpec *s, float lo, float hi, float tensor, float *scale, float *zero);
+/* Rows [r0, r1) of a matrix of rows x cols; y may be x. codes (rows, quant_row_bytes). */
+void quant_fake(float *y, const float *x, const QuantSpec *s, const QuantScales *q, long cols, long r0, long r1);
+void quant_encode(uint8_t *codes, const float *x, const QuantSpec *s, const QuantScales *q, long cols, long r0,
+                  long r1);
+void quant_decode(float *y, const uint8_t *codes, const QuantSpec *s, const QuantScales *q, long cols, long r0,
+                  long r1);
+QuantRun quant_run(const QuantSpec *s, const QuantScales *q, long row, long group);
+/* The casts themselves: nearest, ties to even, saturating. e2m1: NaN is +6, as CUDA has it. */
+uint8_t e2m1_from_f32(float x);
+float f32_from_e2m1(uint8_t x); /* the low four bits count */
+uint8_t e8m0_from_f32(float x); /* of a power of two 2^-127..2^127; anything else, NaN too: 0xFF */
+float f32_from_e8m0(uint8_t x); /* 0xFF: NaN */
+
 /* ---- rng.c: Philox4x32-10, counter based: a number depends on (seed, step, stream, sample, element), on
  * nothing else */
 typedef struct RngKey {
