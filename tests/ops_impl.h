@@ -54,20 +54,14 @@ static inline Tensor *bench_leaf(Bench *b, const OpCase *c, int j)
     return t;
 }
 
-/* Memory for everything; gradients of the leaves that want one start at zero. */
-static inline void bench_open(Bench *b, const Op *op, const OpCase *c, const Kernels *k)
+/* The node over b->in, with memory for everything; gradients of the inputs that want one start at zero. */
+static inline void bench_record(Bench *b, const Op *op, const void *attr, const char *name)
 {
-    *b = (Bench){.a = {.name = "bench"}, .k = k, .loss_weight = 0.7};
-    b->g = graph_new(&(GraphOptions){.k = k, .train = true, .run = &b->a}, &b->e);
-    for (int j = 0; j < op->n_in; j++) {
-        b->in[j] = bench_leaf(b, c, j);
-        b->wants[j] = c->in[j].kind == 'r' || (c->in[j].kind == 'd' && c->in[0].kind == 'r');
-    }
-    Tensor *out = graph_record(b->g, op, c->attr, op->n_in, b->in);
-    if (!out) test_fail(__FILE__, __LINE__, "%s/%s: %s", op->name, c->name, graph_err(b->g)->msg);
+    Tensor *out = graph_record(b->g, op, attr, op->n_in, b->in);
+    if (!out) test_fail(__FILE__, __LINE__, "%s/%s: %s", op->name, name, graph_err(b->g)->msg);
     b->node = out->node;
     *graph_state(b->g) = (RunState){.seed = 11, .step = 3, .sample0 = 5};
-    size_t real = k->real;
+    size_t real = b->k->real;
     if (op->flags & OP_ALIAS0) out->data = b->in[0]->data;
     else out->data = arena_alloc(&b->a, (size_t)t_numel(out) * real, &b->e);
     out->grad = arena_alloc(&b->a, (size_t)t_numel(out) * real, &b->e);
@@ -76,10 +70,23 @@ static inline void bench_open(Bench *b, const Op *op, const OpCase *c, const Ker
     for (int j = 0; j < op->n_in; j++)
         if (b->wants[j] && !b->in[j]->grad)
             b->in[j]->grad = arena_alloc(&b->a, (size_t)t_numel(b->in[j]) * real, &b->e);
+    ASSERT_EQ((int)b->e.code, 0);
+}
+
+/* An op with one of its own cases: leaves and the cotangent from seeded streams. */
+static inline void bench_open(Bench *b, const Op *op, const OpCase *c, const Kernels *k)
+{
+    *b = (Bench){.a = {.name = "bench"}, .k = k, .loss_weight = 0.7};
+    b->g = graph_new(&(GraphOptions){.k = k, .train = true, .run = &b->a}, &b->e);
+    for (int j = 0; j < op->n_in; j++) {
+        b->in[j] = bench_leaf(b, c, j);
+        b->wants[j] = c->in[j].kind == 'r' || (c->in[j].kind == 'd' && c->in[0].kind == 'r');
+    }
+    bench_record(b, op, c->attr, c->name);
     RngKey key = {.seed = 9, .stream = 1};
+    Tensor *out = b->node->out;
     for (long i = 0; i < t_numel(out); i++) real_put(out->grad, i, rng_uniform(key, (uint32_t)i) * 2 - 1, k);
     b->node->loss_weight = b->loss_weight;
-    ASSERT_EQ((int)b->e.code, 0);
 }
 
 static inline void bench_close(Bench *b)

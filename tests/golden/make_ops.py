@@ -19,6 +19,8 @@ representable in float32, so both tables can be held to the same numbers. Inputs
                and nll (N), 0 where ignored. out = ce_weight ce + kd_weight kd, a sum over rows; ht and wt have no gradient
     mse        a, b (N,C), targets (N): sum over counted rows of mean over C of (a-b)^2
     cosine     a, b (N,C), targets (N): sum over counted rows of 1 - cos(a,b)
+    slice      x (..,W); at, width                             kv_append  cache (B,Tmax,W), x (B,T,W), past (1)
+    dropout    x (B,..); p, seed, step, stream, sample0: the mask by a Philox4x32-10 written here from the paper
 Not ops: adamw.K and sgd.K hold w0, g (steps,n) and w (steps,n) after each step (adamw also m, v after the last);
 schedule.K.factor (N) the learning-rate factors of algorithms 5.24, attributes in the metadata.
 """
@@ -326,8 +328,53 @@ for kind in ("constant", "linear", "cosine", "polynomial", "inverse_sqrt", "wsd"
             dtype=torch.float64)
         attrs[f"schedule.{kind}{key}"] = dict(a, kind=kind)
 
+# ---- cuts, the cache, dropout (after the rest: the numbers above stay what they were) ---------------------------------------
+case("slice.middle", lambda x: x[..., 3:7], [rnd(2, 3, 9)], at=3, width=4)
+case("slice.first", lambda x: x[..., :5], [rnd(4, 5)], at=0, width=5)
+case("slice.last", lambda x: x[..., 6:], [rnd(3, 7)], at=6, width=1)
+
+
+def kv_append(cache, x, past):
+    return torch.cat([cache[:, :past], x, cache[:, past + x.shape[1]:]], 1)
+
+
+for key, b, room, n, width, past in [("first", 1, 6, 4, 5, 0), ("middle", 2, 9, 3, 4, 4), ("last", 2, 5, 1, 3, 4)]:
+    case(f"kv_append.{key}", lambda c, x, p: kv_append(c, x, int(p)), [rnd(b, room, width), rnd(b, n, width), seg(past)])
+
+
+def philox(counter, key):
+    """Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011): four words."""
+    c, k, low = list(counter), list(key), 0xFFFFFFFF
+    for _ in range(10):
+        a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(b >> 32) ^ c[1] ^ k[0], b & low, (a >> 32) ^ c[3] ^ k[1], a & low]
+        k = [(k[0] + 0x9E3779B9) & low, (k[1] + 0xBB67AE85) & low]
+    return c
+
+
+assert philox([0] * 4, [0] * 2) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+
+
+def dropout_case(key, shape, p, seed, step, stream, sample0):
+    n = math.prod(shape[1:])
+    keep = [[philox([e // 4, step, stream, sample0 + s], [seed & 0xFFFFFFFF, seed >> 32])[e % 4] >= p * 2.0 ** 32
+             for e in range(n)] for s in range(shape[0])]
+    mask = torch.tensor(keep, dtype=torch.float64).view(shape) / (1 - p)
+    case(f"dropout.{key}", lambda x: x * mask, [rnd(*shape)], p=p, seed=seed, step=step, stream=stream, sample0=sample0)
+
+
+dropout_case("some", (3, 5, 9), 0.3, 42, 7, 1234567, 11)
+dropout_case("most", (1, 37), 0.9, (5 << 32) + 3, 0, 0xFFFFFFFF, 0)
+dropout_case("none", (2, 6), 0.0, 1, 2, 3, 4)
+
 meta = {k: json.dumps(v, sort_keys=True) for k, v in attrs.items()}
 meta |= {"generator": "tests/golden/make_ops.py", "seed": str(SEED), "torch": torch.__version__.split("+")[0]}
 path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ops.safetensors")
 st.save(path, tensors, meta)
 print(f"{path}: {len(attrs)} cases, {len(tensors)} tensors, {os.path.getsize(path)} bytes")
+
+# ---- the op of docs/add-an-op.md, which is in no table: a file of its own ----------------------------------------------------
+tensors.clear(), attrs.clear(), gen.manual_seed(SEED)
+with open(os.path.join(os.path.dirname(path), "..", "add_an_op", "golden.py"), encoding="utf-8") as page:
+    exec(page.read())
+st.save(path.replace("ops.", "add-an-op."), tensors, {k: json.dumps(v) for k, v in attrs.items()})
