@@ -211,6 +211,12 @@ int64_t params_count(const Params *ps, bool trainable_only);
 typedef struct AxpyAttr {
     double alpha;
 } AxpyAttr; /* y = alpha a + b */
+typedef struct AffineAttr {
+    double alpha, beta;
+} AffineAttr; /* y = alpha x + beta */
+typedef struct SoftcapAttr {
+    double cap;
+} SoftcapAttr;
 typedef struct GeluAttr {
     bool tanh_form;
 } GeluAttr;

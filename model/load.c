@@ -58,10 +58,12 @@ static void add_layer(Declare *d)
     if (n->q_norm) add(d, n->q_norm, ".weight", 1, s->D, 0);
     if (n->k_norm) add(d, n->k_norm, ".weight", 1, s->D, 0);
     add_site(d, n->o, s->C, q, f->linear_bias || s->attention_bias);
+    if (n->attn_post) add_norm(d, n->attn_post, s->C);
     add_norm(d, n->norm2, s->C);
     add_site(d, n->gate, s->F, s->C, s->mlp_bias);
     add_site(d, n->up, s->F, s->C, f->linear_bias || s->mlp_bias);
     add_site(d, n->down, s->C, s->F, f->linear_bias || s->mlp_bias);
+    if (n->mlp_post) add_norm(d, n->mlp_post, s->C);
 }
 
 static bool declare(Model *m, const ModelSpec *s, const Kernels *k, Arena *run, Err *e)
@@ -86,10 +88,11 @@ static bool declare(Model *m, const ModelSpec *s, const Kernels *k, Arena *run, 
         Tensor *w = &m->params.p[i]->w;
         w->data = arena_alloc(run, (size_t)t_numel(w) * k->real, e);
     }
-    long pairs = s->D / 2;
-    m->inv_freq = arena_alloc(run, (size_t)(pairs + 1) * sizeof(double), e);
-    for (long j = 0; m->inv_freq && s->rope_theta > 0 && j < pairs; j++)
-        m->inv_freq[j] = pow(s->rope_theta, -2.0 * (double)j / (double)s->D);
+    const RopeSpec *rope[2] = {&s->rope, &s->rope_local};
+    for (int i = 0; i < 2 && !s->family->learned_pos; i++) {
+        m->inv_freq[i] = arena_alloc(run, (size_t)(s->D / 2 + 1) * sizeof(double), e);
+        if (m->inv_freq[i] && rope[i]->theta > 0) rope_frequencies(rope[i], s->D, 0, m->inv_freq[i]);
+    }
     return !e->code;
 }
 
@@ -191,7 +194,7 @@ bool model_fresh(Model *m, const ModelSpec *s, uint64_t seed, const Kernels *k, 
         Param *p = m->params.p[i];
         size_t n = (size_t)t_numel(&p->w);
         if (p->w.ndim < 2) {
-            k->fill(p->w.data, ends_with(p->name, ".bias") ? 0.0 : 1.0, (long)n);
+            k->fill(p->w.data, ends_with(p->name, ".bias") || s->family->plus_one ? 0.0 : 1.0, (long)n);
             continue;
         }
         bool residual = ends_with(p->name, "o_proj.weight") || ends_with(p->name, "down_proj.weight") ||

@@ -21,26 +21,53 @@ typedef struct FamilyNames {
     const char *embed, *pos, *norm1, *norm2, *final_norm, *head;
     /* module paths, without .weight */
     const char *q, *k, *v, *qkv, *o, *gate, *up, *down, *q_norm, *k_norm;
+    const char *attn_post, *mlp_post; /* norms of a branch's output, before it is added (Gemma) */
 } FamilyNames;
 typedef struct Family {
     const char *arch, *architecture; /* "llama", "LlamaForCausalLM" */
     bool layernorm, learned_pos, gated, qkv_bias, linear_bias, qk_norm, in_out, tied_default;
-    double eps_default;
+    bool gelu_gate;     /* the gate goes through gelu (tanh form), not silu */
+    bool plus_one;      /* norm weights are stored less 1 */
+    bool scaled_embed;  /* embeddings times sqrt(width) */
+    bool local_rope;    /* sliding layers have a RoPE base of their own */
+    bool window_switch; /* use_sliding_window and max_window_layers decide */
+    /* what config.json means where a key is absent; 0 = the family has no such thing */
+    long head_dim, window, window_pattern; /* every window_pattern-th layer is a full one */
+    double scalar, attn_softcap, final_softcap, eps_default, theta; /* scalar: query_pre_attn_scalar */
     FamilyNames name;
 } Family;
 const Family *family_find(const char *arch); /* NULL = not known */
-const char *family_list(void);               /* "gpt2, llama, mistral, qwen2, qwen3" */
+const char *family_list(void);               /* "gpt2, llama, ..." */
+
+/* Rotary angles as transformers defines them (modeling_rope_utils; formats.md 4.2). */
+typedef enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_YARN, ROPE_LLAMA3 } RopeKind;
+typedef struct RopeSpec {
+    RopeKind kind;
+    double theta, factor;
+    double original;             /* positions before the scaling: llama3, yarn, dynamic */
+    double low, high;            /* llama3: low_freq_factor, high_freq_factor */
+    double beta_fast, beta_slow; /* yarn */
+    double attention_factor;     /* of cos and sin: yarn; else 1 */
+    bool round_off;              /* yarn: truncate, the ramp's ends at whole dimensions */
+} RopeSpec;
+/* inv_freq (D/2) for a sequence of `length` tokens; only dynamic looks at the length. */
+void rope_frequencies(const RopeSpec *r, long D, long length, double *inv_freq);
 
 typedef struct ModelSpec {
     const Family *family;
     /* vocabulary, width, layers, heads, kv heads, head width, ffn, positions */
     long V, C, L, H, Hkv, D, F, max_pos;
-    double eps, rope_theta, init_std, residual_scale, dropout;
-    long window, window_from;           /* sliding window (0 = none) of layers >= window_from */
-    const unsigned char *layer_sliding; /* layer_types: 1 = sliding; NULL = window_from decides */
+    double eps, init_std, residual_scale;
+    double dropout, embed_dropout, attn_dropout; /* of a branch, of the embedding, of probabilities */
+    double attn_scale;                           /* of q.k */
+    double attn_softcap, final_softcap;          /* 0 = none */
+    RopeSpec rope, rope_local;                   /* rope_local: of sliding layers, where family->local_rope */
+    long window, window_from;                    /* sliding window (0 = none) of layers >= window_from */
+    const unsigned char *layer_sliding;          /* layer_types: 1 = sliding; NULL = window_from decides */
     bool tied, tanh_gelu, attention_bias, mlp_bias;
     int bos, eos; /* -1 = none */
 } ModelSpec;
+bool spec_sliding(const ModelSpec *s, long layer); /* does the layer see the window only? */
 /* From HF config.json text (transformers 4 and 5 spellings). ERR_USAGE names the key that is missing, wrong
  * or beyond us. */
 bool spec_parse(ModelSpec *s, const char *config_json, const char *where, Arena *a, Err *e);
@@ -71,7 +98,7 @@ typedef struct Model {
     Params params;
     Site *site;
     int n_site;
-    double *inv_freq; /* (D/2) */
+    double *inv_freq[2]; /* (D/2): of rope, of rope_local */
     const char *config_json, *generation_json, *tokenizer_path, *path;
     Arena *run;
 } Model;
@@ -103,6 +130,9 @@ Tensor *model_hidden(Graph *g, Model *m, const ModelInputs *in); /* (B,T,C) afte
 Tensor *model_head(Graph *g, Model *m);                          /* (V,C): the head's effective weight */
 /* (B,T,V): only where somebody asks for it by name */
 Tensor *model_logits(Graph *g, Model *m, Tensor *hidden);
+/* Puts the soft-caps of both models' final logits into a loss (teacher may be NULL): lm_loss and the kernel
+ * xent start from uncapped logits. */
+void model_loss_caps(LossAttr *a, const Model *student, const Model *teacher);
 Tensor *site_weight(Graph *g, Site *s); /* the site's weight after its attachments */
 Tensor *site_linear(Graph *g, Tensor *x, Site *s);
 #endif

@@ -115,6 +115,14 @@ static void run_gelu_bwd(Ctx *c)
 {
     c->k->gelu_bwd(out(c, c->a, 1), in(c, c->a, 1), in(c, c->a, 3), c->a, c->option, c->mode);
 }
+static void run_softcap_fwd(Ctx *c)
+{
+    c->k->softcap_fwd(out(c, c->a, 1), in(c, c->a, 3), c->option ? 0.7 : 30.0, c->a);
+}
+static void run_softcap_bwd(Ctx *c)
+{
+    c->k->softcap_bwd(out(c, c->a, 1), in(c, c->a, 1), in(c, c->a, 3), c->option ? 3.5 : 30.0, c->a, c->mode);
+}
 static void run_swiglu_fwd(Ctx *c)
 {
     c->k->swiglu_fwd(out(c, c->a, 1), in(c, c->a, 3), in(c, c->a, 1), c->a);
@@ -291,6 +299,8 @@ static const Case cases[] = {FLAT(fill, 0),
                              ROWS(dropout, 2e-7),
                              FLAT(gelu_fwd, 1e-6),
                              FLAT(gelu_bwd, 1e-6),
+                             FLAT(softcap_fwd, 5e-7),
+                             FLAT(softcap_bwd, 5e-7),
                              FLAT(swiglu_fwd, 5e-7),
                              FLAT(swiglu_bwd, 1e-6),
                              ROWS(layernorm_fwd, 1e-6),

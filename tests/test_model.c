@@ -52,6 +52,7 @@ static void open_run(Run1 *r, const char *model, const char *golden, long B, lon
     r->logits = model_logits(r->g, &r->m, h);
     graph_keep(r->g, r->logits);
     LmLossAttr at = {.a = {.ce_weight = 1, .temperature = 1}};
+    model_loss_caps(&at.a, &r->m, NULL);
     r->nll = OP_ATTR(r->g, lm_loss, at, h, model_head(r->g, &r->m), r->y);
     graph_keep(r->g, r->nll);
     graph_loss(r->g, r->nll, 1.0, "lm");
@@ -146,15 +147,18 @@ static void golden_tiny(const char *name, const Kernels *k, double tol_logit, do
     close_run(&r);
 }
 
-static const char *const tiny[] = {"hf-tiny-gpt2", "hf-tiny-llama", "hf-tiny-qwen2", "hf-tiny-qwen3",
-                                   "hf-tiny-mistral"};
+static const char *const tiny[] = {"hf-tiny-gpt2",         "hf-tiny-llama",        "hf-tiny-qwen2",
+                                   "hf-tiny-qwen3",        "hf-tiny-mistral",      "hf-tiny-gemma2",
+                                   "hf-tiny-gemma3",       "hf-tiny-llama-linear", "hf-tiny-llama-yarn",
+                                   "hf-tiny-llama-llama3", "hf-tiny-llama-dynamic"};
+enum { N_TINY = 11 };
 TEST(model, transformers_float64)
 {
-    for (int i = 0; i < 5; i++) golden_tiny(tiny[i], kernels_ref_f64(), 2e-7, 2e-6);
+    for (int i = 0; i < N_TINY; i++) golden_tiny(tiny[i], kernels_ref_f64(), 2e-7, 2e-6);
 }
 TEST(model, transformers_float32)
 {
-    for (int i = 0; i < 5; i++) golden_tiny(tiny[i], kernels_cpu_f32(), 1e-5, 1e-5);
+    for (int i = 0; i < N_TINY; i++) golden_tiny(tiny[i], kernels_cpu_f32(), 1e-5, 1e-5);
 }
 
 static Tensor *mask_weight(Graph *g, Tensor *w, const Attachment *a) { return OP(g, mul, w, a->state); }
@@ -239,7 +243,7 @@ TEST(model, recompute_is_bitwise_equal)
 /* Token by token through the cache = the whole row at once. */
 TEST(model, cache_equals_full_forward)
 {
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < N_TINY; i++) {
         Run1 r;
         char model[96], file[96];
         snprintf(model, sizeof model, "tests/data/%s", tiny[i]);

@@ -73,12 +73,14 @@ static void check_init_heads(Config *c, const ModelInitConfig *m, bool gpt2)
 
 static void derive_init(Config *c, ModelInitConfig *m, bool gpt2)
 {
+    const Family *f = family_find(m->arch);
     int64_t heads = m->num_attention_heads;
     if (m->num_key_value_heads == 0) m->num_key_value_heads = heads;
     if (m->head_dim == 0 && heads > 0) m->head_dim = m->hidden_size / heads;
     if (m->intermediate_size == 0 && gpt2) m->intermediate_size = 4 * m->hidden_size;
     if (m->max_position_embeddings == 0) m->max_position_embeddings = c->data.seq_len;
-    if (gpt2 && !config_was_set(c->doc, "model.init.tie_word_embeddings")) m->tie_word_embeddings = true;
+    if (f && f->tied_default && !config_was_set(c->doc, "model.init.tie_word_embeddings"))
+        m->tie_word_embeddings = true;
 }
 
 static void check_init(Config *c)

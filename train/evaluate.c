@@ -77,6 +77,7 @@ static void score_chunk(Evaluator *ev, long r, long n, Sums *s)
     }
     double sums[LM_SUMS] = {0};
     LossAttr a = {.ce_weight = 1, .kd_weight = ev->against ? 1 : 0, .temperature = 1};
+    model_loss_caps(&a, ev->m, ev->against);
     k->xent(ev->z[0], ev->against ? ev->z[1] : NULL, ev->targets + r, n, V, &a, 0.0, sums, ev->nll);
     s->nll += sums[LM_CE];
     s->kl += sums[LM_KD];

@@ -71,6 +71,7 @@ static bool record(Probe *p, bool grad, const char *taps)
     Tensor *h = model_hidden(p->g, p->m, &(ModelInputs){.ids = p->ids, .pos = p->pos});
     p->logits = model_logits(p->g, p->m, h);
     LmLossAttr at = {.a = {.ce_weight = 1, .temperature = 1}};
+    model_loss_caps(&at.a, p->m, NULL);
     p->loss = OP_ATTR(p->g, lm_loss, at, h, model_head(p->g, p->m), p->labels);
     graph_loss(p->g, p->loss, 1.0, "lm");
     graph_keep(p->g, p->logits);

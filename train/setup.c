@@ -63,7 +63,10 @@ static bool open_models(Run *r, Err *e)
         if (!model_fresh(&r->model, &s, (uint64_t)c->run.seed, r->k, r->a, e)) return false;
         if (r->tk) r->model.tokenizer_path = tokenizer_path(r->tk);
     }
-    if (!isnan(c->model.dropout)) r->model.spec.dropout = c->model.dropout;
+    if (!isnan(c->model.dropout)) {
+        ModelSpec *s = &r->model.spec;
+        s->dropout = s->embed_dropout = s->attn_dropout = c->model.dropout;
+    }
     if (r->tk && tokenizer_vocab(r->tk) > r->model.spec.V)
         return err_set(e, ERR_USAGE, "tokenizer %s has %d tokens, the model's vocabulary only %ld",
                        tokenizer_path(r->tk), tokenizer_vocab(r->tk), r->model.spec.V);
@@ -144,6 +147,7 @@ static bool record(Run *r, Err *e)
     if (r->has_teacher) {
         if (!distill_features(&r->distill, r->g, r->targets, e)) return false;
         LmLossAttr at = distill_loss(&c->distill, c->train.label_smoothing, c->train.z_loss);
+        model_loss_caps(&at.a, &r->model, &r->teacher);
         graph_loss(r->g, OP_ATTR(r->g, lm_loss, at, h, w, r->targets, ht, wt), 1.0, "lm");
     } else {
         LmLossAttr at = {.a = {.ce_weight = 1,
@@ -151,6 +155,7 @@ static bool record(Run *r, Err *e)
                                .label_smoothing = c->train.label_smoothing,
                                .z_loss = c->train.z_loss},
                          .chunk = c->distill.chunk_tokens};
+        model_loss_caps(&at.a, &r->model, NULL);
         graph_loss(r->g, OP_ATTR(r->g, lm_loss, at, h, w, r->targets), 1.0, "lm");
     }
     *graph_state(r->g) = (RunState){.seed = (uint64_t)c->run.seed};

@@ -1,12 +1,16 @@
 """Hugging Face models in float64, all of it, so that a bound of 1e-5 says something about us and not about them.
 
 transformers takes norms, softmax and RoPE angles through float32 on purpose. make_double(model) gives its modelling file
-a `torch` whose float32 is float64 and computes inv_freq again; make_single(model) takes that back.
+a `torch` whose float32 is float64, makes Tensor.float mean double and computes the rotary angles again; make_single(model)
+takes that back.
 """
 import sys
 import types
 
 import torch
+
+
+FLOAT = torch.Tensor.float
 
 
 class DoubleTorch(types.ModuleType):
@@ -17,18 +21,30 @@ class DoubleTorch(types.ModuleType):
         return getattr(torch, name)
 
 
+def modules(model):
+    return [sys.modules[type(model).__module__], sys.modules["transformers.modeling_rope_utils"]]
+
+
 def make_double(model):
-    sys.modules[type(model).__module__].torch = DoubleTorch("torch")
+    for m in modules(model):
+        m.torch = DoubleTorch("torch")
+    torch.Tensor.float = torch.Tensor.double
+    torch.set_default_dtype(torch.float64)          # what Python numbers become inside rules that take a tensor's length
     model.double()
-    if hasattr(getattr(model, "model", None), "rotary_emb"):
-        c = model.config
-        assert c.rope_parameters["rope_type"] == "default", "angles of this rope type would stay float32"
-        d = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        inv = c.rope_parameters["rope_theta"] ** -(torch.arange(0, d, 2, dtype=torch.float64) / d)
-        assert torch.allclose(inv, model.model.rotary_emb.inv_freq, rtol=1e-6)
-        model.model.rotary_emb.inv_freq = inv
+    inner = getattr(model, "model", None)
+    if hasattr(inner, "rotary_emb"):
+        old = {k: v.double() for k, v in inner.rotary_emb.named_buffers()}
+        inner.rotary_emb = type(inner.rotary_emb)(model.config)
+        for k, v in inner.rotary_emb.named_buffers():
+            same = "original" not in k or torch.allclose(v, old[k], rtol=1e-6)  # inv_freq itself may follow the length
+            assert v.dtype == torch.float64 and same, k
+    if hasattr(getattr(inner, "embed_tokens", None), "embed_scale"):
+        inner.embed_tokens.embed_scale = torch.tensor(inner.embed_tokens.scalar_embed_scale, dtype=torch.float64)
     return model
 
 
 def make_single(model):
-    sys.modules[type(model).__module__].torch = torch
+    for m in modules(model):
+        m.torch = torch
+    torch.Tensor.float = FLOAT
+    torch.set_default_dtype(torch.float32)

@@ -59,11 +59,12 @@ MODELS["hf-tiny-gpt2-f16"] = (*MODELS["hf-tiny-gpt2"][:2], torch.float16)
 
 
 def initialise(model, gen):
-    """Far from flat: weights 0.3, biases 0.2, norm gains around 1; float32 values."""
+    """Far from flat: weights 0.3, biases 0.2, norm gains around 1 (around 0 where 1 is added to them); float32 values."""
+    centre = 0 if "gemma" in model.config.model_type else 1
     for name, p in model.named_parameters():
         r = torch.randn(p.shape, generator=gen)
         norm = "norm" in name or ".ln_" in name
-        p.data = 1 + 0.2 * r if norm and name.endswith("weight") else (0.3 if p.ndim == 2 else 0.2) * r
+        p.data = centre + 0.2 * r if norm and name.endswith("weight") else (0.3 if p.ndim == 2 else 0.2) * r
     model.tie_weights()
 
 
@@ -90,7 +91,7 @@ def ten_steps(model, ids, labels, out):
     out |= {f"step10.{name}": p.detach().clone() for name, p in named}
 
 
-def make(name, cls, config, dtype):
+def make(name, cls, config, dtype, generator="tests/golden/make_models.py"):
     gen = torch.Generator().manual_seed(SEED)
     model = cls(config).eval()
     initialise(model, gen)
@@ -99,6 +100,7 @@ def make(name, cls, config, dtype):
     model.to(dtype).save_pretrained(folder)
     model = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
+    V = config.vocab_size
     ids = torch.randint(0, V, (B, T), generator=gen)
     labels = torch.cat([ids[:, 1:], torch.randint(0, V, (B, 1), generator=gen)], 1)
     labels[0, 5], labels[1, :4], labels[1, 15] = -100, -100, -100
@@ -116,7 +118,7 @@ def make(name, cls, config, dtype):
     if name in ("hf-tiny-gpt2", "hf-tiny-llama"):
         ten_steps(model, ids, labels, out)
     file = os.path.join(here, name + ".safetensors")
-    st.save(file, out, {"generator": "tests/golden/make_models.py", "seed": str(SEED), "torch": torch.__version__.split("+")[0],
+    st.save(file, out, {"generator": generator, "seed": str(SEED), "torch": torch.__version__.split("+")[0],
                         "transformers": transformers.__version__, "weights": f"tests/data/{name}",
                         "adamw": json.dumps(dict(steps=10, lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0))})
     make_single(model)
@@ -125,5 +127,6 @@ def make(name, cls, config, dtype):
           f"{size} + {os.path.getsize(file)} bytes" + (f", after ten steps {out['losses'][-1]:.6f}" if "losses" in out else ""))
 
 
-for key, spec in MODELS.items():
-    make(key, *spec)
+if __name__ == "__main__":
+    for key, spec in MODELS.items():
+        make(key, *spec)
