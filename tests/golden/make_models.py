@@ -5,7 +5,7 @@
 Folders are written by save_pretrained (float32; the -bf16 and -f16 ones in those types). A golden file holds input_ids
 (2,16) and labels (2,16) I32 (labels already aligned to the position that predicts them, some -100), and in F64 logits
 (2,16,97), nll (2,16; 0 where ignored), loss (mean over counted labels) and grad.<tensor name> of that loss. Names and
-layout are the file's own (GPT-2 Conv1D stays [in,out]). hf-tiny-gpt2 and hf-tiny-llama also hold losses (10), before
+layout are the file's own (GPT-2 Conv1D stays [in,out]). hf-tiny-gpt2, -llama and -qwen2 also hold losses (10), before
 each step, gnorm (10), before clipping, and step10.<tensor name>: ten AdamW steps on the same batch, lr 1e-3, betas
 (.9, .95), eps 1e-8, decay 0.1 on 2-D tensors only, clipped to norm 1.0.
 
@@ -59,12 +59,11 @@ MODELS["hf-tiny-gpt2-f16"] = (*MODELS["hf-tiny-gpt2"][:2], torch.float16)
 
 
 def initialise(model, gen):
-    """Far from flat: weights 0.3, biases 0.2, norm gains around 1 (around 0 where 1 is added to them); float32 values."""
-    centre = 0 if "gemma" in model.config.model_type else 1
+    """Far from flat: weights 0.3, biases 0.2, norm gains around 1; float32 values."""
     for name, p in model.named_parameters():
         r = torch.randn(p.shape, generator=gen)
         norm = "norm" in name or ".ln_" in name
-        p.data = centre + 0.2 * r if norm and name.endswith("weight") else (0.3 if p.ndim == 2 else 0.2) * r
+        p.data = 1 + 0.2 * r if norm and name.endswith("weight") else (0.3 if p.ndim == 2 else 0.2) * r
     model.tie_weights()
 
 
@@ -91,7 +90,7 @@ def ten_steps(model, ids, labels, out):
     out |= {f"step10.{name}": p.detach().clone() for name, p in named}
 
 
-def make(name, cls, config, dtype, generator="tests/golden/make_models.py"):
+def make(name, cls, config, dtype):
     gen = torch.Generator().manual_seed(SEED)
     model = cls(config).eval()
     initialise(model, gen)
@@ -100,7 +99,6 @@ def make(name, cls, config, dtype, generator="tests/golden/make_models.py"):
     model.to(dtype).save_pretrained(folder)
     model = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
-    V = config.vocab_size
     ids = torch.randint(0, V, (B, T), generator=gen)
     labels = torch.cat([ids[:, 1:], torch.randint(0, V, (B, 1), generator=gen)], 1)
     labels[0, 5], labels[1, :4], labels[1, 15] = -100, -100, -100
@@ -115,10 +113,10 @@ def make(name, cls, config, dtype, generator="tests/golden/make_models.py"):
         loss.backward()
         out |= {f"grad.{k}": p.grad.clone() for k, p in model.named_parameters()}
     out = {k: v.detach().clone() for k, v in out.items()}
-    if name in ("hf-tiny-gpt2", "hf-tiny-llama"):
+    if name in ("hf-tiny-gpt2", "hf-tiny-llama", "hf-tiny-qwen2"):
         ten_steps(model, ids, labels, out)
     file = os.path.join(here, name + ".safetensors")
-    st.save(file, out, {"generator": generator, "seed": str(SEED), "torch": torch.__version__.split("+")[0],
+    st.save(file, out, {"generator": "tests/golden/make_models.py", "seed": str(SEED), "torch": torch.__version__.split("+")[0],
                         "transformers": transformers.__version__, "weights": f"tests/data/{name}",
                         "adamw": json.dumps(dict(steps=10, lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0))})
     make_single(model)
@@ -127,6 +125,5 @@ def make(name, cls, config, dtype, generator="tests/golden/make_models.py"):
           f"{size} + {os.path.getsize(file)} bytes" + (f", after ten steps {out['losses'][-1]:.6f}" if "losses" in out else ""))
 
 
-if __name__ == "__main__":
-    for key, spec in MODELS.items():
-        make(key, *spec)
+for key, spec in MODELS.items():
+    make(key, *spec)
