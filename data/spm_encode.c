@@ -1,7 +1,8 @@
-/* data/spm_encode.c: text -> ids, exactly as SentencePiece encodes with a BPE model.
+/* data/spm_encode.c: text -> ids, exactly as SentencePiece encodes.
  *
- * 1. Normalise: U+2581 in front (add_dummy_prefix), spaces become U+2581 (escape_whitespaces), leading,
+ * 1. Normalise: the longest rule of the character map at each place, U+2581 in front (add_dummy_prefix), spaces become U+2581 (escape_whitespaces), leading,
  *    repeated and trailing ones go (remove_extra_whitespaces), each malformed byte becomes U+FFFD.
+ *    A unigram model then finds the best path (unigram.c) and goes on with 4. A BPE model:
  * 2. Cut where no piece can reach across: before a U+2581 behind another character, unless a piece has one
  *    there.
  * 3. Per part: symbols are characters and whole user-defined pieces; a heap gives the adjacent pair whose
@@ -44,19 +45,20 @@ typedef struct Coder {
 
 /* ---- normalisation ------------------------------------------------------------------------------------ */
 
-/* One unit of the input: a user-defined piece, a character or a malformed byte. Returns the bytes it takes.
- * */
+/* One unit of the input: a user-defined piece, what the character map has a rule for, a character or a malformed
+ * byte. Returns the bytes it takes. */
 static size_t unit_next(const Spm *t, const char *s, size_t n, const char **text, size_t *bytes)
 {
     size_t len = t->max_user ? spm_user_match(t, s, n) : 0;
+    if (len == 0 && t->map && (len = charsmap_match(t->map, s, n, false, text, bytes)) > 0) return len;
     if (len == 0) len = utf8_next(s, n, NULL);
     *text = len ? s : SPM_BAD;
     *bytes = len ? len : 3;
     return len ? len : 1;
 }
 
-/* Room the normalised text can need: spaces and malformed bytes grow to three bytes, one U+2581 comes in
- * front. */
+/* Room the normalised text needs when no rule makes it longer: spaces and malformed bytes grow to three bytes,
+ * one U+2581 comes in front. */
 static size_t normal_room(const char *s, size_t n)
 {
     size_t room = n + 3;
@@ -65,24 +67,44 @@ static size_t normal_room(const char *s, size_t n)
     return room;
 }
 
-/* Writes the normalised s[0..n) to dst (normal_room bytes); returns its length. */
-static size_t normalise(const Spm *t, const char *s, size_t n, char *dst)
+static bool make_room(TokText *t, size_t more, Arena *a, Err *e)
 {
-    const char *const space = t->escape_whitespaces ? SPM_SPACE : " ";
-    const size_t space_bytes = t->escape_whitespaces ? 3 : 1;
-    const char *u;
-    size_t bytes, m = 0;
+    if (more <= t->cap - t->n) return true;
+    const size_t cap = t->cap + t->cap / 2 + more;
+    char *p = arena_grow(a, t->s, t->n, cap, e);
+    if (!p) return false;
+    t->s = p;
+    t->cap = cap;
+    return true;
+}
+
+/* Appends u (bytes,), each space as the model writes it. */
+static bool put_unit(const Spm *t, const char *u, size_t bytes, TokText *out, Arena *a, Err *e)
+{
+    if (!make_room(out, 3 * bytes, a, e)) return false;
+    for (size_t i = 0; i < bytes; i++) {
+        if (u[i] == ' ' && t->escape_whitespaces) {
+            memcpy(out->s + out->n, SPM_SPACE, 3);
+            out->n += 3;
+        } else out->s[out->n++] = u[i];
+    }
+    return true;
+}
+
+static bool normalise(const Spm *t, const char *s, size_t n, TokText *out, Arena *a, Err *e)
+{
+    const char *const space = t->escape_whitespaces ? SPM_SPACE : " ", *u;
+    const size_t space_bytes = strlen(space);
+    size_t bytes;
     while (t->remove_extra_whitespaces && n > 0) {
         const size_t len = unit_next(t, s, n, &u, &bytes);
         if (bytes != 1 || *u != ' ') break;
         s += len;
         n -= len;
     }
-    if (n == 0) return 0;
-    if (t->add_dummy_prefix) {
-        memcpy(dst, space, space_bytes);
-        m = space_bytes;
-    }
+    if (n == 0) return true;
+    if (!make_room(out, normal_room(s, n), a, e)) return false;
+    if (t->add_dummy_prefix && !put_unit(t, " ", 1, out, a, e)) return false;
     bool after_space = t->remove_extra_whitespaces;
     while (n > 0) {
         const size_t len = unit_next(t, s, n, &u, &bytes);
@@ -94,17 +116,12 @@ static size_t normalise(const Spm *t, const char *s, size_t n, char *dst)
         }
         if (bytes == 0) continue;
         after_space = t->remove_extra_whitespaces && u[bytes - 1] == ' ';
-        for (size_t i = 0; i < bytes; i++) {
-            if (u[i] == ' ') {
-                memcpy(dst + m, space, space_bytes);
-                m += space_bytes;
-            } else dst[m++] = u[i];
-        }
+        if (!put_unit(t, u, bytes, out, a, e)) return false;
     }
-    while (t->remove_extra_whitespaces && m >= space_bytes &&
-           memcmp(dst + m - space_bytes, space, space_bytes) == 0)
-        m -= space_bytes;
-    return m;
+    while (t->remove_extra_whitespaces && out->n >= space_bytes &&
+           memcmp(out->s + out->n - space_bytes, space, space_bytes) == 0)
+        out->n -= space_bytes;
+    return true;
 }
 
 /* ---- merging ------------------------------------------------------------------------------------------ */
@@ -175,6 +192,19 @@ static bool merge_all(Coder *c, Err *e)
 
 /* ---- parts and ids ------------------------------------------------------------------------------------ */
 
+static bool emit_id(void *to, int32_t id, const char *s, size_t bytes, Err *e)
+{
+    Coder *c = to;
+    const Spm *t = c->t;
+    const bool unknown = id == t->unk, run = unknown && c->after_unknown;
+    c->after_unknown = unknown && !t->byte_fallback;
+    if (!unknown) return tokenbuf_push(c->out, id, c->out_arena, e);
+    if (!t->byte_fallback) return run || tokenbuf_push(c->out, id, c->out_arena, e);
+    for (size_t i = 0; i < bytes; i++)
+        if (!tokenbuf_push(c->out, t->byte_id[(unsigned char)s[i]], c->out_arena, e)) return false;
+    return true;
+}
+
 static bool emit(Coder *c, const char *s, size_t bytes, Err *e)
 {
     const Spm *t = c->t;
@@ -184,14 +214,7 @@ static bool emit(Coder *c, const char *s, size_t bytes, Err *e)
         if (left) return emit(c, s, left, e) && emit(c, s + left, bytes - left, e);
         id = -1;
     }
-    if (id < 0) id = t->unk;
-    const bool unknown = id == t->unk, run = unknown && c->after_unknown;
-    c->after_unknown = unknown && !t->byte_fallback;
-    if (!unknown) return tokenbuf_push(c->out, id, c->out_arena, e);
-    if (!t->byte_fallback) return run || tokenbuf_push(c->out, id, c->out_arena, e);
-    for (size_t i = 0; i < bytes; i++)
-        if (!tokenbuf_push(c->out, t->byte_id[(unsigned char)s[i]], c->out_arena, e)) return false;
-    return true;
+    return emit_id(c, id < 0 ? t->unk : id, s, bytes, e);
 }
 
 static bool symbol_add(Coder *c, size_t at, size_t bytes, bool fixed, Err *e)
@@ -232,10 +255,16 @@ static size_t part_split(Coder *c, size_t at, Err *e)
 
 static bool encode_parts(Coder *c, const char *text, size_t bytes, Err *e)
 {
-    char *normal = arena_alloc(&c->scratch, normal_room(text, bytes), e);
-    if (!normal) return false;
-    c->text = normal;
-    c->bytes = normalise(c->t, text, bytes, normal);
+    TokText normal = {0};
+    if (!normalise(c->t, text, bytes, &normal, &c->scratch, e)) return false;
+    c->text = normal.s;
+    c->bytes = normal.n;
+    if (c->t->model_type == 1) {
+        UnigramWork work = {0};
+        const bool ok = unigram_best(&c->t->unigram, c->text, c->bytes, &work, &c->scratch, emit_id, c, e);
+        c->steps += work.steps;
+        return ok;
+    }
     if (c->t->has_unused) {
         c->cut = arena_alloc(&c->scratch, (size_t)c->t->vocab * sizeof *c->cut, e);
         if (!c->cut) return false;

@@ -1,8 +1,9 @@
 /* Private to data/: SentencePiece models in memory, shared by spm_model.c (reader), spm_encode.c and
- * spm_decode.c (BPE). */
+ * spm_decode.c. */
 #ifndef SPM_IMPL_H
 #define SPM_IMPL_H
-#include "data/tokenizer_impl.h"
+#include "data/charsmap_impl.h"
+#include "data/unigram_impl.h"
 
 #define SPM_SPACE "\xE2\x96\x81" /* U+2581, SentencePiece's visible space, 3 bytes */
 #define SPM_BAD "\xEF\xBF\xBD"   /* U+FFFD, what a malformed byte becomes, 3 bytes */
@@ -31,9 +32,14 @@ typedef struct Spm {
     bool has_unused; /* some piece must be split again after merging */
     bool space_cuts; /* no piece has U+2581 behind another character */
     const char *unk_surface, *bos_piece, *eos_piece;
-    int model_type;
+    int model_type;      /* trainer_spec's: 1 unigram, 2 BPE */
+    const Charsmap *map; /* the normalizer's, NULL = identity */
+    Unigram unigram;     /* model_type 1 */
 } Spm;
 
+/* Builds what encoding needs of the pieces and rules set so far, or refuses. */
+bool spm_finish(Spm *t, Arena *a, Err *e);
+extern const TokenizerOps spm_ops; /* of an Spm */
 /* Reads a tokenizer.model (data[bytes], kept by nobody) into t. Errors name t->path and the field. */
 bool spm_parse(Spm *t, const unsigned char *data, size_t bytes, Arena *a, Err *e);
 int32_t spm_find(const Spm *t, const char *s, size_t bytes); /* piece with this text, -1 = none */

@@ -3,10 +3,12 @@
  * The file is one protobuf message (sentencepiece_model.proto): ModelProto { 1 pieces, 2 trainer_spec,
  * 3 normalizer_spec, 5 denormalizer_spec }. A strict reader of the wire format is all it needs: every length
  * is checked against its message, groups and field number 0 are refused, unknown fields are stepped over.
- * What would change ids and is not done (unigram models, character maps, space as suffix) is refused by name.
+ * What would change ids and is not done (word and char models, a denormalizer's character map, space as
+ * suffix) is refused by name.
  */
 #include "data/spm_impl.h"
 #include "data/utf8_impl.h"
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -135,12 +137,13 @@ static bool parse_trainer(Spm *t, Wire w, Arena *a, Err *e)
     return e->code == ERR_OK;
 }
 
-/* into: whether its whitespace rules are t's (the denormalizer has none that count). */
-static bool parse_normalizer(Spm *t, Wire w, bool into, Err *e)
+/* into: whether its whitespace rules and character map are t's (the denormalizer's do not count). */
+static bool parse_normalizer(Spm *t, Wire w, bool into, Arena *a, Err *e)
 {
     Field f;
     char name[48] = "unnamed";
-    size_t map = 0;
+    const char *map = NULL;
+    size_t map_bytes = 0;
     while (wire_next(&w, &f, e)) {
         if (!wire_want(&w, &f, f.number == 1 || f.number == 2 || f.number == 6 ? 2 : f.type, e)) return false;
         if (f.number >= 3 && f.number <= 5 && !wire_want(&w, &f, 0, e)) return false;
@@ -149,16 +152,20 @@ static bool parse_normalizer(Spm *t, Wire w, bool into, Err *e)
             memcpy(name, f.data, n);
             name[n] = 0;
         }
-        if (f.number == 2) map = (size_t)f.value;
+        if (f.number == 2) {
+            map = (const char *)f.data;
+            map_bytes = (size_t)f.value;
+        }
         if (f.number == 3 && into) t->add_dummy_prefix = f.value != 0;
         if (f.number == 4 && into) t->remove_extra_whitespaces = f.value != 0;
         if (f.number == 5 && into) t->escape_whitespaces = f.value != 0;
     }
-    if (e->code) return false;
-    if (map)
-        return err_set(e, ERR_USAGE, "%s: %s `%s` with a character map: not in this version (identity is)",
-                       t->path, w.message, name);
-    return true;
+    if (e->code || map_bytes == 0) return e->code == ERR_OK;
+    if (!into)
+        return err_set(e, ERR_USAGE, "%s: %s `%s` with a character map: not in this version", t->path,
+                       w.message, name);
+    t->map = charsmap_open(map, map_bytes, t->path, a, e);
+    return t->map != NULL;
 }
 
 int32_t spm_find(const Spm *t, const char *s, size_t bytes)
@@ -250,12 +257,36 @@ static bool finish_piece(Spm *t, SpmPiece *s, Arena *a, Err *e)
     return true;
 }
 
-static bool finish(Spm *t, Arena *a, Err *e)
+/* A normal piece's score as it is; a user-defined one wins against any pieces it covers; the unknown one costs
+ * 10 more than the worst. Reserved and unused pieces are never found in text. */
+static bool finish_unigram(Spm *t, Arena *a, Err *e)
+{
+    TokSpan *text = arena_alloc(a, (size_t)t->vocab * sizeof *text, e);
+    double *score = arena_alloc(a, (size_t)t->vocab * sizeof *score, e);
+    float least = FLT_MAX, most = FLT_MIN;
+    if (!text || !score) return false;
+    for (int id = 0; id < t->vocab; id++) {
+        const SpmPiece *s = &t->piece[id];
+        if (s->type != SPM_NORMAL) continue;
+        if (s->score < least) least = s->score;
+        if (s->score > most) most = s->score;
+    }
+    for (int id = 0; id < t->vocab; id++) {
+        const SpmPiece *s = &t->piece[id];
+        score[id] = s->type == SPM_USER ? (double)((float)s->bytes * most) - 0.1 : (double)s->score;
+        if (s->type == SPM_NORMAL || s->type == SPM_USER) text[id] = (TokSpan){s->text, s->bytes};
+    }
+    t->unigram = (Unigram){
+        .score = score, .unk = t->unk, .unk_score = (double)(least - 10.0f), .single = true};
+    return trie_open(&t->unigram.trie, text, (size_t)t->vocab, t->path, a, e);
+}
+
+bool spm_finish(Spm *t, Arena *a, Err *e)
 {
     static const char *const kind[] = {"unknown model type", "unigram", "bpe", "word", "char"};
-    if (t->model_type != 2)
-        return err_set(e, ERR_USAGE, "%s: SentencePiece %s: not in this version (bpe is)", t->path,
-                       kind[t->model_type]);
+    if (t->model_type != 1 && t->model_type != 2)
+        return err_set(e, ERR_USAGE, "%s: SentencePiece %s: not in this version (unigram and bpe are)",
+                       t->path, kind[t->model_type]);
     t->space_cuts = true;
     if (!build_slots(t, a, e)) return false;
     memset(t->byte_id, -1, sizeof t->byte_id);
@@ -280,7 +311,7 @@ static bool finish(Spm *t, Arena *a, Err *e)
     const int32_t eos = spm_find(t, t->eos_piece, strlen(t->eos_piece));
     t->bos = bos >= 0 && t->piece[bos].type == SPM_CONTROL ? bos : -1;
     t->eos = eos >= 0 && t->piece[eos].type == SPM_CONTROL ? eos : -1;
-    return true;
+    return t->model_type == 2 || finish_unigram(t, a, e);
 }
 
 bool spm_parse(Spm *t, const unsigned char *data, size_t bytes, Arena *a, Err *e)
@@ -310,8 +341,8 @@ bool spm_parse(Spm *t, const unsigned char *data, size_t bytes, Arena *a, Err *e
         const Wire sub = wire_sub(&w, &f, message[f.number]);
         const bool ok = f.number == 1   ? parse_piece(t, sub, id++, a, e)
                         : f.number == 2 ? parse_trainer(t, sub, a, e)
-                                        : parse_normalizer(t, sub, f.number == 3, e);
+                                        : parse_normalizer(t, sub, f.number == 3, a, e);
         if (!ok) return false;
     }
-    return finish(t, a, e);
+    return spm_finish(t, a, e);
 }

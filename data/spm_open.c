@@ -22,9 +22,12 @@ static const char *piece(const Tokenizer *t, int prev, int id, size_t *bytes)
 static bool digest(const Tokenizer *t, TokText *out, Arena *a, Err *e)
 {
     const Spm *m = t->impl;
-    const char rules[4] = {(char)m->add_dummy_prefix, (char)m->remove_extra_whitespaces,
-                           (char)m->escape_whitespaces, (char)m->byte_fallback};
-    bool ok = text_put(out, t->ops->kind, strlen(t->ops->kind), a, e) && text_put(out, rules, 4, a, e);
+    const char rules[5] = {(char)m->add_dummy_prefix, (char)m->remove_extra_whitespaces,
+                           (char)m->escape_whitespaces, (char)m->byte_fallback, (char)m->model_type};
+    bool ok = text_put(out, t->ops->kind, strlen(t->ops->kind), a, e) && text_put(out, rules, 5, a, e);
+    if (m->map)
+        ok = ok && text_put(out, (const char *)m->map->unit, 4 * m->map->n_unit, a, e) &&
+             text_put(out, m->map->text, m->map->bytes, a, e);
     for (int i = 0; ok && i < m->vocab; i++) {
         const SpmPiece *s = &m->piece[i];
         char head[9];
@@ -36,7 +39,7 @@ static bool digest(const Tokenizer *t, TokText *out, Arena *a, Err *e)
     return ok;
 }
 
-static const TokenizerOps bpe_ops = {"SentencePiece BPE", encode, decode, piece, digest};
+const TokenizerOps spm_ops = {"SentencePiece", encode, decode, piece, digest};
 
 bool spm_open(Tokenizer *t, Arena *a, Err *e)
 {
@@ -47,7 +50,7 @@ bool spm_open(Tokenizer *t, Arena *a, Err *e)
     const bool ok = spm_parse(m, map.data, map.bytes, a, e);
     file_unmap(&map);
     t->impl = m;
-    t->ops = &bpe_ops;
+    t->ops = &spm_ops;
     t->vocab = m->vocab;
     t->bos = m->bos;
     t->eos = m->eos;

@@ -398,11 +398,12 @@ TEST(tokenizer, refused_by_name)
     } Case;
     static const Case c[] = {
         {BYTES(A), BYTES(BPE), ERR_OK, ""},
-        {BYTES(A), BYTES("\x12\x02\x18\x01"), ERR_USAGE, "unigram: not in this version"},
-        {BYTES(A), BYTES(""), ERR_USAGE, "unigram"},
+        {BYTES(A), BYTES("\x12\x02\x18\x01"), ERR_OK, ""},
+        {BYTES(A), BYTES(""), ERR_OK, ""},
+        {BYTES(A), BYTES("\x12\x02\x18\x04"), ERR_USAGE, "char: not in this version"},
         {BYTES(A), BYTES("\x12\x02\x18\x03"), ERR_USAGE, "word"},
         {BYTES(A), BYTES("\x12\x05\x18\x02\xC0\x01\x01"), ERR_USAGE, "treat_whitespace_as_suffix"},
-        {BYTES(A), BYTES(BPE "\x1A\x08\x0A\x03nfx\x12\x01q"), ERR_USAGE, "normalizer `nfx` with a char"},
+        {BYTES(A), BYTES(BPE "\x1A\x08\x0A\x03nfx\x12\x01q"), ERR_CORRUPT, "the character map is damaged"},
         {BYTES(A), BYTES(BPE "\x2A\x08\x0A\x03nfx\x12\x01q"), ERR_USAGE, "denormalizer `nfx`"},
         {BYTES("\x0A\x03<s>"), BYTES(BPE), ERR_CORRUPT, "pieces 1 and 2 have the same text"},
         {BYTES(A "\x18\x02"), BYTES(BPE), ERR_CORRUPT, "two unknown pieces"},
