@@ -10,15 +10,16 @@ volatile int train_signal;
 enum { SIG_SAVE = 1, SIG_STOP = 2 }; /* what main's handlers put into train_signal */
 
 /* One micro-batch of rows from the endless sample stream. Returns the targets counted. */
-static long fill_batch(Run *r, int64_t first_sample)
+static long fill_batch(Run *r, int64_t first_sample, Err *e)
 {
-    long targets = 0;
-    for (long b = 0; b < r->B; b++) {
-        size_t at = (size_t)(b * r->T);
-        targets += loader_fill(r->loader, first_sample + b, (int32_t *)r->ids->data + at,
-                               (int32_t *)r->targets->data + at, NULL, NULL);
-    }
-    return targets;
+    const BatchRows *rows = prefetch_get(r->prefetch, first_sample, &r->waited, e);
+    const size_t bytes = (size_t)(r->B * r->T) * sizeof(int32_t);
+    if (!rows) return 0;
+    memcpy(r->ids->data, rows->ids, bytes);
+    memcpy(r->targets->data, rows->targets, bytes);
+    memcpy(r->pos->data, rows->pos, bytes);
+    if (r->seg) memcpy(r->seg->data, rows->seg, bytes);
+    return rows->counted;
 }
 
 static void add_parts(Run *r, bool first)
@@ -41,7 +42,7 @@ static StepInfo one_step(Run *r, Err *e)
     s->step = (uint32_t)r->st.step;
     graph_step_begin(r->g);
     for (long a = 0; a < r->accum; a++) {
-        targets += fill_batch(r, first + a * r->B);
+        targets += fill_batch(r, first + a * r->B, e);
         s->sample0 = (uint32_t)(first + a * r->B);
         graph_micro(r->g);
         add_parts(r, a == 0);
@@ -83,9 +84,9 @@ static bool check_finite(Run *r, const StepInfo *info, Err *e)
                    r->st.bad_steps, s->first_bad ? s->first_bad : "not in the last batch");
 }
 
-static void log_train(Run *r, const StepInfo *info, double dt)
+static void log_train(Run *r, const StepInfo *info, double dt, int64_t steps)
 {
-    Metric m[MAX_PARTS + 8];
+    Metric m[MAX_PARTS + 9];
     int n = 0;
     m[n++] = (Metric){"epoch", r->st.epoch};
     m[n++] = (Metric){"tokens", (double)r->st.tokens_seen};
@@ -95,6 +96,7 @@ static void log_train(Run *r, const StepInfo *info, double dt)
     m[n++] = (Metric){"grad_norm", info->grad_norm};
     m[n++] = (Metric){"dt_ms", dt * 1e3};
     m[n++] = (Metric){"tok_s", (double)r->step_tokens / dt};
+    m[n++] = (Metric){"data_wait_ms", r->waited * 1e3 / (double)steps};
     if (r->peak_flops > 0)
         m[n++] = (Metric){"mfu", r->flops_per_token * (double)r->step_tokens / dt / r->peak_flops};
     metrics_write(r->metrics, "train", r->st.step, m, n);
@@ -223,7 +225,7 @@ static const char *loop(Run *r, Err *e)
         if (line || r->st.step == r->st.n_steps) {
             double dt = (time_now() - mark) / (double)(r->st.step - mark_step);
             run_progress(r, &info, dt, true);
-            if (line) log_train(r, &info, dt);
+            if (line) log_train(r, &info, dt, r->st.step - mark_step);
         }
         if (due(r->st.step, r->c->log.system_every_steps))
             metrics_write(r->metrics, "system", r->st.step, NULL, 0);
@@ -231,6 +233,7 @@ static const char *loop(Run *r, Err *e)
         if (line || status) {
             mark = time_now();
             mark_step = r->st.step;
+            r->waited = 0;
         }
         if (status) return status;
     }
@@ -305,6 +308,7 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
         } else if (run_folder(&r, o, resumed, e)) {
             written = true;
             r.metrics = metrics_open(r.dir, &c->log, r.st.step, resumed, a, e);
+            r.peak_flops = measured_peak(r.k, e);
             run_header(&r);
             if (!e->code) out->status = loop(&r, e);
             if (!e->code && !strcmp(out->status, "done") && run_samples(&r, &r.model, &out->sample, e))

@@ -16,8 +16,10 @@ typedef struct Run {
     bool has_teacher;
     Distill distill;
     Loader *loader;
+    Prefetch *prefetch;
+    double waited; /* seconds the steps since the last line waited for data */
     Graph *g;
-    Tensor *ids, *targets, *pos;
+    Tensor *ids, *targets, *pos, *seg; /* (B,T); seg: packed documents, else NULL */
     Optim *opt;
     Evaluator *ev;
     Tokens val;
@@ -39,6 +41,8 @@ typedef struct Run {
 /* models, data, graph, optimizer; nothing is written */
 bool run_setup(Run *r, Config *c, Arena *a, Err *e);
 void run_free(Run *r);
+/* FLOP/s of large matrix products with k: threads x one thread's rate, about 50 ms the first time, then kept. */
+double measured_peak(const Kernels *k, Err *e);
 void run_header(const Run *r); /* the table of llm.c's kind, into the log */
 void run_progress(const Run *r, const StepInfo *s, double dt, bool line);
 /* the first prompt's continuation; samples/step_N.txt when logging */
