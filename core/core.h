@@ -224,6 +224,10 @@ void hash128_hex(char out[33], const void *p, size_t n);
  * the count. */
 int threads_init(int n);
 int threads_count(void);
+/* Told the wall time of each step of a loop, tries now and then whether short steps are faster on one thread
+ * (they are where other programs want the cores) and stays with the faster. Does nothing unless threads_init
+ * chose the number itself. */
+void threads_pace(double seconds);
 /* Elements [*lo, *hi) of slice i of n_slices over [0, n), in units of `unit`: fixed by the shape, never by
  * thread count. */
 void slice_range(long n, long unit, int i, int n_slices, long *lo, long *hi);

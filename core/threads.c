@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #if defined(__x86_64__) || defined(__i386__)
 #include <xmmintrin.h>
 
@@ -117,8 +118,62 @@ static double cgroup_cores(void)
     return best;
 }
 
+/* Which of {all threads, one} a repeated step runs on; both give the same bits. On all of them, a share of the
+ * cores' time that is small says that threads wait for each other's turn: then one is tried. */
+static struct {
+    bool on, one;
+    int calls, trial; /* trial: steps left in the other setting */
+    double cpu, used, wall, recent, tried;
+} pace;
+
+enum { PACE_WINDOW = 4, PACE_EVERY = 64, PACE_TRIAL = 2 };
+#define PACE_BUSY 0.6
+
+static double cpu_seconds(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+static void pace_switch(void)
+{
+    pace.one = !pace.one;
+    pace.calls = 0;
+    omp_set_num_threads(pace.one ? 1 : thread_count);
+}
+
+void threads_pace(double seconds)
+{
+    if (!pace.on) return;
+    double cpu = cpu_seconds(), used = cpu - pace.cpu;
+    pace.cpu = cpu;
+    if (pace.trial) {
+        pace.tried = pace.trial == PACE_TRIAL || seconds < pace.tried ? seconds : pace.tried;
+        if (--pace.trial == 0 && pace.tried > 0.8 * pace.recent) pace_switch();
+        return;
+    }
+    if (pace.calls++ % PACE_WINDOW == 0) {
+        pace.used = pace.wall = 0;
+        pace.recent = seconds;
+    }
+    pace.used += used;
+    pace.wall += seconds;
+    if (seconds < pace.recent) pace.recent = seconds;
+    bool try = pace.one ? pace.calls >= PACE_EVERY : pace.used < PACE_BUSY * pace.wall * thread_count;
+    if (pace.calls % PACE_WINDOW == 0 && try) {
+        pace.trial = PACE_TRIAL;
+        pace_switch();
+    }
+}
+
 int threads_init(int n)
 {
+    pace.on = n <= 0;
+    pace.one = false;
+    pace.calls = pace.trial = 0;
+    pace.cpu = cpu_seconds();
     if (n <= 0) {
         n = omp_get_num_procs(); /* the affinity mask, also under OMP_PROC_BIND */
         double quota = cgroup_cores();
@@ -132,6 +187,7 @@ int threads_init(int n)
 #pragma omp parallel num_threads(n)
     flush_subnormals();
     thread_count = n;
+    pace.on = pace.on && n > 1;
     return n;
 }
 

@@ -219,7 +219,9 @@ static const char *loop(Run *r, Err *e)
     double mark = time_now();
     int64_t mark_step = r->st.step;
     for (;;) {
+        double start = time_now();
         StepInfo info = one_step(r, e);
+        threads_pace(time_now() - start);
         if (e->code || !check_finite(r, &info, e)) return "failed";
         bool line = due(r->st.step, r->c->log.every_steps);
         if (line || r->st.step == r->st.n_steps) {
