@@ -218,8 +218,23 @@ static int grad_root(const Plan *p, int id)
     return id;
 }
 
+/* t may share a gradient buffer at `at` if for each tensor there whose gradient is still to be read, nobody
+ * writes to the one before the other's reader has run. Not only in[0] and in[1] of one add meet there: adds
+ * of adds chain. */
+static bool may_share(const Plan *p, const Tensor *t, int root, int at)
+{
+    const Graph *g = p->g;
+    int mine = next_writer(p, t, at), read = p->bwd_at[t->node->id];
+    for (int i = 0; i < g->n_tensor; i++) {
+        const Tensor *m = g->tensor[i];
+        if (!m->node || m == t || grad_root(p, i) != root || p->bwd_at[m->node->id] <= at) continue;
+        if (mine <= p->bwd_at[m->node->id] || next_writer(p, m, at) <= read) return false;
+    }
+    return true;
+}
+
 /* A residual add hands its gradient on unchanged: both inputs may share out's buffer, so that backward copies
- * nothing. in[1] may join only if everyone who reads its gradient does so before anyone adds to in[0]'s. */
+ * nothing. */
 static void share_grads(Plan *p)
 {
     Graph *g = p->g;
@@ -228,14 +243,12 @@ static void share_grads(Plan *p)
         Node *n = g->micro.s[at].n;
         if (g->micro.s[at].act != ACT_BACKWARD || !(n->op->flags & OP_GRADPASS) || n->in[0] == n->in[1])
             continue;
-        int root = grad_root(p, n->out->id), safe_until = INT32_MAX;
+        int root = grad_root(p, n->out->id);
         for (int j = 0; j < 2; j++) {
             Tensor *t = n->in[j];
             if (!t_wants_grad(t) || !t->node || t->node->weight_phase || !(n->first_act >> j & 1u)) continue;
-            if (j == 1 && (next_writer(p, t, at) != INT32_MAX || p->bwd_at[t->node->id] >= safe_until))
-                continue;
+            if (!may_share(p, t, root, at)) continue;
             p->grad_root[t->id] = root;
-            if (j == 0) safe_until = next_writer(p, t, at);
             Life *r = &p->grad[root], *l = &p->grad[t->id];
             if (l->to > r->to) r->to = l->to;
         }
