@@ -9,6 +9,7 @@
  */
 #ifndef PIPELINE_IMPL_H
 #define PIPELINE_IMPL_H
+#include "data/regex_impl.h"
 #include "data/tokenizer_impl.h"
 #include <jansson.h>
 
@@ -27,7 +28,6 @@ typedef enum {
     NORM_BERT,
     NORM_PRECOMPILED
 } NormKind;
-typedef struct Regex Regex; /* a compiled pattern, regex.c */
 typedef struct Normalizer {
     NormKind kind;
     bool left, right;                               /* STRIP */
@@ -46,7 +46,7 @@ bool precompiled_apply(const void *map, const char *s, size_t bytes, TokText *ou
 
 /* ---- pre-tokenizers (pretokenize.c) -------------------------------------------------------------------- */
 typedef enum {
-    PRE_BYTE_LEVEL, /* always last; its pattern, if any, is a PRE_SPLIT in front of it */
+    PRE_BYTE_LEVEL, /* always last; its pattern, if any, is in regex */
     PRE_SPLIT,
     PRE_DIGITS,
     PRE_METASPACE,
@@ -65,9 +65,9 @@ typedef enum {
 typedef enum { PREPEND_ALWAYS, PREPEND_NEVER, PREPEND_FIRST } PrependScheme;
 typedef struct PreTokenizer {
     PreKind kind;
-    bool add_prefix_space; /* BYTE_LEVEL: stands in the stage that runs first of the two */
-    const Regex *regex;    /* SPLIT by pattern, */
-    TokSpan string;        /* or by string */
+    bool add_prefix_space; /* BYTE_LEVEL */
+    const Regex *regex;    /* SPLIT by pattern, BYTE_LEVEL with use_regex */
+    TokSpan string;        /* SPLIT by string */
     const char *pattern;   /* the pattern as written */
     Cut cut;               /* SPLIT, PUNCTUATION */
     bool invert;           /* SPLIT */
@@ -99,7 +99,8 @@ typedef enum {
     DEC_REPLACE,
     DEC_STRIP,
     DEC_METASPACE,
-    DEC_WORD_PIECE
+    DEC_WORD_PIECE,
+    DEC_BPE /* from = suffix, becomes a space */
 } DecKind;
 typedef struct Decoder {
     DecKind kind;
@@ -138,12 +139,51 @@ typedef struct Pipeline {
     int32_t *before, *after;  /* the post-processor's ids around a text */
     size_t n_before, n_after;
     int32_t *added_of; /* [vocab] index into added, -1 = a piece of the model */
+    bool strip_first;  /* streaming: a space in front of the first piece goes */
     TokSpan *plain;    /* [vocab] what tokenizer_piece gives */
 } Pipeline;
 
 /* Makes t a pipeline tokenizer: builds the added tokens' searches, the streaming texts, t->vocab and t->ops.
  * norm, pre, model, impl, n_model, dec, added are set. */
 bool pipeline_finish(Tokenizer *t, Pipeline *p, Arena *a, Err *e);
+
+/* One text on its way. */
+typedef struct Run {
+    const Pipeline *p;
+    TokenBuf *out;
+    uint64_t *steps;
+    Arena *a; /* of out */
+    Arena scratch;
+    Err *e;
+    Matcher m;
+    void *cache;
+} Run;
+/* pipeline.c: s (bytes,) through all normalizers; *out may be s itself. */
+bool pipeline_normalize(const Pipeline *p, const char *s, size_t bytes, TokSpan *out, Arena *a, Err *e);
+/* pretokenize.c: s (n,), n > 0, through the pre-tokenizers from stage on, each part to the model. first: s begins
+ * the text. */
+bool pretokenize(Run *r, size_t stage, const char *s, size_t n, bool first);
+/* added.c: what to search for in one of the two searches; NULL without error when there is nothing. */
+AddedIndex *added_index(const AddedToken *t, size_t n, bool normalized, Arena *a, Err *e);
+typedef struct AddedScan {
+    const AddedIndex *x;
+    const char *s; /* (n,) */
+    size_t n, at, done;
+} AddedScan;
+/* The number of the next added token, -1 = none; text [done before the call, *lo) stands in front of it, and
+ * done becomes the first byte behind it. */
+long added_next(AddedScan *scan, size_t *lo);
+/* pretokenize.c: gives a BYTE_LEVEL stage GPT-2's pattern. */
+bool byte_level_pattern(PreTokenizer *x, Err *e);
+/* decode.c: text of ids (n,) inside the vocabulary. */
+char *pipeline_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e);
+const char *pipeline_piece(const Tokenizer *t, int prev, int id, size_t *bytes);
+/* Fills p->plain, what pipeline_piece gives. */
+bool pipeline_plain(const Tokenizer *t, Pipeline *p, Arena *a, Err *e);
+/* byte_level.c: ByteLevel's letters. to: at least 2 n bytes / n bytes. bytes_of: false when s has a character
+ * that stands for no byte. */
+size_t byte_level_letters(const char *s, size_t n, char *to);
+bool byte_level_bytes(const char *s, size_t n, char *to, size_t *m);
 
 /* The pre-tokenizers (and normalizer) of a family: "gpt2", "cl100k", "o200k", "llama3", "qwen2", ... Sets
  * norm, pre and the ByteLevel decoder. Error: an unknown name, listing the known ones. */

@@ -1,7 +1,7 @@
 /* data/tokenizer.c: opening a tokenizer by its path and what all kinds share.
  *
- * Kinds: SentencePiece BPE (tokenizer.model) and "bytes" (ids 0..255 are the bytes, 256 stands before a
- * document and ends one, vocabulary 257). Whatever else lies at the path is refused by its name.
+ * A file's name says its kind; the kind "bytes" is here: ids 0..255 are the bytes, 256 stands before a document
+ * and ends one, vocabulary 257.
  */
 #include "data/tokenizer_impl.h"
 #include <string.h>
@@ -41,37 +41,53 @@ static bool is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* The tokenizer.model that path means, NULL with e set when it is of a kind not read here. */
-static const char *model_path(const char *path, Arena *a, Err *e)
+typedef bool Opener(Tokenizer *t, Arena *a, Err *e);
+
+/* A file called tokenizer.model or anything else: ranks in lines, or SentencePiece's protobuf. */
+static bool model_open(Tokenizer *t, Arena *a, Err *e)
 {
-    static const char *const later[] = {"tokenizer.json", "vocab.json", "encoder.json", "vocab.txt"};
-    if (is_dir(path)) {
-        const char *p = path_join(a, path, "tokenizer.model", e);
+    FileMap m;
+    if (!file_map(&m, t->path, e)) return false;
+    const bool ranks = tiktoken_looks_like(m.data, m.bytes);
+    file_unmap(&m);
+    return ranks ? tiktoken_open(t, a, e) : spm_open(t, a, e);
+}
+
+/* In a folder the first of these names counts. */
+static const struct {
+    const char *name;
+    Opener *open;
+} kind[] = {{"tokenizer.json", tokenizer_json_open}, {"tokenizer.model", model_open},
+            {"vocab.json", vocab_json_open},         {"encoder.json", vocab_json_open},
+            {"vocab.txt", vocab_txt_open},           {".tiktoken", tiktoken_open},
+            {".gguf", gguf_vocab_open},              {".json", tokenizer_json_open}};
+
+/* The file that path means; NULL with e when there is none. */
+static const char *file_of(const char *path, Arena *a, Err *e)
+{
+    if (!is_dir(path)) return path;
+    for (size_t i = 0; i < 5; i++) {
+        const char *p = path_join(a, path, kind[i].name, e);
         if (!p || file_exists(p)) return p;
-        for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
-            const char *q = path_join(a, path, later[i], e);
-            if (!q) return NULL;
-            if (file_exists(q)) {
-                err_set(e, ERR_USAGE, "tokenizer: %s: not in this version (tokenizer.model is)", q);
-                return NULL;
-            }
-        }
-        err_set(e, ERR_USAGE, "tokenizer: %s holds no tokenizer.model; name the file, or `bytes`", path);
-        return NULL;
     }
-    if (ends_with(path, ".json") || ends_with(path, ".tiktoken") || ends_with(path, ".gguf") ||
-        ends_with(path, ".bpe")) {
-        err_set(e, ERR_USAGE,
-                "tokenizer: %s: this kind is not in this version (tokenizer.model and `bytes` are)", path);
-        return NULL;
-    }
+    err_set(e, ERR_USAGE,
+            "tokenizer: %s holds no tokenizer.json, tokenizer.model, vocab.json with merges.txt, encoder.json or "
+            "vocab.txt; name the file, or `bytes`",
+            path);
+    return NULL;
+}
+
+static Opener *opener_of(const char *path, Err *e)
+{
     if (ends_with(path, ".bin")) {
         err_set(e, ERR_USAGE,
                 "tokenizer: %s: llama2.c tokenizer files are not read; give the tokenizer.model beside it",
                 path);
         return NULL;
     }
-    return path;
+    for (size_t i = 0; i < sizeof kind / sizeof *kind; i++)
+        if (ends_with(path, kind[i].name)) return kind[i].open;
+    return model_open;
 }
 
 bool text_put(TokText *t, const char *s, size_t n, Arena *a, Err *e)
@@ -125,8 +141,9 @@ static bool bytes_digest(const Tokenizer *t, TokText *out, Arena *a, Err *e)
 
 static const TokenizerOps bytes_ops = {"bytes", bytes_encode, bytes_decode, bytes_piece, bytes_digest};
 
-static bool bytes_open(Tokenizer *t)
+static bool bytes_open(Tokenizer *t, Arena *a, Err *e)
 {
+    (void)a, (void)e;
     t->ops = &bytes_ops;
     t->vocab = 257;
     t->bos = t->eos = 256;
@@ -153,9 +170,10 @@ Tokenizer *tokenizer_open_as(const char *path, const TokenizerConfig *how, Arena
     if (!t) return NULL;
     const bool bytes = strcmp(path, "bytes") == 0;
     *t = (Tokenizer){.bos = -1, .eos = -1, .unk = -1, .how = how};
-    if (!bytes) path = model_path(path, a, e);
+    if (!bytes) path = file_of(path, a, e);
     t->path = path ? arena_strdup(a, path, e) : NULL;
-    if (!t->path || !(bytes ? bytes_open(t) : spm_open(t, a, e))) return NULL;
+    Opener *const open = bytes ? bytes_open : t->path ? opener_of(path, e) : NULL;
+    if (!t->path || !open || !open(t, a, e)) return NULL;
     return content_hash(t, e) ? t : NULL;
 }
 
