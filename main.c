@@ -94,7 +94,7 @@ static const char *model_path(Args *x, const char *path)
 
 static bool open_model(Args *x, Model *m, const char *path)
 {
-    return model_open(m, model_path(x, path), kernels(), x->a, x->e);
+    return model_open_frozen(m, model_path(x, path), kernels(), x->a, x->e);
 }
 
 /* --tokenizer, else the model's own, else tokenizer.model beside the file or one folder up (a run's
@@ -363,6 +363,21 @@ static const char *guess_format(const char *out)
     return "hf";
 }
 
+/* "5GB", "200MB", "4096": bytes, decimal units as the Hugging Face tools count them. */
+static double size_bytes(Args *x, const char *name, double def)
+{
+    static const char *const unit[] = {"B", "KB", "MB", "GB"};
+    static const double factor[] = {1, 1e3, 1e6, 1e9};
+    const char *s = get(x, name, NULL);
+    char *end = NULL;
+    if (!s) return def;
+    double v = strtod(s, &end);
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(end, unit[i]) || (!i && !*end)) v *= factor[i], end = NULL;
+    if (end || !(v >= 1)) err_set(x->e, ERR_USAGE, "--%s: \"%s\" is no size such as 5GB or 200MB", name, s);
+    return v;
+}
+
 static int v_export(Args *x)
 {
     const char *out = x->pos[1], *format = get(x, "format", guess_format(out)),
@@ -376,31 +391,95 @@ static int v_export(Args *x)
                 "--format %s: not in this version; formats are hdf5, safetensors, hf, llama2c", format);
     else if (!dtype_parse(dtype, &t) || (t != DT_F32 && t != DT_BF16 && t != DT_F16))
         err_set(x->e, ERR_USAGE, "--dtype %s: float32, bfloat16 or float16", dtype);
+    double shard = size_bytes(x, "max-shard-size", 5e9);
+    if (x->e->code) return fail(x->e);
+    if (strcmp(format, "llama2c")) {
+        ConvertOptions c = {format, get(x, "tokenizer", NULL), t, (int64_t)shard, has(x, "dry-run")};
+        int n = 0;
+        threads_init(0);
+        if (!model_convert(model_path(x, x->pos[0]), out, &c, &n, x->e)) return fail(x->e);
+        log_info("%s %s (%s, %s, %d tensors%s)", c.dry_run ? "would write" : "wrote", out, format, dtype, n,
+                 c.dry_run ? "" : ", read back and equal");
+        return 0;
+    }
     Model m;
     OutModel o;
-    if (x->e->code || !open_model(x, &m, x->pos[0])) return fail(x->e);
+    if (!open_model(x, &m, x->pos[0])) return fail(x->e);
     if (has(x, "tokenizer")) m.tokenizer_path = get(x, "tokenizer", NULL);
     if (!model_out(&m, &o, t, x->a, x->e)) return fail(x->e);
     if (has(x, "dry-run")) {
         log_info("would write %s (%s, %d tensors)", out, format, o.n);
         return 0;
     }
-    if (!strcmp(format, "hdf5")) formats_write_h5(out, &o, x->e);
-    else if (!strcmp(format, "hf")) formats_write_hf(out, &o, 5000000000, x->e);
-    else if (!strcmp(format, "llama2c")) formats_write_llama2c(out, &o, x->e);
-    else formats_write_safetensors(out, &o, x->e);
-    if (x->e->code) return fail(x->e);
+    if (!formats_write_llama2c(out, &o, x->e)) return fail(x->e);
     Model back; /* what was written is read again and compared */
-    bool model_again = strcmp(format, "safetensors");
-    if (model_again && t == DT_F32 && open_model(x, &back, out)) {
+    if (open_model(x, &back, out)) {
         const char *h1 = model_content_hash(&m, x->a, x->e), *h2 = model_content_hash(&back, x->a, x->e);
         if (h1 && h2 && strcmp(h1, h2))
             err_set(x->e, ERR_FAIL, "%s: what was read back differs from what was written", out);
     }
     if (x->e->code) return fail(x->e);
-    log_info("wrote %s (%s, %s, %d tensors%s)", out, format, dtype, o.n,
-             model_again && t == DT_F32 ? ", read back and equal" : "");
+    log_info("wrote %s (%s, %s, %d tensors, read back and equal)", out, format, dtype, o.n);
     return 0;
+}
+
+/* ---- quantize ---- */
+/* Every --name GLOB as one flow list, quoted: a YAML `*x` is an alias. */
+static void globs_override(Args *x, const char *name, const char *key)
+{
+    const char *list = "";
+    for (int i = 0; i < x->n_opt; i++)
+        if (!strcmp(x->opt[i], name))
+            list = arena_printf(x->a, x->e, "%s%s'%s'", list, *list ? ", " : "", x->value[i]);
+    if (*list) x->set[x->n_set++] = arena_printf(x->a, x->e, "%s=[%s]", key, list);
+}
+
+static int quantize_json(const QuantizeReport *r)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < r->n; i++) {
+        const QuantizeRow *w = &r->row[i];
+        json_array_append_new(
+            list, json_pack("{s:s,s:s,s:f,s:o,s:f,s:f,s:I}", "name", w->name, "format", w->format->name, "mse", w->mse,
+                            "sqnr_db", isfinite(w->sqnr_db) ? json_real(w->sqnr_db) : json_null(), "max_error",
+                            w->max_error, "bits_per_weight", 8.0 * (double)w->bytes / (double)w->parameters, "bytes",
+                            (json_int_t)w->bytes));
+    }
+    json_t *j = json_pack("{s:o,s:I,s:I}", "tensors", list, "bytes_before", (json_int_t)r->bytes_before, "bytes_after",
+                          (json_int_t)r->bytes_after);
+    char *s = json_dumps(j, JSON_REAL_PRECISION(9));
+    const int rc = s ? say(s) : 1;
+    free(s);
+    json_decref(j);
+    return rc;
+}
+
+static int v_quantize(Args *x)
+{
+    static const char *const keys[][2] = {{"format", "quantize.format"},
+                                          {"method", "quantize.method"},
+                                          {"group-size", "quantize.group_size"}};
+    for (int i = 0; i < 3; i++) {
+        const char *v = get(x, keys[i][0], NULL);
+        if (v) x->set[x->n_set++] = arena_printf(x->a, x->e, "%s=%s", keys[i][1], v);
+    }
+    globs_override(x, "include", "quantize.include");
+    globs_override(x, "exclude", "quantize.exclude");
+    const char *out = x->pos[1];
+    QuantizeReport r;
+    const bool dry = has(x, "dry-run");
+    Config *c = defaults(x);
+    threads_init(0);
+    if (!c || !quantize_file(model_path(x, x->pos[0]), out, &c->quantize, dry, &r, x->a, x->e)) return fail(x->e);
+    for (int i = 0; i < r.n; i++) {
+        const QuantizeRow *w = &r.row[i];
+        log_info("%-48s %-9s %6.3f bits  mse %.3e  sqnr %6.2f dB  max %.3e", w->name, w->format->name,
+                 8.0 * (double)w->bytes / (double)w->parameters, w->mse, w->sqnr_db, w->max_error);
+    }
+    log_info("%s %s: %d tensors quantised, %lld bytes of tensors, before %lld%s", dry ? "would write" : "wrote", out,
+             r.n, (long long)r.bytes_after, (long long)r.bytes_before,
+             dry ? "" : "; read back, every value equal to its fake-quantised one");
+    return has(x, "json") ? quantize_json(&r) : 0;
 }
 
 /* ---- data encode, decode ---- */
@@ -532,6 +611,17 @@ static const Option o_export[] = {
     {"tokenizer", "P", "copied beside", 0},
     {"dry-run", NULL, "write nothing", 'n'},
     {"verify", NULL, "read back and compare (always done)", 0},
+    {"max-shard-size", "N", "hf: files of at most this size, such as 200MB (5GB)", 0},
+    END};
+static const Option o_quantize[] = {
+    {"format", "F", "int8, int4, int3, int2, fp8_e4m3, fp8_e5m2, fp4_e2m1, nf4, mxfp8, mxfp4, nvfp4 (int4)", 0},
+    {"method", "M", "rtn: round to nearest", 0},
+    {"group-size", "N", "columns that share a scale; -1 = a row", 0},
+    {"include", "GLOB", "tensors (default: all linear ones); repeatable", 0},
+    {"exclude", "GLOB", "tensors left alone; repeatable", 0},
+    {"dry-run", NULL, "write nothing", 'n'},
+    {"set", "K=V", "an override, such as quantize.symmetric=false", 0},
+    {"json", NULL, "the table of errors on stdout", 0},
     END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
 static const Option o_data[] = {{"tokenizer", "P", "tokenizer.model, a folder, or bytes", 0},
@@ -552,6 +642,7 @@ static const Verb verbs[] = {
     {"inspect", "FILE", "what a file holds", 1, 1, v_inspect, o_json},
     {"export", "IN OUT", "write a model in another format", 2, 2, v_export, o_export},
     {"import", "IN OUT", "the same, into HDF5 by default suffix", 2, 2, v_export, o_export},
+    {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, v_quantize, o_quantize},
     {"data", "encode|decode", "JSON lines of text to ids, and back", 1, 1, v_data, o_data},
     {"doctor", "", "CPU, threads, libraries, a self-test", 0, 0, v_doctor, o_json},
 };

@@ -251,6 +251,18 @@ typedef struct LmLossAttr {
     long chunk;
     double kd_report;
 } LmLossAttr;
+/* What a quantiser remembers from step to step; its owner is compress/qat.c. */
+typedef struct FakeQuantState {
+    bool on;       /* acts; else y = x */
+    bool keep;     /* q's scales are the ones to use; else every forward finds its own */
+    QuantScales q; /* scales that outlive a step; scale NULL: none */
+    float *amax;   /* (R,G): largest magnitudes of this step's forwards, or NULL */
+} FakeQuantState;
+/* x (...,C) as a matrix of rows. state NULL: always on, scales found at every forward. */
+typedef struct FakeQuantAttr {
+    QuantSpec spec;
+    FakeQuantState *state;
+} FakeQuantAttr;
 enum { LM_CE, LM_KD, LM_ENTROPY, LM_COUNT, LM_SUMS }; /* stat of lm_loss: sums in double */
 
 extern const Op *const all_ops[];

@@ -29,11 +29,21 @@ typedef struct PruneConfig {
 #include "compress/prune.def"
 #include "core/config_undef.h"
 } PruneConfig;
+typedef struct QatRuleConfig {
+#include "core/config_fields.h"
+#include "compress/qat_rule.def"
+#include "core/config_undef.h"
+} QatRuleConfig;
 typedef struct QatConfig {
 #include "core/config_fields.h"
 #include "compress/qat.def"
 #include "core/config_undef.h"
 } QatConfig;
+typedef struct QuantizeRuleConfig {
+#include "core/config_fields.h"
+#include "compress/quantize_rule.def"
+#include "core/config_undef.h"
+} QuantizeRuleConfig;
 typedef struct QuantizeConfig {
 #include "core/config_fields.h"
 #include "compress/quantize.def"
@@ -43,7 +53,9 @@ const ConfigSection *feature_section(void);
 const ConfigSection *distill_section(void);
 const ConfigSection *lora_section(void);
 const ConfigSection *prune_section(void);
+const ConfigSection *qat_rule_section(void);
 const ConfigSection *qat_section(void);
+const ConfigSection *quantize_rule_section(void);
 const ConfigSection *quantize_section(void);
 
 /* ---- distill.c: the distillation terms, as loss nodes and taps; the model knows nothing of them
@@ -69,4 +81,36 @@ LmLossAttr distill_loss(const DistillConfig *c, double label_smoothing, double z
 /* Adds the feature losses over taps `student.*` and `teacher.*` of the recorded graph. targets: int32 (B,T).
  */
 bool distill_features(const Distill *d, Graph *g, Tensor *targets, Err *e);
+
+/* ---- quant_spec.c: number formats from config words, tensors by glob ----------------------------------- */
+typedef struct QuantWords {
+    const char *format, *granularity, *scale_rounding;
+    int64_t group_size; /* 0 = by format, -1 = a whole row */
+    bool symmetric, full, double_quant, search, activation;
+} QuantWords;
+/* where: what the message starts with ("qat"). Granularity auto: product.md 4. */
+bool quant_spec(QuantSpec *s, const QuantWords *w, const char *where, Err *e);
+/* "embed_tokens", "lm_head", "norms", or "linear" of a tensor's name and rank. */
+const char *tensor_class(const char *name, int ndim);
+/* A glob over the name, the name without .weight, or a class word. */
+bool tensor_match(const char *glob, const char *name, int ndim);
+/* Refuses globs (class words aside) that match none of the names, telling the nearest. key: "qat.include". */
+bool globs_check(const ConfigStrs *globs, const char *key, const char *const *name, int n, Err *e);
+
+/* ---- quantize.c: rounding to nearest, a file to a file ------------------------------------------------- */
+typedef struct QuantizeRow {
+    const char *name;
+    const QuantFormat *format;
+    int64_t parameters, bytes;      /* stored, scales included */
+    double mse, sqnr_db, max_error; /* of the decoded tensor */
+} QuantizeRow;
+typedef struct QuantizeReport {
+    int n;
+    QuantizeRow *row;
+    int64_t bytes_before, bytes_after; /* of all tensors */
+} QuantizeReport;
+/* IN: any model or bag of tensors; OUT by suffix: .h5, .safetensors, else a Hugging Face folder. What is written is
+ * read back: every decoded tensor equals its fake-quantised self bit for bit, or ERR_FAIL. dry: nothing is written. */
+bool quantize_file(const char *in, const char *out, const QuantizeConfig *c, bool dry, QuantizeReport *r, Arena *a,
+                   Err *e);
 #endif

@@ -47,6 +47,14 @@ static const ConfigField prune_fields[] = {
 };
 CFG_SECTION(prune_section, "prune", PruneConfig, prune_fields, "masks over weights")
 
+static const ConfigField qat_rule_fields[] = {
+#define CFG_STRUCT QatRuleConfig
+#include "core/config_table.h"
+#include "compress/qat_rule.def"
+#include "core/config_undef.h"
+};
+CFG_SECTION(qat_rule_section, "rules", QatRuleConfig, qat_rule_fields, "one exception by name")
+
 static const ConfigField qat_fields[] = {
 #define CFG_STRUCT QatConfig
 #include "core/config_table.h"
@@ -54,6 +62,14 @@ static const ConfigField qat_fields[] = {
 #include "core/config_undef.h"
 };
 CFG_SECTION(qat_section, "qat", QatConfig, qat_fields, "quantisation in training")
+
+static const ConfigField quantize_rule_fields[] = {
+#define CFG_STRUCT QuantizeRuleConfig
+#include "core/config_table.h"
+#include "compress/quantize_rule.def"
+#include "core/config_undef.h"
+};
+CFG_SECTION(quantize_rule_section, "rules", QuantizeRuleConfig, quantize_rule_fields, "one exception by name")
 
 static const ConfigField quantize_fields[] = {
 #define CFG_STRUCT QuantizeConfig

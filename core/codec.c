@@ -155,6 +155,13 @@ void quant_fake(float *y, const float *x, const QuantSpec *s, const QuantScales 
     EACH_BLOCK(s->f->fake(y + r * cols + c0, x + r * cols + c0, c1 - c0, &run););
 }
 
+void quant_fake_run(float *y, const float *x, long n, const QuantSpec *s, const QuantRun *r)
+{
+    const uint64_t mode = ieee_begin();
+    s->f->fake(y, x, n, r);
+    ieee_end(mode);
+}
+
 void quant_encode(uint8_t *codes, const float *x, const QuantSpec *s, const QuantScales *q, long cols,
                   long r0, long r1)
 {

@@ -163,7 +163,13 @@ typedef struct QuantScales {
     float *dq_scale;     /* (ceil(R G / 256)) */
     float dq_offset;
 } QuantScales;
-extern const QuantFormat quant_formats[];
+enum {
+#define CODEC(name, ...) QUANT_##name,
+#include "core/codecs.def"
+#undef CODEC
+    QUANT_COUNT
+};
+extern const QuantFormat quant_formats[]; /* [QUANT_COUNT], by QUANT_int8, ... */
 extern const int n_quant_formats;
 const QuantFormat *quant_format(const char *name); /* NULL = unknown */
 const char *quant_names(void);                     /* "int8, int4, ..." */
@@ -191,6 +197,8 @@ void quant_encode(uint8_t *codes, const float *x, const QuantSpec *s, const Quan
                   long r1);
 void quant_decode(float *y, const uint8_t *codes, const QuantSpec *s, const QuantScales *q, long cols, long r0,
                   long r1);
+/* n elements under one scale. */
+void quant_fake_run(float *y, const float *x, long n, const QuantSpec *s, const QuantRun *r);
 QuantRun quant_run(const QuantSpec *s, const QuantScales *q, long row, long group);
 /* The casts themselves: nearest, ties to even, saturating. e2m1: NaN is +6, as CUDA has it. */
 uint8_t e2m1_from_f32(float x);

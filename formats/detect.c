@@ -139,7 +139,7 @@ static bool open_plain(TensorFile *f, const char *path, bool *hdf5, Err *e)
         f->config_json = f->generation_json = f->arch = NULL; /* a .bin says itself what it is */
         return llama2c_read(f, path, e);
     }
-    if (!safetensors_read(f, path, e)) return false;
+    if (!safetensors_read(f, path, e) || !encoded_collect(f, e)) return false;
     return meta_is(f) ? meta_rename(f, e) : names_canonical(f, e);
 }
 
@@ -162,13 +162,14 @@ static bool open_any(TensorFile *f, const char *path, bool trust_foreign, Arena 
     if (S_ISDIR(st.st_mode)) {
         f->format = FMT_HF;
         f->dir = f->path;
-        if (!hf_read(f, path, e)) return false;
+        if (!hf_read(f, path, e) || !encoded_collect(f, e)) return false;
         if (!(meta_is(f) ? meta_rename(f, e) : names_canonical(f, e))) return false;
     } else if (!S_ISREG(st.st_mode)) {
         return err_set(e, ERR_FAIL, "%s: neither a file nor a folder", path);
     } else {
         if (!open_plain(f, path, &hdf5, e)) return false;
-        if (hdf5 && !(h5model_read(f, path, trust_foreign, e) && names_canonical(f, e))) return false;
+        if (hdf5 && !(h5model_read(f, path, trust_foreign, e) && encoded_collect(f, e) && names_canonical(f, e)))
+            return false;
     }
     return names_index(f, e);
 }
@@ -242,6 +243,7 @@ bool formats_read_f32(const TensorFile *f, const FileTensor *t, float *dst, Err 
         return err_set(e, ERR_FAIL, "%s: tensor `%s` belongs to another file", f->path, t->name);
     if (!dst) return err_set(e, ERR_FAIL, "%s: tensor `%s`: no destination given", f->path, t->name);
     const FormatsImpl *im = f->impl;
+    if (t->encoded) return encoded_read(f, t, dst, e);
     if (im->h5 && !h5_verify(im->h5, t->stored_name, t->data, t->bytes, e)) return false;
     if (!t->bytes) return true;
     bool ok = t->in_out            ? read_transposed(t, dst)

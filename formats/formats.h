@@ -27,6 +27,8 @@ typedef struct FileTensor {
     int unpermute_heads;       /* > 0: rows are interleaved pairs of that many heads */
     const char *tied_to;       /* alias of another tensor (HDF5 soft link) */
     int shard;
+    /* codes and scales of product.md 6.3: data is NULL, dtype and dim are what decoding gives, bytes what is stored */
+    const struct Encoded *encoded;
 } FileTensor;
 typedef struct TensorFile {
     Format format;
@@ -55,6 +57,20 @@ const FileTensor *formats_find(const TensorFile *f, const char *name);
 /* dims as the memory layout has them ([out,in] for Conv1D). dst: product of dims floats. */
 void formats_dims(const FileTensor *t, int64_t dim[4]);
 bool formats_read_f32(const TensorFile *f, const FileTensor *t, float *dst, Err *e);
+/* pages.c: does the tensor lie in a mapping of its file? And: its pages are not needed for now. */
+bool formats_mapped(const TensorFile *f, const FileTensor *t);
+void formats_drop(const TensorFile *f, const FileTensor *t);
+
+/* ---- encoded.c: tensors stored as codes and scales ----------------------------------------------------- */
+typedef struct Encoded {
+    const char *name, *encoding;
+    QuantSpec spec;
+    long rows, cols; /* [out,in] */
+    int n_member;
+    const FileTensor *member; /* [n_member], named by their last part */
+} Encoded;
+/* The scales, as floats, and the packed codes (rows, quant_row_bytes) of an encoded tensor. */
+bool formats_scales(const TensorFile *f, const FileTensor *t, QuantScales *q, const uint8_t **codes, Arena *a, Err *e);
 
 /* Writing. One list of tensors; src is float in memory layout, converted to dtype by RNE; in_out transposes
  * back. */
@@ -67,14 +83,30 @@ typedef struct OutTensor {
     bool in_out;
     const char *tied_to; /* stored once: alias of that tensor; src is not read */
     const void *raw;     /* instead of src: the stored bytes (codes); not with in_out */
+    /* instead of src: called when its turn comes, gives the values in memory layout; ctx is the caller's */
+    bool (*load)(const struct OutTensor *t, float *dst, Err *e);
+    const void *ctx;
+    const char *member_of; /* a member of that encoded tensor; name is "<member_of>.<member>" */
 } OutTensor;
+/* The attributes of an encoded tensor as one JSON object (product.md 6.3). */
+typedef struct OutGroup {
+    const char *name, *attrs_json;
+    int64_t parameters; /* logical */
+} OutGroup;
 typedef struct OutModel {
     int n;
     const OutTensor *t;
     const char *arch, *config_json, *generation_json, *tokenizer_path, *run_yaml;
     int64_t step;
     const char *metadata_json; /* safetensors: more {string: string} beside "format": "pt"; or NULL */
+    int n_group;
+    const OutGroup *group;
 } OutModel;
+/* x (rows,cols) under spec and scales as members and group of an OutModel: out [at most ENCODED_MEMBERS], *n of them.
+ * in_out: files hold the tensor [in,out] (GPT-2). */
+enum { ENCODED_MEMBERS = 6 };
+bool formats_encode(OutTensor *out, int *n, OutGroup *group, const char *name, bool in_out, const float *x,
+                    const QuantSpec *s, const QuantScales *q, long rows, long cols, Arena *a, Err *e);
 bool formats_write_safetensors(const char *path, const OutModel *m, Err *e); /* metadata {"format":"pt"} */
 /* config.json, model.safetensors (shards with an index above shard_bytes; 0 = 5 GB), generation_config.json,
  * the tokenizer copied. A folder that holds the other layout (single or shards) is refused. */
@@ -98,6 +130,7 @@ void h5_link(H5Out *h, const char *alias, const char *target); /* soft link + ro
 void h5_attr_i64(H5Out *h, const char *object, const char *name, int64_t v);
 void h5_attr_f64(H5Out *h, const char *object, const char *name, double v);
 void h5_attr_str(H5Out *h, const char *object, const char *name, const char *v);
+void h5_attr_i64s(H5Out *h, const char *object, const char *name, const int64_t *v, int n);
 void h5_attr_u64s(H5Out *h, const char *object, const char *name, const uint64_t *v, int n);
 /* Content hash, complete=TRUE, close, user block, fsync, rename, fsync of the folder. Sticky errors come out
  * here; then the temporary file is gone and path is as it was. */

@@ -56,10 +56,18 @@ bool h5_verify(H5In *h, const char *path, const void *data, size_t bytes, Err *e
 /* The stored bytes inside the mapped file (contiguous), else read into the arena. */
 const unsigned char *h5_view(H5In *h, const char *path, size_t bytes, Err *e);
 typedef enum { H5_NONE, H5_GROUP, H5_DATASET, H5_SOFT } H5Kind;
+bool h5_owns(const H5In *h, const void *p, size_t bytes); /* inside the mapped file */
 H5Kind h5_kind(H5In *h, const char *path);
 char *h5_link_target(H5In *h, const char *path, Err *e);
 char *h5_attrs_json(H5In *h, const char *path, Err *e); /* {"encoding": "nf4", "shape": [4,8], ...} */
 int64_t h5_count(H5In *h, const char *group);           /* links in a group; -1 = no such group */
+
+/* ---- encoded.c ----------------------------------------------------------------------------------------- */
+/* Members and attributes of encoded tensors become one FileTensor each. Before names_canonical. */
+bool encoded_collect(TensorFile *f, Err *e);
+bool encoded_read(const TensorFile *f, const FileTensor *t, float *dst, Err *e);
+/* metadata_json with the attributes of the groups; NULL when there is neither. */
+const char *encoded_metadata(const OutModel *m, const char *path, Arena *a, Err *e);
 
 /* ---- sink.c: streaming writer and the tensors that go through it --------------------------------------- */
 typedef struct Sink {
@@ -78,6 +86,8 @@ bool space_check(const char *path, uint64_t bytes, Err *e); /* 1.1 x bytes must 
 bool folder_sync(const char *path, Err *e);                 /* fsync of the folder path lies in */
 void out_dims(const OutTensor *t, int64_t dim[4]);          /* as stored */
 size_t out_bytes(const OutTensor *t);
+/* t itself, or, where its values are pulled, *pulled with them in a (mark and release around it) */
+const OutTensor *out_pull(const OutTensor *t, OutTensor *pulled, Arena *a, Err *e);
 bool out_check(const OutModel *m, const char *path, Err *e); /* names, sizes, sources; call it first */
 void out_fill(const OutTensor *t, size_t first, size_t n, void *dst); /* stored elements [first, first+n) */
 bool safetensors_store(const char *path, const OutTensor *const *t, int n, const char *metadata_json, Err *e);

@@ -127,11 +127,14 @@ static void put_tokenizer(H5Out *h, const char *path, Arena *a, Err *e)
     }
 }
 
-static void put_tensor(H5Out *h, const OutTensor *t, const char *file, Arena *a, Err *e)
+static void put_tensor(H5Out *h, const OutTensor *out, const char *file, Arena *a, Err *e)
 {
     int64_t dim[4];
     ArenaMark mark = arena_mark(a);
-    char *path = arena_printf(a, e, "/tensors/%s", t->name);
+    OutTensor pulled;
+    const OutTensor *t = out_pull(out, &pulled, a, e);
+    char *path = t->member_of ? arena_printf(a, e, "/tensors/%s/%s", t->member_of, t->name + strlen(t->member_of) + 1)
+                              : arena_printf(a, e, "/tensors/%s", t->name);
     if (!path) return;
     if (strchr(t->name, '/') || !strcmp(t->name, ".")) {
         err_set(e, ERR_FAIL, "%s: tensor `%s`: a name with `/` cannot be stored in HDF5", file, t->name);
@@ -152,6 +155,36 @@ static void put_tensor(H5Out *h, const OutTensor *t, const char *file, Arena *a,
     arena_release(a, mark);
 }
 
+/* An encoded tensor's attributes, onto its group. */
+static void put_group(H5Out *h, const OutGroup *g, const char *file, Arena *a, Err *e)
+{
+    const char *object = arena_printf(a, e, "/tensors/%s", g->name), *key;
+    json_t *attrs = json_object_of(g->attrs_json, strlen(g->attrs_json), file, e), *v;
+    json_object_foreach(attrs, key, v)
+    {
+        int64_t list[4] = {0};
+        if (json_is_string(v)) h5_attr_str(h, object, key, json_string_value(v));
+        else if (json_is_integer(v)) h5_attr_i64(h, object, key, json_integer_value(v));
+        else if (json_is_boolean(v)) h5_attr_i64(h, object, key, json_is_true(v));
+        else if (json_is_real(v)) h5_attr_f64(h, object, key, json_real_value(v));
+        else if (json_is_array(v) && json_array_size(v) <= 4) {
+            for (size_t i = 0; i < json_array_size(v); i++) list[i] = json_integer_value(json_array_get(v, i));
+            h5_attr_i64s(h, object, key, list, (int)json_array_size(v));
+        }
+    }
+    json_decref(attrs);
+}
+
+/* Logical parameters: those of encoded tensors count once, not by their codes. */
+static int64_t logical_params(const OutModel *m)
+{
+    int64_t n = 0;
+    for (int i = 0; i < m->n_group; i++) n += m->group[i].parameters;
+    for (int i = 0; i < m->n; i++)
+        if (!m->t[i].tied_to && !m->t[i].member_of) n += (int64_t)(out_bytes(&m->t[i]) / dtype_size(m->t[i].dtype));
+    return n;
+}
+
 bool formats_write_h5(const char *path, const OutModel *m, Err *e)
 {
     Arena a = {.name = "formats"}, scratch = {.name = "formats"};
@@ -166,6 +199,8 @@ bool formats_write_h5(const char *path, const OutModel *m, Err *e)
         if (m->run_yaml) h5_text(h, "/config/run_yaml", m->run_yaml);
         put_tokenizer(h, m->tokenizer_path, &scratch, e);
         for (int i = 0; i < m->n && !e->code; i++) put_tensor(h, &m->t[i], path, &scratch, e);
+        for (int i = 0; i < m->n_group && !e->code; i++) put_group(h, &m->group[i], path, &scratch, e);
+        h5_attr_i64(h, "/", "param_count", logical_params(m));
         if (e->code) h5_abandon(h);
         else h5_commit(h, e);
     }

@@ -158,6 +158,11 @@ void h5_attr_f64(H5Out *h, const char *object, const char *name, double v)
     if (!dead(h)) attr_put(h, object, name, H5T_IEEE_F64LE, -1, &v);
 }
 
+void h5_attr_i64s(H5Out *h, const char *object, const char *name, const int64_t *v, int n)
+{
+    if (!dead(h)) attr_put(h, object, name, H5T_STD_I64LE, n, v);
+}
+
 void h5_attr_u64s(H5Out *h, const char *object, const char *name, const uint64_t *v, int n)
 {
     if (!dead(h)) attr_put(h, object, name, H5T_STD_U64LE, n, v);

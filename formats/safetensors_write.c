@@ -104,7 +104,8 @@ bool formats_write_safetensors(const char *path, const OutModel *m, Err *e)
     bool ok = t && out_check(m, path, e);
     for (int i = 0; ok && i < m->n; i++)
         if (!m->t[i].tied_to) t[n++] = &m->t[i];
-    ok = ok && safetensors_store(path, t, n, m->metadata_json, e);
+    const char *meta = ok ? encoded_metadata(m, path, &a, e) : NULL;
+    ok = ok && !e->code && safetensors_store(path, t, n, meta, e);
     arena_free(&a);
     return ok;
 }
@@ -220,8 +221,9 @@ bool formats_write_hf(const char *dir, const OutModel *m, int64_t shard_bytes, E
         int n_shard = shards_of(t, n, shard_bytes > 0 ? shard_bytes : INT64_C(5000000000), shard);
         const char *single = path_join(&a, dir, "model.safetensors", e);
         if (single && layout_free(dir, n_shard > 1, &a, e)) {
-            if (n_shard > 1) write_shards(dir, t, n, shard, n_shard, m->metadata_json, &a, e);
-            else safetensors_store(single, t, n, m->metadata_json, e);
+            const char *meta = encoded_metadata(m, dir, &a, e);
+            if (n_shard > 1) write_shards(dir, t, n, shard, n_shard, meta, &a, e);
+            else if (!e->code) safetensors_store(single, t, n, meta, e);
         }
     }
     if (!e->code) write_text(dir, "generation_config.json", m->generation_json, &a, e);

@@ -12,6 +12,7 @@
  */
 #ifndef KERNELS_H
 #define KERNELS_H
+#include "core/core.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
