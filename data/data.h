@@ -58,18 +58,33 @@ const ConfigSection *source_section(void);
 const ConfigSection *data_section(void);
 const ConfigSection *tokenizer_section(void);
 
+/* What was read of a source and what was left out. */
+typedef struct SourceCount {
+    int64_t documents, empty, bad; /* bad: records skipped by on_bad_line */
+} SourceCount;
 /* All tokens of one source, in file order. */
 typedef struct Tokens {
     const char *path;
     int32_t *id;
     size_t n, bytes;
+    uint8_t *target; /* (n,) 1 where the loss counts the token; NULL = everywhere */
+    size_t *doc;     /* (n_doc + 1,) where documents begin, the last is n; NULL = token file: one stream */
+    size_t n_doc;
+    SourceCount count;
 } Tokens; /* .bin: bytes 0 */
 /* Text is tokenised (documents split at document_separator, each stripped, each BOS + ids when eot says so
- * and the tokenizer has one); .bin: llm.c (20240520 / 20240801) by its magic, else nanoGPT uint16. split
- * "train[:95%]" and byte ranges "train[:1000000b]", "train[-200000b:]" cut by documents as docs/data.md says.
- * Token ids >= vocab are an error naming file and position. */
+ * and the tokenizer has one); jsonl, chats and prompts as docs/data.md says, with their targets; .bin: llm.c
+ * (20240520 / 20240801) by its magic, else nanoGPT uint16; .h5: our token file. split "train[:95%]" and byte
+ * ranges "train[:1000000b]", "train[-200000b:]" cut as docs/data.md says. Token ids >= vocab are an error
+ * naming file and position; a record that cannot be read is one naming file, line and field. */
 bool tokens_load(Tokens *out, const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int vocab,
                  Arena *a, Err *e);
+/* How a .h5 token file is read: formats/ is no lower floor, so train/tokens_h5.c gives its reader. It fills id,
+ * n and, where the file has them, target, doc and n_doc. NULL (at first): such sources are refused. */
+typedef bool TokensReader(Tokens *out, const char *path, Arena *a, Err *e);
+void tokens_h5_reader(TokensReader *reader);
+/* more behind all, as one source. */
+bool tokens_join(Tokens *all, const Tokens *more, Arena *a, Err *e);
 
 typedef struct LoaderOptions {
     const DataConfig *data;
@@ -84,10 +99,58 @@ typedef struct Loader Loader;
 Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e);
 int64_t loader_samples(const Loader *l); /* samples of one epoch */
 int64_t loader_tokens(const Loader *l);
-/* Sample numbers run without end (epoch = sample / samples). Fills row r of each (B,T) array: ids, targets
+long loader_seq_len(const Loader *l);
+/* Sample numbers run without end (epoch = sample / samples). Fills one row (T,) of each array: ids, targets
  * (-100 ignored), positions, segments (pos and seg may be NULL). Returns the number of targets counted. */
 long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg);
+bool loader_segments(const Loader *l); /* attention must stay inside segments (packing: pack) */
+/* What packing did with the documents: those longer than T (split, cut or skipped, by data.too_long), those
+ * left out because nothing of them is trained, and the share of positions in use. */
+typedef struct LoaderReport {
+    int64_t documents, longest, too_long, dropped_tokens, nothing_to_learn, targets;
+    double fill;
+} LoaderReport;
+LoaderReport loader_report(const Loader *l);
 const char *loader_hash(const Loader *l); /* content hash of the token streams */
+
+/* ---- prefetch.c: rows are made by threads ahead of the step that reads them ------------------------------ */
+typedef struct BatchRows {
+    int32_t *ids, *targets, *pos, *seg; /* (B,T); seg NULL unless loader_segments */
+    long counted;                       /* targets that count */
+} BatchRows;
+typedef struct Prefetch Prefetch;
+/* B rows a batch; workers threads (0: rows are made when asked for). The bits depend on neither. */
+Prefetch *prefetch_open(const Loader *l, long B, int workers, Arena *a, Err *e);
+/* The batch of samples first .. first+B-1; valid until the next call. Asked for in order it is ready ahead;
+ * any other first starts over there. *waited (may be NULL) grows by the seconds this call had to wait. */
+const BatchRows *prefetch_get(Prefetch *p, int64_t first, double *waited, Err *e);
+void prefetch_close(Prefetch *p);
+
+/* ---- tokenize.c: text of any size -> .bin ---------------------------------------------------------------- */
+typedef struct TokenizeJob {
+    const SourceConfig *source;
+    int n_source;
+    const DataConfig *data;
+    const Tokenizer *tk;
+    const char *out;           /* llm.c .bin; OUT.part and OUT.part.cursor while it is made */
+    bool resume_only, restart; /* an error instead of starting over; never go on from a cursor */
+    volatile int *stop;        /* non-zero: stop after the next piece and keep the cursor; may be NULL */
+    void (*progress)(double done, int64_t tokens, double seconds);
+} TokenizeJob;
+typedef struct TokenizeResult {
+    int64_t tokens, documents, empty, bad, resumed_tokens;
+    bool stopped;
+    double seconds;
+} TokenizeResult;
+/* On bad input nothing is left; on a signal, a full disk or a kill .part and cursor stay and the next call
+ * goes on from there: the file is the same as without the break. */
+bool tokenize_run(const TokenizeJob *job, TokenizeResult *out, Err *e);
+
+/* ---- datareport.c: `data stats`, `data inspect` ---------------------------------------------------------- */
+/* One JSON text: per source its counts, per loader what packing does. T: data.seq_len. */
+char *data_stats_json(const SourceConfig *s, int n, const DataConfig *d, const Tokenizer *tk, Arena *a, Err *e);
+/* The first n documents decoded; what is not trained stands between [ and ] marks of their own. */
+char *data_inspect_text(const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int n, Arena *a, Err *e);
 
 /* ---- evalplan.c: the windows of a perplexity, by protocol (t = tokens, n of them) ------------------------
  *   val        N = window. With a BOS (bos >= 0): BOS, t[iN .. iN+N-2], all N scored; the short last window
@@ -96,6 +159,7 @@ const char *loader_hash(const Loader *l); /* content hash of the token streams *
  *              its N from window, or 2048.
  *   stride     Hugging Face's: windows (1024) that begin every `stride` (512); tokens not scored before are.
  *   llamacpp   t[iN .. iN+N-1] (512) with bos >= 0 written over the first, tokens N/2+1 .. N-1 scored.
+ *   documents  each document (prompts and chats) a row of its own, cut at N; scored where it is trained
  * The tokens are used as they are: whether the text's own BOS is among them is the caller's choice.
  */
 typedef struct EvalPlan EvalPlan;
@@ -103,6 +167,8 @@ typedef struct EvalPlan EvalPlan;
  * protocol, a window or stride out of range, too few tokens. */
 EvalPlan *evalplan_open(const char *protocol, long window, long stride, const int32_t *tokens, size_t n,
                         int bos, Arena *a, Err *e);
+/* Protocol `documents` of tokens with targets: t is kept. */
+EvalPlan *evalplan_documents(const Tokens *t, long window, Arena *a, Err *e);
 const char *evalplan_name(const EvalPlan *p); /* "val", "concat-256", "stride", "llamacpp" */
 long evalplan_window(const EvalPlan *p);      /* longest row */
 int64_t evalplan_count(const EvalPlan *p);    /* windows */

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum { PLAN_VAL, PLAN_CONCAT, PLAN_STRIDE, PLAN_LLAMACPP } Protocol;
+typedef enum { PLAN_VAL, PLAN_CONCAT, PLAN_STRIDE, PLAN_LLAMACPP, PLAN_DOCUMENTS } Protocol;
 struct EvalPlan {
     Protocol protocol;
     const char *name;
@@ -16,6 +16,7 @@ struct EvalPlan {
     long window, stride;
     int bos;
     int64_t count, scored;
+    const Tokens *documents; /* PLAN_DOCUMENTS */
 };
 typedef struct Row {
     size_t begin;
@@ -115,6 +116,35 @@ EvalPlan *evalplan_open(const char *protocol, long window, long stride, const in
     return p;
 }
 
+/* Row i of PLAN_DOCUMENTS reads d[0 .. n-2], at most a window of it. Returns its length. */
+static long get_document(const EvalPlan *p, int64_t i, int32_t *ids, int32_t *targets)
+{
+    const Tokens *t = p->documents;
+    const size_t from = t->doc[i], n = t->doc[i + 1] - from - 1;
+    const long length = n < (size_t)p->window ? (long)n : p->window;
+    for (long j = 0; j < p->window; j++) {
+        const size_t at = from + (size_t)j;
+        ids[j] = j < length ? t->id[at] : 0;
+        targets[j] = j < length && (!t->target || t->target[at + 1]) ? t->id[at + 1] : -100;
+    }
+    return length;
+}
+
+EvalPlan *evalplan_documents(const Tokens *t, long window, Arena *a, Err *e)
+{
+    EvalPlan *p = arena_alloc(a, sizeof *p, e);
+    if (!p) return NULL;
+    *p = (EvalPlan){
+        .protocol = PLAN_DOCUMENTS, .name = "documents", .documents = t, .window = window, .bos = -1};
+    p->count = (int64_t)t->n_doc;
+    for (size_t i = 0; i < t->n_doc; i++)
+        for (size_t at = t->doc[i]; at + 1 < t->doc[i + 1] && at < t->doc[i] + (size_t)window; at++)
+            p->scored += !t->target || t->target[at + 1];
+    if (p->scored > 0) return p;
+    err_set(e, ERR_FAIL, "%s: nothing to score within a window of %ld", t->path, window);
+    return NULL;
+}
+
 const char *evalplan_name(const EvalPlan *p) { return p->name; }
 long evalplan_window(const EvalPlan *p) { return p->window; }
 int64_t evalplan_count(const EvalPlan *p) { return p->count; }
@@ -122,6 +152,7 @@ int64_t evalplan_scored(const EvalPlan *p) { return p->scored; }
 
 long evalplan_get(const EvalPlan *p, int64_t i, int32_t *ids, int32_t *targets)
 {
+    if (p->protocol == PLAN_DOCUMENTS) return get_document(p, i, ids, targets);
     const Row r = row_of(p, i);
     const bool shifted = p->protocol == PLAN_VAL && p->bos >= 0;
     const int32_t *t = p->t + r.begin;

@@ -3,19 +3,22 @@
  *   concat      sample i of a source: ids t[iT .. iT+T-1], targets one further; (n-1)/T samples
  *   window_bos  sample i: ids BOS, t[iT .. iT+T-2], targets t[iT .. iT+T-1]; n/T samples, the short last
  *               window is left out
+ *   pack, pad   sample i is row i of the source's documents, packing.c
+ * A token that its source does not train is no target.
  *
  * Sources never join. Equal weights: an epoch is every sample of every source once, in the order of a Feistel
  * permutation of (seed, epoch), or in file order. Unequal weights: an epoch has as many samples, source j
  * draws its share q_j of them (largest remainder), its k-th draw lies at (k + 1/2) / q_j of the epoch, and
  * each source runs through its own permutation again and again, independent of the others.
  */
-#include "data/data.h"
+#include "data/packing_impl.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct Source {
     Tokens tok;
+    Packing rows;
     int64_t samples, first, draws;
     double weight;
     uint64_t seed;
@@ -30,7 +33,8 @@ struct Loader {
     int n_source;
     long seq_len;
     int bos;
-    bool window_bos, shuffle;
+    bool window_bos, shuffle, packed, pad, restart;
+    LoaderReport report;
     int64_t samples, tokens;
     uint64_t seed;
     Draw *draw; /* [samples] by place in the epoch; NULL = equal weights */
@@ -90,6 +94,67 @@ static bool interleave(Loader *l, Arena *a, Err *e)
     return true;
 }
 
+/* Windows of a stream: how many, and what of them is trained. */
+static void count_windows(Loader *l, Source *s)
+{
+    const size_t n = s->tok.n, T = (size_t)l->seq_len;
+    const uint8_t *target = s->tok.target;
+    s->samples = (int64_t)(l->window_bos ? n / T : (n - 1) / T);
+    l->report.documents += s->tok.count.documents;
+    for (size_t i = 0; i < (size_t)s->samples; i++) {
+        int64_t on = target ? 0 : (int64_t)T;
+        for (size_t j = 0; target && j < T; j++) on += target[i * T + j + !l->window_bos];
+        l->report.targets += on;
+        l->report.nothing_to_learn += on == 0;
+    }
+}
+
+static bool make_samples(Loader *l, Source *s, const DataConfig *d, Arena *a, Err *e)
+{
+    if (!l->packed) {
+        count_windows(l, s);
+        return true;
+    }
+    const int64_t nothing = l->report.nothing_to_learn;
+    if (!packing_make(&s->rows, &s->tok, l->seq_len, l->pad, d->too_long ? d->too_long : "auto", &l->report,
+                      a, e))
+        return false;
+    s->samples = s->rows.n_row;
+    if (l->report.nothing_to_learn > nothing)
+        log_warn("%s: %lld documents have nothing to learn within seq_len %ld and are left out", s->tok.path,
+                 (long long)(l->report.nothing_to_learn - nothing), l->seq_len);
+    return true;
+}
+
+static void content_hash(char hex[33], const Tokens *t)
+{
+    hash128_hex(hex, t->id, t->n * sizeof *t->id);
+    if (!t->target) return;
+    char both[66];
+    memcpy(both, hex, 33);
+    hash128_hex(both + 33, t->target, t->n);
+    hash128_hex(hex, both, sizeof both);
+}
+
+static void report(Loader *l)
+{
+    LoaderReport *r = &l->report;
+    int64_t used = 0;
+    for (int j = 0; j < l->n_source; j++)
+        for (size_t k = 0; k < l->source[j].rows.n_part; k++) used += l->source[j].rows.part[k].n;
+    r->fill = l->packed && l->samples ? (double)used / (double)(l->samples * l->seq_len) : 1;
+    if (r->too_long > 0)
+        log_info(
+            "data: %lld of %lld documents are longer than seq_len %ld (the longest has %lld tokens); %lld "
+            "tokens are cut off",
+            (long long)r->too_long, (long long)r->documents, l->seq_len, (long long)r->longest,
+            (long long)r->dropped_tokens);
+    if (l->packed)
+        log_info("data: %lld documents in %lld rows of %ld, %.1f %% full, %lld targets",
+                 (long long)r->documents, (long long)l->samples, l->seq_len, 100 * r->fill,
+                 (long long)r->targets);
+}
+
 static bool load_sources(Loader *l, const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e)
 {
     l->source = arena_alloc(a, (size_t)o->n_source * sizeof *l->source, e);
@@ -99,21 +164,21 @@ static bool load_sources(Loader *l, const LoaderOptions *o, const Tokenizer *tk,
         Source *s = &l->source[j];
         char hex[33];
         if (!tokens_load(&s->tok, &o->source[j], o->data, tk, o->vocab, a, e)) return false;
-        const size_t n = s->tok.n, T = (size_t)l->seq_len;
-        s->samples = (int64_t)(l->window_bos ? n / T : (n - 1) / T);
+        if (!make_samples(l, s, o->data, a, e)) return false;
         s->first = l->samples;
         s->weight = o->source[j].weight;
         const uint64_t mix[2] = {o->seed, (uint64_t)j};
         s->seed = hash64(mix, sizeof mix);
         l->samples += s->samples;
-        l->tokens += (int64_t)n;
-        hash128_hex(hex, s->tok.id, n * sizeof *s->tok.id);
+        l->tokens += (int64_t)s->tok.n;
+        content_hash(hex, &s->tok);
         memcpy(hashes + 32 * j, hex, 32);
         if (s->samples == 0)
-            log_warn("%s: %zu tokens are too few for one sample of %ld: not used", s->tok.path, n,
+            log_warn("%s: %zu tokens are too few for one sample of %ld: not used", s->tok.path, s->tok.n,
                      l->seq_len);
     }
     hash128_hex(l->hash, hashes, (size_t)o->n_source * 32);
+    report(l);
     return true;
 }
 
@@ -124,6 +189,9 @@ Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *
     l->n_source = o->n_source;
     l->seq_len = o->seq_len;
     l->window_bos = o->data->window_bos;
+    l->packed = o->data->packing && strcmp(o->data->packing, "concat") != 0;
+    l->pad = l->packed && strcmp(o->data->packing, "pad") == 0;
+    l->restart = o->data->reset_position_ids || l->pad;
     l->bos = tk ? tokenizer_bos(tk) : -1;
     l->shuffle = o->shuffle;
     l->seed = o->seed;
@@ -139,6 +207,10 @@ Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *
         err_set(e, ERR_USAGE, "data.window_bos: needs a tokenizer with a BOS");
         return NULL;
     }
+    if (l->window_bos && l->packed) {
+        err_set(e, ERR_USAGE, "data.window_bos: cuts a stream, so it needs packing: concat");
+        return NULL;
+    }
     if (!load_sources(l, o, tk, a, e)) return NULL;
     if (l->samples == 0) {
         err_set(e, ERR_FAIL, "%s: %lld tokens are too few for one sample of data.seq_len %ld",
@@ -151,6 +223,9 @@ Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *
 
 int64_t loader_samples(const Loader *l) { return l->samples; }
 int64_t loader_tokens(const Loader *l) { return l->tokens; }
+long loader_seq_len(const Loader *l) { return l->seq_len; }
+bool loader_segments(const Loader *l) { return l->packed && !l->pad; }
+LoaderReport loader_report(const Loader *l) { return l->report; }
 const char *loader_hash(const Loader *l) { return l->hash; }
 
 static int64_t permute(int64_t i, int64_t n, uint64_t seed, int64_t epoch)
@@ -181,8 +256,11 @@ long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets
     int64_t i;
     const long T = l->seq_len;
     const size_t row = (size_t)T * sizeof *ids;
-    const int32_t *t = locate(l, sample, &i)->tok.id;
-    t += (size_t)i * (size_t)T;
+    const Source *s = locate(l, sample, &i);
+    if (l->packed) return packing_fill(&s->rows, &s->tok, T, i, l->restart, ids, targets, pos, seg);
+    const size_t at = (size_t)i * (size_t)T;
+    const int32_t *t = s->tok.id + at;
+    long counted = T;
     if (l->window_bos) {
         ids[0] = l->bos;
         memcpy(ids + 1, t, row - sizeof *ids);
@@ -191,7 +269,12 @@ long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets
         memcpy(ids, t, row);
         memcpy(targets, t + 1, row);
     }
+    for (long p = 0; p < T && s->tok.target; p++)
+        if (!s->tok.target[at + (size_t)p + !l->window_bos]) {
+            targets[p] = -100;
+            counted--;
+        }
     for (long p = 0; p < T && pos; p++) pos[p] = (int32_t)p;
     if (seg) memset(seg, 0, row);
-    return T;
+    return counted;
 }

@@ -45,7 +45,8 @@ static bool has_suffix(const char *path, const char *suffix)
 
 bool source_kind(FileKind *k, const char *path, const char *format, Err *e)
 {
-    static const char *const later[] = {".jsonl", ".json", ".h5", ".hdf5", ".parquet", ".gz", ".zst"};
+    static const char *const later[] = {".parquet", ".gz", ".zst", ".xz", ".bz2", ".zip", ".arrow"};
+    static const char *const json[] = {".jsonl", ".json", ".ndjson"}, *const h5[] = {".h5", ".hdf5"};
     struct stat st;
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return err_set(e, ERR_FAIL, "%s: is a folder; name its files, as %s/*.txt", path, path);
@@ -55,12 +56,20 @@ bool source_kind(FileKind *k, const char *path, const char *format, Err *e)
     if (strcmp(format, "bin_llmc") == 0) return true;
     *k = FILE_NANOGPT;
     if (strcmp(format, "bin_nanogpt") == 0) return true;
-    if (strcmp(format, "auto") != 0)
-        return err_set(e, ERR_USAGE, "%s: format `%s`: not in this version", path, format);
+    *k = FILE_JSON;
+    if (strcmp(format, "jsonl") == 0) return true;
+    *k = FILE_HDF5;
+    if (strcmp(format, "hdf5") == 0) return true;
+    if (strcmp(format, "auto") != 0) return err_set(e, ERR_USAGE, "%s: format `%s`: unknown", path, format);
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (has_suffix(path, later[i]))
-            return err_set(e, ERR_USAGE, "%s: %s sources: not in this version (text and .bin are)", path,
+            return err_set(e, ERR_USAGE, "%s: %s files are not read; unpack it to text, jsonl or .bin", path,
                            later[i]);
+    for (size_t i = 0; i < 2; i++)
+        if (has_suffix(path, h5[i])) return true;
+    *k = FILE_JSON;
+    for (size_t i = 0; i < sizeof json / sizeof *json; i++)
+        if (has_suffix(path, json[i])) return true;
     FileMap m;
     if (!file_map(&m, path, e)) return false;
     const uint32_t magic = m.bytes >= 4 ? word(m.data) : 0;
@@ -108,9 +117,15 @@ static bool layout(const FileMap *m, const char *path, FileKind k, size_t *at, s
     return true;
 }
 
-static bool copy_tokens(TokenBuf *out, const unsigned char *p, size_t width, size_t n, const char *path,
-                        const char *check, int vocab, Err *e)
+bool token_ids_append(TokenBuf *out, const unsigned char *p, size_t width, size_t n, const char *path,
+                      const char *check, int vocab, Arena *a, Err *e)
 {
+    if (out->n + n > out->cap) {
+        int32_t *id = arena_grow(a, out->id, out->n * sizeof *id, (out->n + n) * sizeof *id, e);
+        if (!id) return false;
+        out->id = id;
+        out->cap = out->n + n;
+    }
     const bool off = strcmp(check, "off") == 0 || vocab <= 0, clip = strcmp(check, "clip") == 0;
     const uint32_t limit = off ? (uint32_t)INT32_MAX + 1u : (uint32_t)vocab;
     size_t clipped = 0;
@@ -139,15 +154,30 @@ bool token_file_read(TokenBuf *out, const char *path, FileKind k, const char *vo
     size_t at = 0, width = 0, n = 0;
     if (!file_map(&m, path, e)) return false;
     bool ok = layout(&m, path, k, &at, &width, &n, e);
-    if (ok && out->n + n > out->cap) {
-        int32_t *id = arena_grow(a, out->id, out->n * sizeof *id, (out->n + n) * sizeof *id, e);
-        ok = id != NULL;
-        if (ok) {
-            out->id = id;
-            out->cap = out->n + n;
-        }
-    }
-    ok = ok && (n == 0 || copy_tokens(out, m.data + at, width, n, path, vocab_check, vocab, e));
+    ok = ok && (n == 0 || token_ids_append(out, m.data + at, width, n, path, vocab_check, vocab, a, e));
     file_unmap(&m);
     return ok;
+}
+
+static TokensReader *h5_reader;
+void tokens_h5_reader(TokensReader *reader) { h5_reader = reader; }
+
+bool token_h5_read(Stream *out, const char *path, const char *vocab_check, int vocab, Arena *a, Err *e)
+{
+    Tokens t = {0};
+    if (!h5_reader) return err_set(e, ERR_USAGE, "%s: this program reads no HDF5 token files", path);
+    if (!h5_reader(&t, path, a, e)) return false;
+    const size_t had = out->ids.n;
+    TokenBuf checked = {0};
+    if (t.n == 0) return true;
+    if (!token_ids_append(&checked, (const unsigned char *)t.id, sizeof *t.id, t.n, path, vocab_check, vocab,
+                          a, e) ||
+        !stream_put(out, checked.id, t.target, t.n, a, e))
+        return false;
+    for (size_t i = 0; i < t.n_doc; i++) {
+        out->ids.n = had + t.doc[i];
+        if (!stream_document(out, a, e)) return false;
+    }
+    out->ids.n = had + t.n;
+    return true;
 }

@@ -189,10 +189,6 @@ static const Bad bad[] = {
      "3:22: model.init.arch: ", "value bert: not in this version", 1},
     {"version: 1\nmodel: {path: m, attention: naive}\ndata: {train: [{path: t}]}\n",
      "2:29: model.attention: ", "naive", 1},
-    {"version: 1\nmodel: {path: m}\ndata: {train: [{path: t}], packing: pad}\n",
-     "3:37: data.packing: ", "not in", 1},
-    {"version: 1\nmodel: {path: m}\ndata: {train: [{path: t, format: jsonl}]}\n",
-     "3:34: data.train[0].format: ", "not in", 1},
     /* rules between keys */
     {"version: 1\ndata: {train: [{path: t}]}\n", "1:1: model.path: ", "required", 1},
     {"version: 1\nmodel:\n  freeze: [a]\ndata: {train: [{path: t}]}\n", "2:1: model.path: ", "required", 1},

@@ -11,7 +11,8 @@ static Arena arena = {.name = "test"};
 static DataConfig data_defaults(void)
 {
     return (DataConfig){
-        .eot = "prepend", .vocab_check = "error", .packing = "concat", .on_bad_line = "error"};
+        .eot = "prepend", .vocab_check = "error", .packing = "concat", .on_bad_line = "error",
+        .too_long = "auto", .mask_prompt = true, .reset_position_ids = true};
 }
 
 static SourceConfig source_of(const char *path, const char *split)

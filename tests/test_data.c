@@ -194,9 +194,8 @@ TEST(data, wrong_sources)
     expect_error(text, NULL, &d, NULL, 0, ERR_USAGE, "text needs a tokenizer");
     expect_error(text, NULL, &d, tk, 98, ERR_CORRUPT, "token 0 is 256, but the model's vocabulary has 98");
     expect_error(NULL, NULL, &d, tk, 0, ERR_USAGE, "without path");
-    expect_error(put_file("a.jsonl", "{}", 2), NULL, &d, tk, 0, ERR_USAGE,
-                 ".jsonl sources: not in this version");
-    remove(path_join(&arena, test_dir(), "a.jsonl", &(Err){0}));
+    expect_error(put_file("a.gz", "{}", 2), NULL, &d, tk, 0, ERR_USAGE, ".gz files are not read");
+    remove(path_join(&arena, test_dir(), "a.gz", &(Err){0}));
     put_tokens("b.bin", 0, 4);
     expect_error(glob, NULL, &d, tk, 0, ERR_USAGE, "of different kinds");
     arena_free(&arena);

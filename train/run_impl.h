@@ -41,7 +41,7 @@ typedef struct Run {
 /* models, data, graph, optimizer; nothing is written */
 bool run_setup(Run *r, Config *c, Arena *a, Err *e);
 void run_free(Run *r);
-/* FLOP/s of large matrix products with k: threads x one thread's rate, about 50 ms the first time, then kept. */
+/* FLOP/s of large matrix products with k: threads x one thread's rate; about 50 ms the first time. */
 double measured_peak(const Kernels *k, Err *e);
 void run_header(const Run *r); /* the table of llm.c's kind, into the log */
 void run_progress(const Run *r, const StepInfo *s, double dt, bool line);

@@ -43,7 +43,7 @@ static bool open_models(Run *r, Err *e)
     Config *c = r->c;
     bool distill = !strcmp(c->run.recipe, "distill");
     if (distill) {
-        if (!model_open(&r->teacher, c->teacher.path, r->k, r->a, e)) return err_prefix(e, "teacher");
+        if (!model_open_frozen(&r->teacher, c->teacher.path, r->k, r->a, e)) return err_prefix(e, "teacher");
         r->has_teacher = true;
         for (int i = 0; i < r->teacher.params.n; i++) {
             r->teacher.params.p[i]->frozen = true;
@@ -91,8 +91,11 @@ static bool open_data(Run *r, Err *e)
                        .vocab = (int)r->model.spec.V,
                        .seed = (uint64_t)c->run.seed,
                        .shuffle = c->data.shuffle};
+    tokens_h5_enable();
     r->loader = loader_open(&o, r->tk, r->a, e);
     if (!r->loader) return err_prefix(e, "data.train");
+    r->prefetch = prefetch_open(r->loader, r->B, (int)c->data.workers, r->a, e);
+    if (!r->prefetch) return false;
     if (!c->data.val.n) return true;
     for (int i = 0; i < c->data.val.n; i++) {
         Tokens t;
@@ -102,12 +105,7 @@ static bool open_data(Run *r, Err *e)
             r->val = t;
             continue;
         }
-        int32_t *all = arena_alloc(r->a, (r->val.n + t.n) * sizeof *all, e);
-        if (!all) return false;
-        memcpy(all, r->val.id, r->val.n * sizeof *all);
-        memcpy(all + r->val.n, t.id, t.n * sizeof *all);
-        r->val = (Tokens){r->val.path, all, r->val.n + t.n,
-                          r->val.bytes && t.bytes ? r->val.bytes + t.bytes : 0};
+        if (!tokens_join(&r->val, &t, r->a, e)) return false;
     }
     r->has_val = true;
     return true;
@@ -133,16 +131,18 @@ static bool record(Run *r, Err *e)
     r->ids = input(r, "ids");
     r->targets = input(r, "targets");
     r->pos = input(r, "pos");
+    if (loader_segments(r->loader)) r->seg = input(r, "seg");
     Tensor *ht = NULL, *wt = NULL;
     if (r->has_teacher) {
         graph_scope_nograd(r->g, true);
         graph_prefix(r->g, "teacher.");
-        ht = model_hidden(r->g, &r->teacher, &(ModelInputs){.ids = r->ids, .pos = r->pos});
+        ht = model_hidden(r->g, &r->teacher, &(ModelInputs){.ids = r->ids, .pos = r->pos, .seg = r->seg});
         wt = model_head(r->g, &r->teacher);
         graph_scope_nograd(r->g, false);
     }
     graph_prefix(r->g, "student.");
-    Tensor *h = model_hidden(r->g, &r->model, &(ModelInputs){.ids = r->ids, .pos = r->pos, .train = true});
+    const ModelInputs in = {.ids = r->ids, .pos = r->pos, .seg = r->seg, .train = true};
+    Tensor *h = model_hidden(r->g, &r->model, &in);
     Tensor *w = model_head(r->g, &r->model);
     if (r->has_teacher) {
         if (!distill_features(&r->distill, r->g, r->targets, e)) return false;
@@ -160,7 +160,6 @@ static bool record(Run *r, Err *e)
     }
     *graph_state(r->g) = (RunState){.seed = (uint64_t)c->run.seed};
     if (!graph_plan(r->g, e)) return false;
-    for (long i = 0; i < r->B * r->T; i++) ((int32_t *)r->pos->data)[i] = (int32_t)(i % r->T);
     return true;
 }
 
@@ -227,8 +226,10 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
 
 void run_free(Run *r)
 {
+    prefetch_close(r->prefetch);
     evaluator_free(r->ev);
     graph_free(r->g);
+    model_close(&r->teacher);
     if (r->metrics) metrics_close(r->metrics);
 }
 

@@ -79,6 +79,11 @@ bool train_arms(const char *path, int n_override, char *const *override, const T
 extern volatile int train_signal;
 char *memory_report(const Config *c, Arena *a, Err *e); /* the estimate `validate` prints */
 
+/* ---- tokens_h5.c: token files in our HDF5 --------------------------------------------------------------- */
+void tokens_h5_enable(void); /* from now on tokens_load reads .h5 */
+/* tokenizer_hash_hex may be NULL. */
+bool tokens_h5_write(const char *path, const Tokens *t, const char *tokenizer_hash_hex, Arena *a, Err *e);
+
 /* ---- metrics.c: metrics.jsonl, run.log, the progress line ---------------------------------------------- */
 typedef struct Metric {
     const char *key;
