@@ -406,6 +406,12 @@ static bool placed(H5In *h, hid_t d, size_t bytes, size_t *at)
     return true;
 }
 
+bool h5_owns(const H5In *h, const void *p, size_t bytes)
+{
+    const unsigned char *c = p;
+    return c >= h->map.data && c + bytes <= h->map.data + h->map.bytes;
+}
+
 const unsigned char *h5_view(H5In *h, const char *path, size_t bytes, Err *e)
 {
     size_t at;

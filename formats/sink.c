@@ -126,7 +126,7 @@ static bool out_sane(const OutTensor *t, const char *path, Err *e)
     if (t->in_out && (t->ndim != 2 || t->raw))
         return err_set(e, ERR_FAIL, "%s: tensor `%s`: only a 2-D float matrix can be stored [in,out]", path,
                        t->name);
-    if (!t->tied_to && !t->src && !t->raw && n)
+    if (!t->tied_to && !t->src && !t->raw && !t->load && n)
         return err_set(e, ERR_FAIL, "%s: tensor `%s`: no data given", path, t->name);
     return true;
 }
@@ -174,8 +174,21 @@ void out_fill(const OutTensor *t, size_t first, size_t n, void *dst)
     }
 }
 
-void sink_tensor(Sink *s, const OutTensor *t)
+const OutTensor *out_pull(const OutTensor *t, OutTensor *pulled, Arena *a, Err *e)
 {
+    if (!t->load || t->src || t->raw || t->tied_to) return t;
+    float *v = arena_alloc(a, out_count(t) * sizeof *v, e);
+    *pulled = *t;
+    pulled->src = v;
+    if (v) t->load(t, v, e);
+    return pulled;
+}
+
+void sink_tensor(Sink *s, const OutTensor *out)
+{
+    Arena a = {.name = "tensor"};
+    OutTensor pulled;
+    const OutTensor *t = out_pull(out, &pulled, &a, s->e);
     unsigned char part[8192];
     const size_t n = out_count(t), size = dtype_size(t->dtype), step = sizeof part / size;
     for (size_t i = 0; i < n && !s->e->code; i += step) {
@@ -183,4 +196,5 @@ void sink_tensor(Sink *s, const OutTensor *t)
         out_fill(t, i, now, part);
         sink_put(s, part, now * size);
     }
+    arena_free(&a);
 }

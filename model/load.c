@@ -1,6 +1,6 @@
 /* model/load.c: parameters and sites of a model, their values from a file or fresh, and the way back to a
  * file. */
-#include "model/model.h"
+#include "model/load_impl.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -66,6 +66,7 @@ static void add_layer(Declare *d)
     if (n->mlp_post) add_norm(d, n->mlp_post, s->C);
 }
 
+/* Parameters and sites by name and shape, without memory for the values. */
 static bool declare(Model *m, const ModelSpec *s, const Kernels *k, Arena *run, Err *e)
 {
     *m = (Model){.spec = *s, .params = {.run = run, .k = k}, .run = run};
@@ -83,10 +84,6 @@ static bool declare(Model *m, const ModelSpec *s, const Kernels *k, Arena *run, 
     } else {
         add_site(&d, n->head, s->V, s->C, false);
         if (!e->code) m->site[m->n_site - 1].w->in_out = false; /* GPT-2's head is a plain linear */
-    }
-    for (int i = 0; i < m->params.n && !e->code; i++) {
-        Tensor *w = &m->params.p[i]->w;
-        w->data = arena_alloc(run, (size_t)t_numel(w) * k->real, e);
     }
     const RopeSpec *rope[2] = {&s->rope, &s->rope_local};
     for (int i = 0; i < 2 && !s->family->learned_pos; i++) {
@@ -112,8 +109,7 @@ static bool same_dims(const Tensor *w, int ndim, const int64_t *dim)
     return same;
 }
 
-/* One parameter from the file: shape checked against the config, every value finite. */
-static bool read_param(Model *m, Param *p, const TensorFile *f, Err *e)
+bool load_check(const TensorFile *f, Param *p, Err *e)
 {
     const FileTensor *t = formats_find(f, p->name);
     char have[96], want[96];
@@ -125,25 +121,57 @@ static bool read_param(Model *m, Param *p, const TensorFile *f, Err *e)
         return err_set(e, ERR_CORRUPT, "%s: tensor %s has shape %s, the configuration wants %s", f->path,
                        p->name, dims_text(t->ndim, dim, have, sizeof have),
                        dims_text(p->w.ndim, need, want, sizeof want));
-    size_t n = (size_t)t_numel(&p->w);
     if (t->in_out) p->in_out = true;
-    bool wide = m->params.k->real == sizeof(double);
-    Arena tmp = {.name = "conversion"};
-    float *dst = wide ? arena_alloc(&tmp, n * sizeof *dst, e) : p->w.data;
-    if (dst && formats_read_f32(f, t, dst, e)) {
-        for (size_t i = 0; i < n; i++)
-            if (!isfinite(dst[i])) {
-                err_set(e, ERR_CORRUPT, "%s: tensor %s holds %s at element %zu; nothing was loaded", f->path,
-                        p->name, isnan(dst[i]) ? "NaN" : "infinity", i);
-                break;
-            }
-        for (size_t i = 0; wide && i < n; i++) ((double *)p->w.data)[i] = dst[i];
+    return true;
+}
+
+static bool all_finite(const float *x, size_t n, const TensorFile *f, const Param *p, Err *e)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return err_set(e, ERR_CORRUPT, "%s: tensor %s holds %s at element %zu; nothing was loaded",
+                           f->path, p->name, isnan(x[i]) ? "NaN" : "infinity", i);
+    return true;
+}
+
+bool load_values(const TensorFile *f, const Param *p, float *dst, Err *e)
+{
+    const FileTensor *t = formats_find(f, p->name);
+    bool ok = formats_read_f32(f, t, dst, e) && all_finite(dst, (size_t)t_numel(&p->w), f, p, e);
+    if (ok) formats_drop(f, t);
+    return ok;
+}
+
+/* Stored just as the kernels read it: then the mapping is the memory. */
+static bool usable_in_place(const Model *m, const TensorFile *f, const FileTensor *t)
+{
+    return m->params.k->real == sizeof(float) && t->dtype == DT_F32 && !t->in_out && !t->unpermute_heads &&
+           (uintptr_t)t->data % 64 == 0 && formats_mapped(f, t);
+}
+
+/* One parameter from the file: in the mapping where it may stay and fits, else converted into the arena. */
+static bool read_param(Model *m, Param *p, const TensorFile *f, bool in_place, Err *e)
+{
+    if (!load_check(f, p, e)) return false;
+    const FileTensor *t = formats_find(f, p->name);
+    size_t n = (size_t)t_numel(&p->w);
+    if (in_place && usable_in_place(m, f, t)) {
+        p->w.data = (void *)(uintptr_t)t->data;
+        m->mapped_bytes += (int64_t)t->bytes;
+        return all_finite(p->w.data, n, f, p, e);
     }
+    p->w.data = arena_alloc(m->run, n * m->params.k->real, e);
+    if (!p->w.data) return false;
+    if (m->params.k->real == sizeof(float)) return load_values(f, p, p->w.data, e);
+    Arena tmp = {.name = "conversion"};
+    float *v = arena_alloc(&tmp, n * sizeof *v, e);
+    if (v && load_values(f, p, v, e))
+        for (size_t i = 0; i < n; i++) ((double *)p->w.data)[i] = v[i];
     arena_free(&tmp);
     return !e->code;
 }
 
-static void warn_unused(const Model *m, const TensorFile *f)
+void load_warn_unused(const Model *m, const TensorFile *f)
 {
     for (int i = 0; i < f->n; i++) {
         const char *name = f->t[i].name;
@@ -154,7 +182,7 @@ static void warn_unused(const Model *m, const TensorFile *f)
     }
 }
 
-bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e)
+bool load_spec(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e)
 {
     if (!f->config_json)
         return err_set(e, ERR_USAGE, "%s: no config.json: put the model's config.json beside it", f->path);
@@ -164,9 +192,19 @@ bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run
     if (f->generation_json) m->generation_json = arena_strdup(run, f->generation_json, e);
     if (f->tokenizer_path) m->tokenizer_path = arena_strdup(run, f->tokenizer_path, e);
     m->path = arena_strdup(run, f->path, e);
-    for (int i = 0; i < m->params.n && !e->code; i++) read_param(m, m->params.p[i], f, e);
-    if (!e->code) warn_unused(m, f);
     return !e->code;
+}
+
+static bool read_all(Model *m, const TensorFile *f, bool in_place, Err *e)
+{
+    for (int i = 0; i < m->params.n && !e->code; i++) read_param(m, m->params.p[i], f, in_place, e);
+    if (!e->code) load_warn_unused(m, f);
+    return !e->code;
+}
+
+bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e)
+{
+    return load_spec(m, f, k, run, e) && read_all(m, f, false, e);
 }
 
 bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e)
@@ -177,6 +215,26 @@ bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e
     formats_close(&f);
     arena_free(&tmp);
     return ok;
+}
+
+bool model_open_frozen(Model *m, const char *path, const Kernels *k, Arena *run, Err *e)
+{
+    TensorFile f = {0};
+    bool ok = formats_open(&f, path, run, e) && load_spec(m, &f, k, run, e) && read_all(m, &f, true, e);
+    if (ok && m->mapped_bytes) {
+        m->file = arena_alloc(run, sizeof f, e);
+        if (m->file) *m->file = f;
+        else formats_close(&f);
+        return !e->code;
+    }
+    formats_close(&f);
+    return ok;
+}
+
+void model_close(Model *m)
+{
+    if (m->file) formats_close(m->file);
+    m->file = NULL;
 }
 
 static bool ends_with(const char *s, const char *tail)
@@ -193,6 +251,8 @@ bool model_fresh(Model *m, const ModelSpec *s, uint64_t seed, const Kernels *k, 
     for (int i = 0; i < m->params.n && !e->code; i++) {
         Param *p = m->params.p[i];
         size_t n = (size_t)t_numel(&p->w);
+        p->w.data = arena_alloc(run, n * k->real, e);
+        if (!p->w.data) break;
         if (p->w.ndim < 2) {
             k->fill(p->w.data, ends_with(p->name, ".bias") || s->family->plus_one ? 0.0 : 1.0, (long)n);
             continue;

@@ -101,6 +101,8 @@ typedef struct Model {
     double *inv_freq[2]; /* (D/2): of rope, of rope_local */
     const char *config_json, *generation_json, *tokenizer_path, *path;
     Arena *run;
+    TensorFile *file;     /* kept open while weights lie in its mapping; NULL = none do */
+    int64_t mapped_bytes; /* of them */
 } Model;
 Site *model_site(const Model *m, const char *name);
 /* Hangs an attachment on every site whose name or weight name matches; returns how many. 0 is for the caller
@@ -109,6 +111,10 @@ int model_attach(Model *m, const char *glob, bool on_weight, Attachment a, Err *
 
 /* A file's model: spec, parameters, sites; values read, shapes checked, NaN refused (tensor named). */
 bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e);
+/* The same for a model whose weights nobody writes (inference, a teacher): float32 weights that lie in the file
+ * as memory wants them, on 64 bytes, are used where the file is mapped, read-only. model_close gives it back. */
+bool model_open_frozen(Model *m, const char *path, const Kernels *k, Arena *run, Err *e);
+void model_close(Model *m); /* of any model; nothing to do for most */
 bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e);
 /* Fresh values: N(0, init_std), residual projections times residual_scale, norms 1, biases 0; keyed by tensor
  * name. */
@@ -119,6 +125,16 @@ const char *model_content_hash(const Model *m, Arena *a, Err *e); /* XXH3-128 ov
 /* A view for writers: float values in memory layout, effective weights where sites change them (bake of
  * attachments). */
 bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e);
+
+/* One file into another ("hdf5", "hf" or "safetensors"), one tensor in memory at a time, read back and compared.
+ * shard_bytes: formats_write_hf. tokenizer_path: instead of the file's own. dry_run: checks the source only. */
+typedef struct ConvertOptions {
+    const char *format, *tokenizer_path;
+    DType dtype;
+    int64_t shard_bytes;
+    bool dry_run;
+} ConvertOptions;
+bool model_convert(const char *in, const char *out, const ConvertOptions *o, int *n_tensor, Err *e);
 
 typedef struct ModelInputs {
     Tensor *ids, *pos, *seg;     /* int32 (B,T); seg may be NULL */

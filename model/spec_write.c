@@ -120,7 +120,7 @@ char *spec_json(const ModelSpec *s, Arena *a, Err *e)
                                         "torch_dtype", "float32", "dtype", "float32"));
     token(o, "bos_token_id", s->bos);
     token(o, "eos_token_id", s->eos);
-    char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(12)), *copy = NULL;
+    char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(15)), *copy = NULL;
     if (text) copy = arena_printf(a, e, "%s\n", text);
     else err_set(e, ERR_MEMORY, "config.json: out of memory");
     free(text);
