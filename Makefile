@@ -122,7 +122,8 @@ demo: deps ## teach a student from a pretrained teacher and print the table
 	@scripts/demo.sh $(B)/pare
 bench: deps ## measure (BENCH="ops train" for a part, QUICK=1 for a short run, PEER_PYTHON=... for PyTorch)
 	@$(MAKE) --no-print-directory $(B)/bench $(B)/pare
-	@$(B)/bench --pare=$(B)/pare $(if $(filter-out 0,$(QUICK)),--quick) $(BENCH)
+	@$(B)/bench --pare=$(B)/pare $(if $(filter-out 0,$(QUICK)),--quick) $(if $(CPU_TIME),--cpu-time) $(if $(WAIT),--wait=$(WAIT)) \
+	    $(BENCH)
 ops: ## the table of operators: formula, what backward reads
 	@scripts/ops.sh
 style: ## the house rules: floors, banned functions, sizes

@@ -18,6 +18,9 @@ typedef struct Stat {
 /* v (n) is sorted in place. */
 Stat bench_stat(double *v, int n);
 static inline double bench_spread(const Stat *s) { return 100 * (s->high - s->low) / s->median; } /* % */
+/* Seconds: wall clock, or of the calling thread's processor time. */
+double bench_now(void);
+void bench_use_cpu_time(void);
 /* Calls f(x) once to warm up, then until `budget` seconds and `least` repetitions are over; seconds per
  * call. Calls shorter than 20 us are timed in groups. */
 Stat bench_time(void (*f)(void *), void *x, double budget, int least);
@@ -30,10 +33,14 @@ typedef struct Ceilings {
 } Ceilings;
 typedef struct Bench {
     bool quick;
+    bool cpu_time;    /* one thread, its processor time: for a machine that others use too */
+    double wait;      /* seconds to wait for a quiet machine before each part */
     const char *pare; /* the program */
     const char *json; /* path: one line per result is appended */
     Ceilings *c;
 } Bench;
+/* threads_init with all threads, or one under cpu_time. */
+void bench_threads(const Bench *b);
 /* The triad's rate at the nearest measured working set. */
 double bench_bandwidth(const Ceilings *c, double bytes);
 /* One JSON object of a result, newline added, to the file of results. */

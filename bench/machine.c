@@ -186,7 +186,7 @@ bool bench_machine(const Bench *b)
     char name[512];
     Arena a = {.name = "bench"};
     Err e = {0};
-    threads_init(0);
+    bench_threads(b);
     cpu_name(name, sizeof name);
     bench_title("machine: %s, %d threads, kernels %s, GEMM %s", name, threads_count(),
                 kernels_cpu_f32()->name, kernels_blas_name());

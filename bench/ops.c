@@ -173,7 +173,7 @@ static bool measure_unlisted(const Bench *b, const Op *op)
 bool bench_ops(const Bench *b)
 {
     bool ok = true;
-    threads_init(0);
+    bench_threads(b);
     for (int i = 0; i < 32; i++) inv_freq[i] = pow(10000.0, -i / 32.0);
     bench_title("operators: time, spread, n, rate, share of the roof (shapes of in 0 and in 1)");
     for (int i = 0; i < n_all_ops; i++) {

@@ -48,31 +48,31 @@ static void timed(Table *t, const Graph *g, const Schedule *sch)
         if (s->out_data) n->out->data = s->out_data;
         if (s->stat) n->stat = s->stat;
         Row *r = row_of(t, n->op->name, act[s->act]);
-        double start = time_now();
+        double start = bench_now();
         if (s->act == ACT_BACKWARD) {
             n->first = n->first_act | n->first_param;
             n->op->backward(n, g->opt.k);
         } else {
             n->op->forward(n, g->opt.k);
         }
-        r->s[t->step] += time_now() - start;
+        r->s[t->step] += bench_now() - start;
         if (!t->step) r->flops += linear_flops(n, s->act);
     }
 }
 
 static void one_step(Table *t, Run *r)
 {
-    double start = time_now();
+    double start = bench_now();
     for (long i = 0; i < r->B; i++)
         loader_fill(r->loader, t->step * r->B + i, (int32_t *)r->ids->data + i * r->T,
                     (int32_t *)r->targets->data + i * r->T, NULL, NULL);
-    row_of(t, "batch", "")->s[t->step] = time_now() - start;
+    row_of(t, "batch", "")->s[t->step] = bench_now() - start;
     timed(t, r->g, &r->g->weight_fwd);
     timed(t, r->g, &r->g->micro);
     timed(t, r->g, &r->g->weight_bwd);
-    start = time_now();
+    start = bench_now();
     optim_step(r->opt, t->step, r->st.n_steps, 1.0 / (double)(r->B * r->T));
-    row_of(t, "optimizer", "")->s[t->step] = time_now() - start;
+    row_of(t, "optimizer", "")->s[t->step] = bench_now() - start;
     t->step++;
 }
 
@@ -116,7 +116,8 @@ static bool measure(const Bench *b, const char *shape, const char *config)
     Err e = {0};
     Run r = {0};
     Table *t = arena_alloc(&a, sizeof *t, &e);
-    Config *c = config_load(&a, config, 0, NULL, NULL, &e);
+    char *one[] = {(char[]){"device.threads=1"}};
+    Config *c = config_load(&a, config, b->cpu_time, one, NULL, &e);
     if (t && c && run_setup(&r, c, &a, &e)) {
         for (int i = 0; i < (b->quick ? 4 : 12); i++) one_step(t, &r);
         print_table(b, shape, t, &r);

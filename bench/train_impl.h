@@ -7,7 +7,7 @@ enum { MAX_MS = 512 };
 typedef struct Engine {
     const char *name; /* "pare", "torch eager", "torch compile" */
     bool there;
-    double s[MAX_MS]; /* (n) seconds of every timed step of every round */
+    double s[MAX_MS]; /* (n) seconds of every timed step, all rounds */
     int n;
     int64_t peak_rss, import_rss; /* bytes; import_rss: of `import torch` alone, 0 for ours */
     double warmup;                /* seconds before the first timed step, PyTorch's own account */
@@ -16,7 +16,7 @@ typedef struct Engine {
 /* The Python with PyTorch: PEER_PYTHON, else python3; NULL when it cannot import torch. */
 const char *peer_python(const Bench *b);
 /* One round of `steps` timed steps (after two that are not) by a pare process over `config`, or by `script`
- * (torch_train.py, torch_kd.py) at --shape shape --mode mode. Adds to x; false and a message when it fails. */
+ * (torch_train.py, torch_kd.py) at --shape shape --mode mode. Adds to x; false and a message on failure. */
 bool engine_pare(const Bench *b, Engine *x, const char *config, const char *run_dir, int steps);
 bool engine_torch(const Bench *b, Engine *x, const char *python, const char *script, const char *shape,
                   const char *mode, int steps);

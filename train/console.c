@@ -25,7 +25,7 @@ void run_header(const Run *r)
                   c->distill.alpha, c->distill.ce_weight, r->distill.n);
     log_plain("| %-18s | cpu, %d threads, kernels %s", "device", threads_count(), r->k->name);
     if (r->peak_flops > 0)
-        log_plain("| %-18s | %.1f GFLOP/s measured, 100 %% of the MFU below", "peak (GEMM)", r->peak_flops / 1e9);
+        log_plain("| %-18s | %.1f GFLOP/s measured = 100 %% of MFU", "peak (GEMM)", r->peak_flops / 1e9);
     if (kernels_blas_warning()) log_warn("%s", kernels_blas_warning());
     log_plain("| %-18s | %lld samples of %ld, %lld tokens", "data", (long long)loader_samples(r->loader),
               r->T, (long long)loader_tokens(r->loader));
