@@ -15,6 +15,7 @@ static void backward(const Node *n, const Kernels *k)
 static void surrogate(const Node *n, const Kernels *k)
 {
     const Tensor *x = n->in[0];
+    if (!fake_stat(n)->q.scale) fakequant_scales(n, k); /* the scales stay while x moves */
     k->fakequant_clip(n->out->data, x->data, fake_spec(n), &fake_stat(n)->q, t_rows(x), t_last(x));
 }
 

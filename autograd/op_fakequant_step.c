@@ -37,22 +37,27 @@ static void step_start(const Node *n)
     step_put(n->in[1], 0, sum > 0 ? 2 * sum / ((double)t_numel(x) * sqrt(hi)) : 1);
 }
 
-static void forward(const Node *n, const Kernels *k)
+/* The step sizes as scales. False: not acting. */
+static bool step_scales(const Node *n, const Kernels *k)
 {
-    const FakeQuantAttr *at = n->attr;
+    FakeQuantState *st = ((const FakeQuantAttr *)n->attr)->state;
     FakeStat *f = n->stat;
     const Tensor *s = n->in[1];
-    if (!fakequant_scales(n, k)) {
-        k->copy(n->out->data, n->in[0]->data, t_numel(n->out));
-        return;
-    }
-    if (at->state && !at->state->keep && n->g->opt.train && t_numel(s) == 1) {
+    if (!fakequant_scales(n, k)) return false;
+    if (st && !st->keep && n->g->opt.train) {
         step_start(n);
-        at->state->keep = true;
+        st->keep = true;
     }
-    if (!at->state || at->state->keep)
+    if (!st || st->keep)
         for (long i = 0; i < t_numel(s); i++) f->q.scale[i] = (float)fmax(fabs(step_get(s, i)), 0x1p-100);
-    k->fakequant_fwd(n->out->data, n->in[0]->data, &at->spec, &f->q, t_rows(n->in[0]), t_last(n->in[0]), SET);
+    return true;
+}
+
+static void forward(const Node *n, const Kernels *k)
+{
+    const Tensor *x = n->in[0];
+    if (!step_scales(n, k)) k->copy(n->out->data, x->data, t_numel(x));
+    else k->fakequant_fwd(n->out->data, x->data, fake_spec(n), &fake_stat(n)->q, t_rows(x), t_last(x), SET);
 }
 
 static void backward(const Node *n, const Kernels *k)
@@ -73,6 +78,7 @@ static void backward(const Node *n, const Kernels *k)
 static void surrogate(const Node *n, const Kernels *k)
 {
     const Tensor *x = n->in[0];
+    if (!fake_stat(n)->q.scale) step_scales(n, k); /* the scales stay while x moves */
     k->fakequant_clip(n->out->data, x->data, fake_spec(n), &fake_stat(n)->q, t_rows(x), t_last(x));
 }
 

@@ -12,7 +12,7 @@
 
 #define BAD(...) err_set(e, ERR_CORRUPT, __VA_ARGS__)
 
-static const FileTensor *member(const Encoded *c, const char *name)
+static const FileTensor *member(const EncodedTensor *c, const char *name)
 {
     for (int i = 0; i < c->n_member; i++)
         if (!strcmp(c->member[i].name, name)) return &c->member[i];
@@ -35,7 +35,7 @@ static const char *attr_text(const json_t *a, const char *key)
 /* ---- reading ------------------------------------------------------------------------------------------- */
 
 /* How many rows and columns share a scale, from the attributes; scales tells tensor from channel. */
-static void spec_blocks(QuantSpec *s, const Encoded *c, const json_t *attrs)
+static void spec_blocks(QuantSpec *s, const EncodedTensor *c, const json_t *attrs)
 {
     const FileTensor *scales = member(c, "scales");
     const bool one = scales &&
@@ -51,7 +51,7 @@ static void spec_blocks(QuantSpec *s, const Encoded *c, const json_t *attrs)
     s->block_cols = cols <= 0 || (cols >= c->cols && s->f->elem != ELEM_NF4 && !s->f->block) ? 0 : cols;
 }
 
-static bool spec_read(QuantSpec *s, const Encoded *c, const json_t *attrs, const char *path, Err *e)
+static bool spec_read(QuantSpec *s, const EncodedTensor *c, const json_t *attrs, const char *path, Err *e)
 {
     const long bits = attr_long(attrs, "bits", 0);
     for (int i = 0; i < n_quant_formats && !s->f; i++)
@@ -71,8 +71,8 @@ static bool spec_read(QuantSpec *s, const Encoded *c, const json_t *attrs, const
     return true;
 }
 
-static bool encoded_take(TensorFile *f, FileTensor *t, const char *name, const json_t *attrs, Encoded *c,
-                         Err *e)
+static bool encoded_take(TensorFile *f, FileTensor *t, const char *name, const json_t *attrs,
+                         EncodedTensor *c, Err *e)
 {
     const json_t *shape = json_object_get(attrs, "shape");
     const int ndim = (int)json_array_size(shape);
@@ -95,7 +95,7 @@ static bool encoded_take(TensorFile *f, FileTensor *t, const char *name, const j
 }
 
 /* Moves the members of `name` out of f's list, behind `end` of the kept ones. */
-static bool members_take(TensorFile *f, Encoded *c, bool *gone, Err *e)
+static bool members_take(TensorFile *f, EncodedTensor *c, bool *gone, Err *e)
 {
     const size_t n = strlen(c->name);
     FileTensor *v = arena_alloc(f->arena, 16 * sizeof *v, e);
@@ -122,7 +122,7 @@ bool encoded_collect(TensorFile *f, Err *e)
         json_t *attrs = text && *text == '{' && !e->code ? json_loads(text, JSON_REJECT_DUPLICATES, NULL)
                                                          : NULL;
         if (json_is_string(json_object_get(attrs, "encoding"))) {
-            Encoded *c = arena_alloc(f->arena, sizeof *c, e);
+            EncodedTensor *c = arena_alloc(f->arena, sizeof *c, e);
             bool *gone = arena_alloc(f->arena, (size_t)f->n + 1, e);
             char *name = arena_strdup(f->arena, key, e);
             FileTensor t;
@@ -146,7 +146,7 @@ bool encoded_collect(TensorFile *f, Err *e)
 }
 
 /* A member's bytes, verified, of the type and size asked for. NULL with e set. */
-static const unsigned char *bytes_of(const TensorFile *f, const Encoded *c, const char *name, DType t,
+static const unsigned char *bytes_of(const TensorFile *f, const EncodedTensor *c, const char *name, DType t,
                                      size_t count, Err *e)
 {
     const FormatsImpl *im = f->impl;
@@ -166,7 +166,8 @@ static const unsigned char *bytes_of(const TensorFile *f, const Encoded *c, cons
     return m->data;
 }
 
-static bool floats_of(const TensorFile *f, const Encoded *c, const char *name, float *dst, size_t n, Err *e)
+static bool floats_of(const TensorFile *f, const EncodedTensor *c, const char *name, float *dst, size_t n,
+                      Err *e)
 {
     const FileTensor *m = member(c, name);
     const DType t = m && m->dtype == DT_F16 ? DT_F16 : DT_F32;
@@ -175,7 +176,7 @@ static bool floats_of(const TensorFile *f, const Encoded *c, const char *name, f
 }
 
 /* Scales of one byte: E4M3 or E8M0. */
-static bool small_scales(const TensorFile *f, const Encoded *c, QuantScales *q, size_t n, Err *e)
+static bool small_scales(const TensorFile *f, const EncodedTensor *c, QuantScales *q, size_t n, Err *e)
 {
     const bool e8 = c->spec.f->scale == SCALE_E8M0;
     const unsigned char *p = bytes_of(f, c, e8 ? "scales_e8m0" : "scales_e4m3", DT_U8, n, e);
@@ -183,7 +184,7 @@ static bool small_scales(const TensorFile *f, const Encoded *c, QuantScales *q, 
     return p && (e8 || floats_of(f, c, "tensor_scale", &q->tensor, 1, e));
 }
 
-static bool nf4_scales(const TensorFile *f, const Encoded *c, QuantScales *q, size_t n, Err *e)
+static bool nf4_scales(const TensorFile *f, const EncodedTensor *c, QuantScales *q, size_t n, Err *e)
 {
     float table[256];
     if (!floats_of(f, c, "levels", table, 16, e)) return false;
@@ -206,7 +207,7 @@ static bool nf4_scales(const TensorFile *f, const Encoded *c, QuantScales *q, si
 bool formats_scales(const TensorFile *f, const FileTensor *t, QuantScales *q, const uint8_t **codes, Arena *a,
                     Err *e)
 {
-    const Encoded *c = t->encoded;
+    const EncodedTensor *c = t->encoded;
     const QuantSpec *s = &c->spec;
     if (!quant_scales_alloc(q, s, c->rows, c->cols, a, e)) return false;
     const size_t n = (size_t)(q->R * q->G);

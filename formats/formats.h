@@ -28,7 +28,7 @@ typedef struct FileTensor {
     const char *tied_to;       /* alias of another tensor (HDF5 soft link) */
     int shard;
     /* codes and scales of product.md 6.3: data is NULL, dtype and dim are what decoding gives, bytes what is stored */
-    const struct Encoded *encoded;
+    const struct EncodedTensor *encoded;
 } FileTensor;
 typedef struct TensorFile {
     Format format;
@@ -62,13 +62,13 @@ bool formats_mapped(const TensorFile *f, const FileTensor *t);
 void formats_drop(const TensorFile *f, const FileTensor *t);
 
 /* ---- encoded.c: tensors stored as codes and scales ----------------------------------------------------- */
-typedef struct Encoded {
+typedef struct EncodedTensor {
     const char *name, *encoding;
     QuantSpec spec;
     long rows, cols; /* [out,in] */
     int n_member;
     const FileTensor *member; /* [n_member], named by their last part */
-} Encoded;
+} EncodedTensor;
 /* The scales, as floats, and the packed codes (rows, quant_row_bytes) of an encoded tensor. */
 bool formats_scales(const TensorFile *f, const FileTensor *t, QuantScales *q, const uint8_t **codes, Arena *a, Err *e);
 
