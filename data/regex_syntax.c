@@ -17,10 +17,14 @@
 #define SPACE_SET                                                                                            \
     "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}"     \
     "\\x{3000}"
-/* Alphabetic, marks, decimal numbers, connectors; Rust adds the joiners U+200C, U+200D. */
+/* Alphabetic, marks, decimal numbers, connectors. */
 #define WORD_SET                                                                                             \
     "\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}"         \
     "\\x{1F170}-\\x{1F189}"
+
+/* What else each dialect counts: Oniguruma, outside classes only, the numbers of Latin-1; Rust the joiners. */
+#define WORD_ONIGURUMA "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+#define WORD_RUST "\\x{200C}\\x{200D}"
 
 typedef struct Reader {
     const char *p, *end, *what, *whole;
@@ -100,11 +104,14 @@ static bool escape(Reader *r, bool in_class)
     case 's': return put(r, in_class ? SPACE_SET : "[" SPACE_SET "]");
     case 'S': return in_class ? refuse(r, "\\S inside a class") : put(r, "[^" SPACE_SET "]");
     case 'w':
-        return put(r, in_class ? "" : "[") && put(r, WORD_SET) && put(r, rust ? "\\x{200C}\\x{200D}" : "") &&
+        return put(r, in_class ? "" : "[") && put(r, WORD_SET) &&
+               put(r, rust       ? WORD_RUST
+                      : in_class ? ""
+                                 : WORD_ONIGURUMA) &&
                put(r, in_class ? "" : "]");
     case 'W':
         if (in_class) return refuse(r, "\\W inside a class");
-        return put(r, "[^" WORD_SET) && put(r, rust ? "\\x{200C}\\x{200D}]" : "]");
+        return put(r, "[^" WORD_SET) && put(r, rust ? WORD_RUST "]" : WORD_ONIGURUMA "]");
     case 'd': return put(r, "\\p{Nd}");
     case 'D': return put(r, "\\P{Nd}");
     case 'h': return rust ? refuse(r, name) : put(r, in_class ? "0-9a-fA-F" : "[0-9a-fA-F]");
