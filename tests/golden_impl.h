@@ -97,6 +97,8 @@ static inline double num(const json_t *o, const char *key)
 
 typedef union GoldenAttr {
     AxpyAttr axpy;
+    AffineAttr affine;
+    SoftcapAttr softcap;
     GeluAttr gelu;
     NormAttr norm;
     RopeAttr rope;
@@ -114,6 +116,11 @@ typedef struct GoldenCase {
 } GoldenCase;
 
 static inline void attr_axpy(GoldenCase *c) { c->u.axpy = (AxpyAttr){num(c->at, "alpha")}; }
+static inline void attr_affine(GoldenCase *c)
+{
+    c->u.affine = (AffineAttr){num(c->at, "alpha"), num(c->at, "beta")};
+}
+static inline void attr_softcap(GoldenCase *c) { c->u.softcap = (SoftcapAttr){num(c->at, "cap")}; }
 static inline void attr_gelu(GoldenCase *c) { c->u.gelu = (GeluAttr){num(c->at, "tanh_form") > 0}; }
 static inline void attr_norm(GoldenCase *c) { c->u.norm = (NormAttr){num(c->at, "eps")}; }
 static inline void attr_slice(GoldenCase *c)
@@ -169,6 +176,8 @@ static const GoldenOp golden_ops[] = {
     {"layernorm.one", attr_norm, 5e-7, 1e-4},
     {"layernorm.one_nobias", attr_norm, 5e-7, 2e-3},
     {"attention.sharp", attr_attention, 1e-6, 4e-6}, /* scores of +-60: their own rounding is 4e-6 */
+    {"affine", attr_affine, 2e-7, 2e-7},
+    {"softcap", attr_softcap, 5e-7, 1e-6},
     {"axpy", attr_axpy, 2e-7, 2e-7},
     {"gelu", attr_gelu, 5e-7, 1e-6},
     {"layernorm", attr_norm, 5e-7, 1e-6},

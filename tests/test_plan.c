@@ -222,7 +222,12 @@ static long allocations(int steps)
     return n;
 }
 
-TEST(plan, the_loop_allocates_nothing) { ASSERT_EQ(allocations(12), allocations(6)); }
+TEST(plan, the_loop_allocates_nothing)
+{
+    allocations(3); /* the first run of a process also measures the machine */
+    long six = allocations(6);
+    ASSERT_EQ(allocations(12), six);
+}
 
 /* Refused while planning, with the three largest by name, largest first, and nothing of that size taken. */
 TEST(plan, out_of_memory_is_refused_before_the_first_step)

@@ -20,6 +20,7 @@ representable in float32, so both tables can be held to the same numbers. Inputs
     mse        a, b (N,C), targets (N): sum over counted rows of mean over C of (a-b)^2
     cosine     a, b (N,C), targets (N): sum over counted rows of 1 - cos(a,b)
     slice      x (..,W); at, width                             kv_append  cache (B,Tmax,W), x (B,T,W), past (1)
+    affine     x: out = alpha x + beta                         softcap    x: out = cap tanh(x / cap)
     dropout    x (B,..); p, seed, step, stream, sample0: the mask by a Philox4x32-10 written here from the paper
 Not ops: adamw.K and sgd.K hold w0, g (steps,n) and w (steps,n) after each step (adamw also m, v after the last);
 schedule.K.factor (N) the learning-rate factors of algorithms 5.24, attributes in the metadata.
@@ -366,6 +367,11 @@ def dropout_case(key, shape, p, seed, step, stream, sample0):
 dropout_case("some", (3, 5, 9), 0.3, 42, 7, 1234567, 11)
 dropout_case("most", (1, 37), 0.9, (5 << 32) + 3, 0, 0xFFFFFFFF, 0)
 dropout_case("none", (2, 6), 0.0, 1, 2, 3, 4)
+
+for key, shape in [("one", (1,)), ("odd", (3, 37)), ("batch", (2, 5, 16))]:
+    case(f"affine.{key}", lambda x: -1.75 * x + 0.625, [rnd(*shape)], alpha=-1.75, beta=0.625)
+    case(f"softcap.{key}", lambda x: 2.5 * torch.tanh(x / 2.5), [rnd(*shape, std=3.0)], cap=2.5)
+case("softcap.far", lambda x: 30.0 * torch.tanh(x / 30.0), [far], cap=30.0)
 
 meta = {k: json.dumps(v, sort_keys=True) for k, v in attrs.items()}
 meta |= {"generator": "tests/golden/make_ops.py", "seed": str(SEED), "torch": torch.__version__.split("+")[0]}
