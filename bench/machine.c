@@ -63,10 +63,8 @@ static void measure_fma(const Bench *b)
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (all[i].isa > cpu_isa()) continue;
-        fma_rate(b, all[i].name, all[i].loop, 1);
-        if (threads_count() > 1)
-            b->c->fma = fmax(b->c->fma, fma_rate(b, all[i].name, all[i].loop, threads_count()));
-        else b->c->fma = fmax(b->c->fma, fma_rate(b, all[i].name, all[i].loop, 1));
+        double one = fma_rate(b, all[i].name, all[i].loop, 1), n = threads_count();
+        b->c->fma = fmax(b->c->fma, n > 1 ? fma_rate(b, all[i].name, all[i].loop, (int)n) : one);
     }
 }
 
