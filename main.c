@@ -372,9 +372,11 @@ static double size_bytes(Args *x, const char *name, double def)
     char *end = NULL;
     if (!s) return def;
     double v = strtod(s, &end);
-    for (int i = 0; i < 4; i++)
-        if (!strcmp(end, unit[i]) || (!i && !*end)) v *= factor[i], end = NULL;
-    if (end || !(v >= 1)) err_set(x->e, ERR_USAGE, "--%s: \"%s\" is no size such as 5GB or 200MB", name, s);
+    int i = !*end ? 0 : 4;
+    for (int k = 0; k < 4; k++)
+        if (!strcmp(end, unit[k])) i = k;
+    if (i < 4) v *= factor[i];
+    if (i == 4 || !(v >= 1)) err_set(x->e, ERR_USAGE, "--%s: \"%s\" is no size such as 5GB or 200MB", name, s);
     return v;
 }
 
@@ -530,12 +532,36 @@ static bool decode_line(Args *x, const Tokenizer *tk, const json_t *o, long line
     return !x->e->code;
 }
 
+static int v_data_files(Args *x)
+{
+    const DataVerb v = {.what = x->pos[0],
+                        .path = x->pos + 1,
+                        .n_path = x->n_pos - 1,
+                        .n = (int)number(x, "n", 0),
+                        .set = x->set,
+                        .n_set = x->n_set,
+                        .tokenizer = get(x, "tokenizer", NULL),
+                        .out = get(x, "out", NULL),
+                        .field = get(x, "field", NULL),
+                        .prompt_field = get(x, "prompt-field", NULL),
+                        .response_field = get(x, "response-field", NULL),
+                        .split = get(x, "split", NULL),
+                        .resume = has(x, "resume"),
+                        .overwrite = has(x, "overwrite")};
+    catch_signals();
+    char *text = x->e->code ? NULL : data_verb(&v, x->a, x->e);
+    return text ? say(text) : fail(x->e);
+}
+
 static int v_data(Args *x)
 {
+    static const char *const files[] = {"tokenize", "pack", "stats", "inspect"};
     const char *what = x->pos[0], *path = get(x, "tokenizer", NULL);
     bool enc = !strcmp(what, "encode");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (!strcmp(what, files[i])) return v_data_files(x);
     if (!enc && strcmp(what, "decode"))
-        err_set(x->e, ERR_USAGE, "data %s: not in this version; data encode and data decode are", what);
+        err_set(x->e, ERR_USAGE, "data %s: encode, decode, tokenize, pack, stats and inspect are known", what);
     else if (!path) err_set(x->e, ERR_USAGE, "data %s needs --tokenizer PATH", what);
     Tokenizer *tk = x->e->code ? NULL : tokenizer_open(path, x->a, x->e);
     Arena tmp = {.name = "line"};
@@ -626,6 +652,16 @@ static const Option o_quantize[] = {
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
 static const Option o_data[] = {{"tokenizer", "P", "tokenizer.model, a folder, or bytes", 0},
                                 {"no-bos", NULL, "encode without BOS", 0},
+                                {"out", "F", "tokenize: an llm.c .bin; pack: a .h5 with targets", 0},
+                                {"field", "K", "json key of the text", 0},
+                                {"prompt-field", "K", "json key of the prompt", 0},
+                                {"response-field", "K", "json key of the response", 0},
+                                {"split", "S", "part of the files, as train[:95%]", 0},
+                                {"resume", NULL, "tokenize: go on from OUT.part, an error when it cannot", 0},
+                                {"overwrite", NULL, "tokenize: start over even when OUT.part could go on", 0},
+                                {"n", "N", "inspect: documents shown (3)", 'n'},
+                                {"set", "K=V", "an override, as key=value", 0},
+                                {"json", NULL, "stats, tokenize, pack: always JSON", 0},
                                 END};
 static const Verb verbs[] = {
     {"train", "CONFIG [key=value ...]", "run a config", 0, 1, v_train, o_train},
@@ -643,7 +679,7 @@ static const Verb verbs[] = {
     {"export", "IN OUT", "write a model in another format", 2, 2, v_export, o_export},
     {"import", "IN OUT", "the same, into HDF5 by default suffix", 2, 2, v_export, o_export},
     {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, v_quantize, o_quantize},
-    {"data", "encode|decode", "JSON lines of text to ids, and back", 1, 1, v_data, o_data},
+    {"data", "WHAT [CONFIG|FILES]", "encode, decode; tokenize, pack, stats, inspect", 1, 200, v_data, o_data},
     {"doctor", "", "CPU, threads, libraries, a self-test", 0, 0, v_doctor, o_json},
 };
 enum { N_VERB = (int)(sizeof verbs / sizeof *verbs) };
