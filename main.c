@@ -376,7 +376,8 @@ static double size_bytes(Args *x, const char *name, double def)
     for (int k = 0; k < 4; k++)
         if (!strcmp(end, unit[k])) i = k;
     if (i < 4) v *= factor[i];
-    if (i == 4 || !(v >= 1)) err_set(x->e, ERR_USAGE, "--%s: \"%s\" is no size such as 5GB or 200MB", name, s);
+    if (i == 4 || !(v >= 1))
+        err_set(x->e, ERR_USAGE, "--%s: \"%s\" is no size such as 5GB or 200MB", name, s);
     return v;
 }
 
@@ -441,14 +442,15 @@ static int quantize_json(const QuantizeReport *r)
     json_t *list = json_array();
     for (int i = 0; i < r->n; i++) {
         const QuantizeRow *w = &r->row[i];
-        json_array_append_new(
-            list, json_pack("{s:s,s:s,s:f,s:o,s:f,s:f,s:I}", "name", w->name, "format", w->format->name, "mse", w->mse,
-                            "sqnr_db", isfinite(w->sqnr_db) ? json_real(w->sqnr_db) : json_null(), "max_error",
-                            w->max_error, "bits_per_weight", 8.0 * (double)w->bytes / (double)w->parameters, "bytes",
-                            (json_int_t)w->bytes));
+        json_array_append_new(list, json_pack("{s:s,s:s,s:f,s:o,s:f,s:f,s:I}", "name", w->name, "format",
+                                              w->format->name, "mse", w->mse, "sqnr_db",
+                                              isfinite(w->sqnr_db) ? json_real(w->sqnr_db) : json_null(),
+                                              "max_error", w->max_error, "bits_per_weight",
+                                              8.0 * (double)w->bytes / (double)w->parameters, "bytes",
+                                              (json_int_t)w->bytes));
     }
-    json_t *j = json_pack("{s:o,s:I,s:I}", "tensors", list, "bytes_before", (json_int_t)r->bytes_before, "bytes_after",
-                          (json_int_t)r->bytes_after);
+    json_t *j = json_pack("{s:o,s:I,s:I}", "tensors", list, "bytes_before", (json_int_t)r->bytes_before,
+                          "bytes_after", (json_int_t)r->bytes_after);
     char *s = json_dumps(j, JSON_REAL_PRECISION(9));
     const int rc = s ? say(s) : 1;
     free(s);
@@ -458,9 +460,8 @@ static int quantize_json(const QuantizeReport *r)
 
 static int v_quantize(Args *x)
 {
-    static const char *const keys[][2] = {{"format", "quantize.format"},
-                                          {"method", "quantize.method"},
-                                          {"group-size", "quantize.group_size"}};
+    static const char *const keys[][2] = {
+        {"format", "quantize.format"}, {"method", "quantize.method"}, {"group-size", "quantize.group_size"}};
     for (int i = 0; i < 3; i++) {
         const char *v = get(x, keys[i][0], NULL);
         if (v) x->set[x->n_set++] = arena_printf(x->a, x->e, "%s=%s", keys[i][1], v);
@@ -472,14 +473,15 @@ static int v_quantize(Args *x)
     const bool dry = has(x, "dry-run");
     Config *c = defaults(x);
     threads_init(0);
-    if (!c || !quantize_file(model_path(x, x->pos[0]), out, &c->quantize, dry, &r, x->a, x->e)) return fail(x->e);
+    if (!c || !quantize_file(model_path(x, x->pos[0]), out, &c->quantize, dry, &r, x->a, x->e))
+        return fail(x->e);
     for (int i = 0; i < r.n; i++) {
         const QuantizeRow *w = &r.row[i];
         log_info("%-48s %-9s %6.3f bits  mse %.3e  sqnr %6.2f dB  max %.3e", w->name, w->format->name,
                  8.0 * (double)w->bytes / (double)w->parameters, w->mse, w->sqnr_db, w->max_error);
     }
-    log_info("%s %s: %d tensors quantised, %lld bytes of tensors, before %lld%s", dry ? "would write" : "wrote", out,
-             r.n, (long long)r.bytes_after, (long long)r.bytes_before,
+    log_info("%s %s: %d tensors quantised, %lld bytes of tensors, before %lld%s",
+             dry ? "would write" : "wrote", out, r.n, (long long)r.bytes_after, (long long)r.bytes_before,
              dry ? "" : "; read back, every value equal to its fake-quantised one");
     return has(x, "json") ? quantize_json(&r) : 0;
 }
@@ -561,7 +563,8 @@ static int v_data(Args *x)
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         if (!strcmp(what, files[i])) return v_data_files(x);
     if (!enc && strcmp(what, "decode"))
-        err_set(x->e, ERR_USAGE, "data %s: encode, decode, tokenize, pack, stats and inspect are known", what);
+        err_set(x->e, ERR_USAGE, "data %s: encode, decode, tokenize, pack, stats and inspect are known",
+                what);
     else if (!path) err_set(x->e, ERR_USAGE, "data %s needs --tokenizer PATH", what);
     Tokenizer *tk = x->e->code ? NULL : tokenizer_open(path, x->a, x->e);
     Arena tmp = {.name = "line"};
@@ -640,7 +643,8 @@ static const Option o_export[] = {
     {"max-shard-size", "N", "hf: files of at most this size, such as 200MB (5GB)", 0},
     END};
 static const Option o_quantize[] = {
-    {"format", "F", "int8, int4, int3, int2, fp8_e4m3, fp8_e5m2, fp4_e2m1, nf4, mxfp8, mxfp4, nvfp4 (int4)", 0},
+    {"format", "F", "int8, int4, int3, int2, fp8_e4m3, fp8_e5m2, fp4_e2m1, nf4, mxfp8, mxfp4, nvfp4 (int4)",
+     0},
     {"method", "M", "rtn: round to nearest", 0},
     {"group-size", "N", "columns that share a scale; -1 = a row", 0},
     {"include", "GLOB", "tensors (default: all linear ones); repeatable", 0},
@@ -678,7 +682,8 @@ static const Verb verbs[] = {
     {"inspect", "FILE", "what a file holds", 1, 1, v_inspect, o_json},
     {"export", "IN OUT", "write a model in another format", 2, 2, v_export, o_export},
     {"import", "IN OUT", "the same, into HDF5 by default suffix", 2, 2, v_export, o_export},
-    {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, v_quantize, o_quantize},
+    {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, v_quantize,
+     o_quantize},
     {"data", "WHAT [CONFIG|FILES]", "encode, decode; tokenize, pack, stats, inspect", 1, 200, v_data, o_data},
     {"doctor", "", "CPU, threads, libraries, a self-test", 0, 0, v_doctor, o_json},
 };
@@ -701,10 +706,12 @@ static int verb_help(const Verb *v)
     printf("usage: pare %s %s\n%s\n\n", v->name, v->args, v->help);
     for (const Option *o = v->opt; o->name; o++) {
         char left[64];
-        snprintf(left, sizeof left, "--%s%s%s%s", o->name,
+        char letter[8] = "";
+        if (o->letter) snprintf(letter, sizeof letter, ", -%c", o->letter);
+        snprintf(left, sizeof left, "--%s%s%s%s", o->name, letter,
                  o->value ? (*o->value == '?' ? "[=PATH]" : " ") : "",
-                 o->value && *o->value != '?' ? o->value : "", o->letter ? ", " : "");
-        printf("  %-28s%c%c  %s\n", left, o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->help);
+                 o->value && *o->value != '?' ? o->value : "");
+        printf("  %-28s  %s\n", left, o->help);
     }
     return 0;
 }
