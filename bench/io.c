@@ -122,6 +122,8 @@ static bool start_up(const Bench *b)
                           (char[]){"tests/data/stories/stories260K.bin"},
                           (char[]){"--n"},
                           (char[]){"1"},
+                          (char[]){"--tokenizer"},
+                          (char[]){"tests/data/stories/tok512.model"},
                           NULL};
     const struct {
         const char *what;
