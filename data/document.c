@@ -186,7 +186,7 @@ static bool put_chat(Stream *out, const Rule *r, const Piece *p, const json_t *o
 static json_t *parse(const Paths *paths, const Piece *p, Err *e)
 {
     json_error_t je;
-    json_t *o = json_loadb(p->s, p->n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
+    json_t *o = json_loadb(p->s, p->n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &je);
     const long long line = (long long)p->line + (je.line > 1 ? je.line - 1 : 0);
     if (!o) {
         err_set(e, ERR_CORRUPT, "%s:%lld: no valid JSON: %s (column %d)", paths->v[p->file], line, je.text,

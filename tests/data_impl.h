@@ -8,19 +8,19 @@
 
 static Arena arena = {.name = "test"};
 
-static DataConfig data_defaults(void)
+__attribute__((unused)) static DataConfig data_defaults(void)
 {
     return (DataConfig){
         .eot = "prepend", .vocab_check = "error", .packing = "concat", .on_bad_line = "error",
         .too_long = "auto", .mask_prompt = true, .reset_position_ids = true};
 }
 
-static SourceConfig source_of(const char *path, const char *split)
+__attribute__((unused)) static SourceConfig source_of(const char *path, const char *split)
 {
     return (SourceConfig){.path = path, .format = "auto", .weight = 1, .field = "text", .split = split};
 }
 
-static const char *put_file(const char *name, const void *data, size_t n)
+__attribute__((unused)) static const char *put_file(const char *name, const void *data, size_t n)
 {
     Err e = {0};
     const char *path = path_join(&arena, test_dir(), name, &e);
@@ -30,14 +30,14 @@ static const char *put_file(const char *name, const void *data, size_t n)
 }
 
 /* uint16 tokens from, from + 1, ... */
-static const char *put_tokens(const char *name, int from, size_t n)
+__attribute__((unused)) static const char *put_tokens(const char *name, int from, size_t n)
 {
     static uint16_t v[4096];
     for (size_t i = 0; i < n; i++) v[i] = (uint16_t)(from + (int)i);
     return put_file(name, v, 2 * n);
 }
 
-static Tokenizer *open_tokenizer(const char *path)
+__attribute__((unused)) static Tokenizer *open_tokenizer(const char *path)
 {
     Err e = {0};
     Tokenizer *t = tokenizer_open(path, &arena, &e);

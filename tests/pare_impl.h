@@ -236,7 +236,8 @@ static inline char *events(const char *path, const char *kind)
                        json_is_string(json_object_get(o, "time")) &&
                        json_is_integer(json_object_get(o, "step")),
                    "%s: a field is missing in %s", path, line);
-        static const char *const clock[] = {"t", "time", "dt_ms", "tok_s", "mem_bytes", "mfu", "seconds"};
+        static const char *const clock[] = {"t",         "time", "dt_ms",   "tok_s",
+                                            "mem_bytes", "mfu",  "seconds", "data_wait_ms"};
         for (size_t i = 0; i < sizeof clock / sizeof *clock; i++) json_object_del(o, clock[i]);
         char *text = json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(9));
         if (!kind || !strcmp(kind, event)) used += (size_t)sprintf(out + used, "%s\n", text);

@@ -92,6 +92,7 @@ static bool open_data(Run *r, Err *e)
                        .seed = (uint64_t)c->run.seed,
                        .shuffle = c->data.shuffle};
     tokens_h5_enable();
+    if (!c->data.chat_template) c->data.chat_template = c->tokenizer.chat_template;
     r->loader = loader_open(&o, r->tk, r->a, e);
     if (!r->loader) return err_prefix(e, "data.train");
     r->prefetch = prefetch_open(r->loader, r->B, (int)c->data.workers, r->a, e);

@@ -84,6 +84,18 @@ void tokens_h5_enable(void); /* from now on tokens_load reads .h5 */
 /* tokenizer_hash_hex may be NULL. */
 bool tokens_h5_write(const char *path, const Tokens *t, const char *tokenizer_hash_hex, Arena *a, Err *e);
 
+/* ---- dataverb.c: `pare data tokenize|pack|stats|inspect` ------------------------------------------------- */
+typedef struct DataVerb {
+    const char *what, *const *path; /* path (n_path,): one config, or files and globs */
+    int n_path, n;                  /* n: documents that inspect shows, 0 = 3 */
+    char *const *set;               /* (n_set,) overrides */
+    int n_set;
+    const char *tokenizer, *out, *field, *prompt_field, *response_field, *split; /* NULL = not given */
+    bool resume, overwrite; /* tokenize: an error without a cursor; not from the cursor */
+} DataVerb;
+/* Text for stdout: JSON, or what inspect shows. ERR_INTERRUPTED when a signal stopped it. */
+char *data_verb(const DataVerb *v, Arena *a, Err *e);
+
 /* ---- metrics.c: metrics.jsonl, run.log, the progress line ---------------------------------------------- */
 typedef struct Metric {
     const char *key;
