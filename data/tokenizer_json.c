@@ -124,9 +124,13 @@ int32_t pipeline_id(const Pipeline *p, const char *s, size_t n)
     return model_id(p, s, n);
 }
 
+/* Hugging Face tokenizers numbers tokens that the vocabulary lacks itself, whatever id the file gives: a file
+ * where the two differ would be read as two tokenizers. */
 static bool added_tokens(Pipeline *p, const json_t *v, const JsonSource *s)
 {
     size_t cap = 0;
+    int32_t next = 0;
+    for (int32_t id = 0; id < p->n_model; id++) next += p->model->piece(p->impl, id).s != NULL;
     if (v && !json_is_null(v) && !json_is_array(v))
         return err_set(s->e, ERR_CORRUPT, "%s: added_tokens is not an array", s->path);
     for (size_t i = 0; i < json_array_size(v); i++) {
@@ -145,10 +149,13 @@ static bool added_tokens(Pipeline *p, const json_t *v, const JsonSource *s)
             return err_set(s->e, ERR_CORRUPT, "%s: added_tokens[%zu] without content or a usable id", s->path,
                            i);
         t.id = (int32_t)k;
-        const int32_t own = model_id(p, t.text.s, t.text.n);
-        if (own >= 0 && own != t.id)
-            return err_set(s->e, ERR_CORRUPT, "%s: added token `%s` has id %d, in the vocabulary it is %d",
-                           s->path, t.text.s, t.id, own);
+        const int32_t own = model_id(p, t.text.s, t.text.n), want = own >= 0 ? own : next;
+        if (t.id != want)
+            return err_set(s->e, ERR_USAGE,
+                           "%s: added token `%s` has id %d, but %s %d; number the added tokens without gaps",
+                           s->path, t.text.s, t.id,
+                           own >= 0 ? "in the vocabulary it is" : "the next free one is", want);
+        if (own < 0) next++;
         if (!pipeline_add(p, t, &cap, s->a, s->e)) return false;
     }
     return true;
