@@ -109,7 +109,7 @@ static Tokenizer *open_tokenizer(Args *x, const Model *m)
         const char *p = path_join(x->a, dir, near[i], x->e);
         if (p && file_exists(p)) path = p;
     }
-    return path ? tokenizer_open(path, x->a, x->e) : NULL;
+    return path ? model_tokenizer(path, NULL, x->a, x->e) : NULL;
 }
 
 /* JSON has no NaN and no infinity. */
@@ -256,7 +256,7 @@ static int v_eval(Args *x)
     Tokens tok = {0};
     if (x->e->code || !open_model(x, &m, path) || (against && !open_model(x, &t, against))) return fail(x->e);
     Tokenizer *tk = is_config(x->pos[0]) && c->tokenizer.path && !has(x, "tokenizer")
-                        ? tokenizer_open(c->tokenizer.path, x->a, x->e)
+                        ? model_tokenizer(c->tokenizer.path, &c->tokenizer, x->a, x->e)
                         : open_tokenizer(x, &m);
     if (x->e->code || !tokens_load(&tok, src, &c->data, tk, (int)m.spec.V, x->a, x->e)) return fail(x->e);
     const char *protocol = get(x, "protocol", c->eval.perplexity.protocol);
@@ -566,7 +566,7 @@ static int v_data(Args *x)
         err_set(x->e, ERR_USAGE, "data %s: encode, decode, tokenize, pack, stats and inspect are known",
                 what);
     else if (!path) err_set(x->e, ERR_USAGE, "data %s needs --tokenizer PATH", what);
-    Tokenizer *tk = x->e->code ? NULL : tokenizer_open(path, x->a, x->e);
+    Tokenizer *tk = x->e->code ? NULL : model_tokenizer(path, NULL, x->a, x->e);
     Arena tmp = {.name = "line"};
     for (long line = 1; tk; line++) {
         size_t n;

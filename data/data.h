@@ -29,6 +29,7 @@ int tokenizer_bos(const Tokenizer *t); /* -1 = none */
 int tokenizer_eos(const Tokenizer *t);
 const char *tokenizer_hash(const Tokenizer *t); /* XXH3-128 hex of pieces, scores, kinds and rules */
 const char *tokenizer_path(const Tokenizer *t);
+void tokenizer_set_path(Tokenizer *t, const char *path); /* where it came from, if that is not what was opened */
 /* Appends the ids of text (bytes,) to out, behind BOS if bos and the tokenizer has one. */
 bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a,
                       Err *e);

@@ -184,6 +184,7 @@ int tokenizer_bos(const Tokenizer *t) { return t->bos; }
 int tokenizer_eos(const Tokenizer *t) { return t->eos; }
 const char *tokenizer_hash(const Tokenizer *t) { return t->hash; }
 const char *tokenizer_path(const Tokenizer *t) { return t->path; }
+void tokenizer_set_path(Tokenizer *t, const char *path) { t->path = path; }
 const char *tokenizer_kind(const Tokenizer *t) { return t->ops->kind; }
 const char *tokenizer_chat_template(const Tokenizer *t) { return t->chat_template; }
 

@@ -136,6 +136,12 @@ void h5_attr_u64s(H5Out *h, const char *object, const char *name, const uint64_t
  * here; then the temporary file is gone and path is as it was. */
 bool h5_commit(H5Out *h, Err *e);
 void h5_abandon(H5Out *h); /* instead of h5_commit: nothing is left */
+/* h5tokenizer.c: the files of a tokenizer, found at or beside path (a file, or another .h5 that holds them),
+ * into the container; `bytes` and NULL leave nothing. */
+void h5_put_tokenizer(H5Out *h, const char *path, Arena *a, Err *e);
+bool formats_is_h5(const char *path); /* by its name */
+/* The other way: the stored files, under the names that Hugging Face tools look for, into a folder. */
+bool formats_tokenizer_files(const char *h5_path, const char *dir, Arena *a, Err *e);
 typedef struct H5In H5In;
 /* Envelope first (magic, length, XXH3-128), only then HDF5. ERR_CORRUPT names the file and tells truncation,
  * damage and half-written apart. trust_foreign: no envelope demanded. */

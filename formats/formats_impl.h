@@ -56,6 +56,7 @@ bool h5_verify(H5In *h, const char *path, const void *data, size_t bytes, Err *e
 /* The stored bytes inside the mapped file (contiguous), else read into the arena. */
 const unsigned char *h5_view(H5In *h, const char *path, size_t bytes, Err *e);
 typedef enum { H5_NONE, H5_GROUP, H5_DATASET, H5_SOFT } H5Kind;
+bool h5_has_tokenizer(H5In *h);
 bool h5_owns(const H5In *h, const void *p, size_t bytes); /* inside the mapped file */
 H5Kind h5_kind(H5In *h, const char *path);
 char *h5_link_target(H5In *h, const char *path, Err *e);

@@ -1,6 +1,6 @@
 /* formats/h5model.c: a model inside an HDF5 container, to and from a TensorFile (product.md 6.1 to 6.3).
  *
- *   /config/model_json  /config/generation_json  /config/run_yaml  /config/tokenizer_json      texts
+ *   /config/model_json  /config/generation_json  /config/run_yaml      texts; the tokenizer: h5tokenizer.c
  *   /tensors/<HF name>            plain tensor, or a soft link (tied weights)
  *   /tensors/<HF name>/<member>   encoded tensor: listed as `<HF name>.<member>`; its group's attributes are
  *                                 one JSON text per name in metadata_json, as a safetensors file has them */
@@ -94,6 +94,7 @@ bool h5model_read(TensorFile *f, const char *path, bool trust_foreign, Err *e)
     h5_get_i64(h, "/", "step", &f->step, &none);
     if (!hf_beside(f, f->dir, e)) return false;
     f->config_json = f->generation_json = f->arch = NULL; /* only the tokenizer beside it counts */
+    if (h5_has_tokenizer(h)) f->tokenizer_path = f->path; /* and its own before that */
     if (h5_has(h, "/config/model_json")) {
         const char *text = h5_read_text(h, "/config/model_json", e);
         if (!text || !config_take(f, text, path, e)) return false;
@@ -104,28 +105,6 @@ bool h5model_read(TensorFile *f, const char *path, bool trust_foreign, Err *e)
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------- */
-
-static void text_of_file(H5Out *h, const char *at, const char *dir, const char *name, Arena *a, Err *e)
-{
-    size_t bytes;
-    const char *path = path_join(a, dir, name, e);
-    const char *text = path && file_exists(path) ? file_read(a, path, &bytes, e) : NULL;
-    if (text && strlen(text) == bytes) h5_text(h, at, text);
-}
-
-static void put_tokenizer(H5Out *h, const char *path, Arena *a, Err *e)
-{
-    size_t bytes, n = path ? strlen(path) : 0;
-    const char *dir = path ? path_dir(a, path, e) : NULL;
-    if (!dir || e->code) return;
-    text_of_file(h, "/config/tokenizer_json", dir, "tokenizer.json", a, e);
-    text_of_file(h, "/config/tokenizer_config_json", dir, "tokenizer_config.json", a, e);
-    if (n > 6 && !strcmp(path + n - 6, ".model")) {
-        const char *data = file_read(a, path, &bytes, e);
-        int64_t dim = (int64_t)bytes;
-        if (data) h5_tensor(h, "/config/tokenizer_model", DT_U8, 1, &dim, data);
-    }
-}
 
 static void put_tensor(H5Out *h, const OutTensor *out, const char *file, Arena *a, Err *e)
 {
@@ -197,7 +176,7 @@ bool formats_write_h5(const char *path, const OutModel *m, Err *e)
         if (m->config_json) h5_text(h, "/config/model_json", m->config_json);
         if (m->generation_json) h5_text(h, "/config/generation_json", m->generation_json);
         if (m->run_yaml) h5_text(h, "/config/run_yaml", m->run_yaml);
-        put_tokenizer(h, m->tokenizer_path, &scratch, e);
+        h5_put_tokenizer(h, m->tokenizer_path, &scratch, e);
         for (int i = 0; i < m->n && !e->code; i++) put_tensor(h, &m->t[i], path, &scratch, e);
         for (int i = 0; i < m->n_group && !e->code; i++) put_group(h, &m->group[i], path, &scratch, e);
         h5_attr_i64(h, "/", "param_count", logical_params(m));

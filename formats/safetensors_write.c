@@ -123,10 +123,11 @@ static bool copy_tokenizer(const char *dir, const char *from, Arena *a, Err *e)
 {
     static const char *const also[] = {"tokenizer.model",         "tokenizer.json", "tokenizer_config.json",
                                        "special_tokens_map.json", "vocab.json",     "merges.txt",
-                                       "chat_template.jinja"};
+                                       "chat_template.jinja",     "added_tokens.json"};
     const char *source = from ? path_dir(a, from, e) : NULL, *base = from ? strrchr(from, '/') : NULL;
     base = base ? base + 1 : from;
     if (!from || !source) return !e->code;
+    if (formats_is_h5(from)) return formats_tokenizer_files(from, dir, a, e);
     for (int i = -1; i < (int)(sizeof also / sizeof *also) && !e->code; i++) {
         size_t bytes;
         const char *name = i < 0 ? base : also[i];

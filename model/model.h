@@ -13,6 +13,7 @@
 #ifndef MODEL_H
 #define MODEL_H
 #include "autograd/autograd.h"
+#include "data/data.h"
 #include "formats/formats.h"
 #include "model/config_impl.h"
 
@@ -87,8 +88,8 @@ typedef struct Site {
     const char *name; /* HF module path: model.layers.0.self_attn.q_proj */
     Param *w, *b;     /* w (out,in), b (out) or NULL */
     /* on the weight (mask, then quantiser), on the activation */
-    Attachment wx[SITE_MAX], ax[SITE_MAX];
-    int n_wx, n_ax;
+    Attachment wx[SITE_MAX], ax[SITE_MAX], yx[SITE_MAX]; /* yx: on the output, before LoRA's branch */
+    int n_wx, n_ax, n_yx;
     Tensor *lora_a, *lora_b;
     double lora_scale; /* side branch: a (r,in), b (out,r) */
 } Site;
@@ -135,6 +136,9 @@ typedef struct ConvertOptions {
     bool dry_run;
 } ConvertOptions;
 bool model_convert(const char *in, const char *out, const ConvertOptions *o, int *n_tensor, Err *e);
+
+/* tokenizer_open_as, whose path may also be a model in HDF5 with the tokenizer inside. */
+Tokenizer *model_tokenizer(const char *path, const TokenizerConfig *how, Arena *a, Err *e);
 
 typedef struct ModelInputs {
     Tensor *ids, *pos, *seg;     /* int32 (B,T); seg may be NULL */

@@ -48,6 +48,7 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
     if (m->generation_json) h5_text(h, "/config/generation_json", m->generation_json);
     if (s->run_yaml) h5_text(h, "/config/run_yaml", s->run_yaml);
     if (m->tokenizer_path) h5_attr_str(h, "/config", "tokenizer_path", m->tokenizer_path);
+    h5_put_tokenizer(h, m->tokenizer_path, a, e);
     for (int i = 0; i < ps->n; i++)
         put(h, ps->p[i]->aux ? "/aux" : "/tensors", ps->p[i], ps->p[i]->w.data, ps->k, a, e);
     if (c->save_optimizer && o) {
@@ -58,6 +59,7 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
         h5_attr_i64(h, "/optimizer", "step", optim_updates(o));
     }
     put_state(h, s);
+    if (s->qat) qat_save(s->qat, h);
     return h5_commit(h, e);
 }
 
@@ -252,6 +254,7 @@ bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena 
     int64_t updates = 0;
     if (o && !e->code && h5_get_i64(h, "/optimizer", "step", &updates, e)) optim_set_updates(o, updates);
     if (!e->code) get_state(h, s, e);
+    if (!e->code && s->qat && o) qat_load(s->qat, h, s->step, a, e);
     h5_close(h);
     if (e->code) err_prefix(e, "%s", path);
     return !e->code;

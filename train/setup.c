@@ -13,7 +13,7 @@ static bool open_tokenizer(Run *r, Err *e)
     if (!path && r->has_teacher) path = r->teacher.tokenizer_path;
     if (!path) path = r->model.tokenizer_path;
     if (!path) return true;
-    r->tk = tokenizer_open(path, r->a, e);
+    r->tk = model_tokenizer(path, &c->tokenizer, r->a, e);
     return r->tk != NULL;
 }
 
@@ -27,7 +27,7 @@ static bool same_tokenizer(Run *r, Err *e)
                        t->path, t->spec.V, s->spec.V);
     if (!r->c->tokenizer.must_match_teacher || !t->tokenizer_path || !r->tk) return true;
     if (!strcmp(t->tokenizer_path, tokenizer_path(r->tk))) return true;
-    Tokenizer *tt = tokenizer_open(t->tokenizer_path, r->a, e);
+    Tokenizer *tt = model_tokenizer(t->tokenizer_path, &r->c->tokenizer, r->a, e);
     if (!tt) return false;
     if (strcmp(tokenizer_hash(tt), tokenizer_hash(r->tk)))
         return err_set(
@@ -61,8 +61,8 @@ static bool open_models(Run *r, Err *e)
             s.eos = tokenizer_eos(r->tk);
         }
         if (!model_fresh(&r->model, &s, (uint64_t)c->run.seed, r->k, r->a, e)) return false;
-        if (r->tk) r->model.tokenizer_path = tokenizer_path(r->tk);
     }
+    if (r->tk) r->model.tokenizer_path = tokenizer_path(r->tk); /* what the run reads text by goes with it */
     if (!isnan(c->model.dropout)) {
         ModelSpec *s = &r->model.spec;
         s->dropout = s->embed_dropout = s->attn_dropout = c->model.dropout;
@@ -204,6 +204,8 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
     if (r->has_teacher &&
         !distill_open(&r->distill, &c->distill, &r->model, &r->teacher, (uint64_t)c->run.seed, e))
         return false;
+    if (!qat_open(&r->qat, &c->qat, &r->model, c->doc, e)) return false;
+    r->st.qat = &r->qat;
     if (!open_data(r, e)) return false;
     int64_t per_step = r->B * r->accum, samples = loader_samples(r->loader);
     double by_epochs = floor(c->train.epochs * (double)samples / (double)per_step);
@@ -214,6 +216,8 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
     if (!params_alloc_grads(&r->model.params, e) || !record(r, e)) return false;
     r->opt = optim_new(&c->optim, &c->schedule, c->train.clip_grad_norm, &r->model.params, a, e);
     if (!r->opt) return false;
+    /* step sizes are a hundredth of the weights: a tenth of the rate (algorithms 5.11) */
+    optim_set_lr(r->opt, "qat.*", 0.1 * c->optim.learning_rate);
     if (!isnan(c->distill.projector_learning_rate))
         optim_set_lr(r->opt, "projector.*", c->distill.projector_learning_rate);
     if (r->has_val) {
