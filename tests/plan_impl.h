@@ -41,7 +41,6 @@ static inline void replay_read(const Replay *r, int kind, int id, const void *at
     if (!v->whole || v->at != (const char *)at) replay_fail(r, what[kind], name);
 }
 
-/* keep: a value that may go on holding the same bytes (a gradient handed on unchanged), NULL = none. */
 static inline void replay_write(Replay *r, int kind, int id, const void *at, size_t bytes)
 {
     const char *lo = at, *hi = lo + bytes;
@@ -57,12 +56,26 @@ static inline void replay_write(Replay *r, int kind, int id, const void *at, siz
 /* Only what a micro-batch makes: leaves and effective weights lie elsewhere and outlive it. */
 static inline bool replay_counts(const Tensor *t) { return t && t->node && !t->node->weight_phase; }
 
+/* What a node reads must be whole when it starts and, as kernels write while they read, still when it ends. */
+static inline void replay_reads(const Replay *r, const Step *s, bool after)
+{
+    Node *n = s->n;
+    bool back = s->act == ACT_BACKWARD, loss = n->op->flags & OP_LOSS, handed_on = false;
+    for (int j = 0; j < n->op->n_in; j++) {
+        const Tensor *t = n->in[j];
+        handed_on = handed_on || (t && back && t->grad == n->out->grad && (n->op->flags & OP_GRADPASS));
+        if (!replay_counts(t) || (back && !(n->op->saves & SAVE_IN(j)))) continue;
+        replay_read(r, VALUE_DATA, t->id, r->data[t->id], t->name);
+    }
+    if (!back || loss) return;
+    if (!after || !handed_on) replay_read(r, VALUE_GRAD, n->out->id, n->out->grad, n->out->name);
+    if (n->op->saves & SAVE_OUT) replay_read(r, VALUE_DATA, n->out->id, r->data[n->out->id], n->out->name);
+    if (n->stat_bytes) replay_read(r, VALUE_STAT, n->id, r->stat[n->id], n->out->name);
+}
+
 static inline void replay_forward(Replay *r, const Step *s)
 {
     Node *n = s->n;
-    for (int j = 0; j < n->op->n_in; j++)
-        if (replay_counts(n->in[j]))
-            replay_read(r, VALUE_DATA, n->in[j]->id, r->data[n->in[j]->id], n->in[j]->name);
     replay_write(r, VALUE_DATA, n->out->id, r->data[n->out->id], t_bytes(r->g, n->out));
     if (n->stat_bytes) replay_write(r, VALUE_STAT, n->id, r->stat[n->id], n->stat_bytes);
 }
@@ -70,17 +83,8 @@ static inline void replay_forward(Replay *r, const Step *s)
 static inline void replay_backward(Replay *r, const Step *s)
 {
     Node *n = s->n;
-    bool loss = n->op->flags & OP_LOSS;
-    for (int j = 0; j < n->op->n_in; j++)
-        if (replay_counts(n->in[j]) && (n->op->saves & SAVE_IN(j)))
-            replay_read(r, VALUE_DATA, n->in[j]->id, r->data[n->in[j]->id], n->in[j]->name);
-    if (loss) replay_write(r, VALUE_DATA, n->out->id, r->data[n->out->id], t_bytes(r->g, n->out));
-    else {
-        replay_read(r, VALUE_GRAD, n->out->id, n->out->grad, n->out->name);
-        if (n->op->saves & SAVE_OUT)
-            replay_read(r, VALUE_DATA, n->out->id, r->data[n->out->id], n->out->name);
-        if (n->stat_bytes) replay_read(r, VALUE_STAT, n->id, r->stat[n->id], n->out->name);
-    }
+    if (n->op->flags & OP_LOSS)
+        replay_write(r, VALUE_DATA, n->out->id, r->data[n->out->id], t_bytes(r->g, n->out));
     for (int j = 0; j < n->op->n_in; j++) {
         Tensor *t = n->in[j];
         if (!replay_counts(t) || !t->grad || !t_wants_grad(t)) continue;
@@ -110,8 +114,10 @@ static inline void plan_replay(Graph *g)
         const Step *s = &g->micro.s[r.entry];
         if (s->out_data) r.data[s->n->out->id] = s->out_data;
         if (s->stat) r.stat[s->n->id] = s->stat;
+        replay_reads(&r, s, false);
         if (s->act == ACT_BACKWARD) replay_backward(&r, s);
         else replay_forward(&r, s);
+        replay_reads(&r, s, true);
     }
     arena_free(&r.a);
 }

@@ -286,7 +286,7 @@ TEST(optim, groups_last_match_wins)
     pair_open(&p);
     const char *weight = "*.weight", *none = "h.1.*";
     ParamGroupConfig g[3] = {
-        {.match = {1, &weight}, .learning_rate = 0.5, .lr_scale = 1, .weight_decay = 0},
+        {.match = {1, &weight}, .learning_rate = 1.0, .lr_scale = 1, .weight_decay = 0},
         {.match = {1, &weight}, .learning_rate = 0.25, .lr_scale = 2, .weight_decay = NAN},
         {.match = {1, &none}, .learning_rate = NAN, .lr_scale = 1, .weight_decay = NAN}};
     OptimConfig c = adamw(0.125, 0.1);
