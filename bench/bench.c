@@ -117,7 +117,6 @@ int main(int argc, char **argv)
     }
     Err e = {0};
     if (!dir_make("build/bench", &e)) return bench_ok(&e, "build/bench"), 1;
-    if (b.cpu_time) bench_use_cpu_time();
     b.c = mmap(NULL, sizeof *b.c, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (b.c == MAP_FAILED) return perror("mmap"), 1;
     remove(b.json);

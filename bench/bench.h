@@ -20,7 +20,6 @@ Stat bench_stat(double *v, int n);
 static inline double bench_spread(const Stat *s) { return 100 * (s->high - s->low) / s->median; } /* % */
 /* Seconds: wall clock, or of the calling thread's processor time. */
 double bench_now(void);
-void bench_use_cpu_time(void);
 /* Calls f(x) once to warm up, then until `budget` seconds and `least` repetitions are over; seconds per
  * call. Calls shorter than 20 us are timed in groups. */
 Stat bench_time(void (*f)(void *), void *x, double budget, int least);
@@ -39,7 +38,7 @@ typedef struct Bench {
     const char *json; /* path: one line per result is appended */
     Ceilings *c;
 } Bench;
-/* threads_init with all threads, or one under cpu_time. */
+/* threads_init with all threads; under cpu_time with one, whose processor time is the clock from here on. */
 void bench_threads(const Bench *b);
 /* The triad's rate at the nearest measured working set. */
 double bench_bandwidth(const Ceilings *c, double bytes);

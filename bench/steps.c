@@ -130,6 +130,7 @@ static bool measure(const Bench *b, const char *shape, const char *config)
 bool bench_steps(const Bench *b)
 {
     log_set_level(LOG_WARN);
+    bench_threads(b);
     if (!bench_tokens("build/bench/tokens-50257.bin", 50257, 300000) ||
         !bench_tokens("build/bench/tokens-32000.bin", 32000, 300000))
         return false;
