@@ -90,10 +90,12 @@ static bool skip_to_element(Reader *r, Range t, bool *end, Err *e)
         } else if (c == ']') {
             if (comma) break;
             *end = true;
-            for (size_t i = at->offset + 1; i < t.n; i++)
+            for (size_t i = at->offset + 1; i < t.n; i++) {
+                if (t.s[i] == '\n') at->line++;
                 if (!blank(t.s[i]))
                     return err_set(e, ERR_CORRUPT, "%s:%llu: text behind the end of the array",
                                    r->paths.v[at->file], (unsigned long long)at->line + 1);
+            }
             return true;
         } else {
             if (at->inside == 2 && !comma) break;

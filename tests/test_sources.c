@@ -85,7 +85,7 @@ TEST(sources, json_errors_name_the_line)
         {"a.jsonl", "{\"text\": \"a\"}\n\"b\"\n", "a.jsonl:2: a record is a string"},
         {"a.jsonl", "{\"text\": \"a\", \"text\": \"b\"}\n", "a.jsonl:1: no valid JSON"},
         {"a.json", "[{\"text\": \"a\"},\n\n {\"text\": null}]", "a.json:3: field `text` is null"},
-        {"a.json", "[{\"text\": \"a\"}\n {\"text\": \"b\"}]", "a.json:1: no valid JSON"},
+        {"a.json", "[{\"text\": \"a\"}\n {\"text\": \"b\"}]", "a.json:2: no valid JSON"},
         {"a.json", "[{\"text\": \"a\"},\n]", "a.json:2: an array of records needs"},
         {"a.json", "[{\"text\": \"a\"}", "a.json:1: an array of records needs"},
         {"a.json", "[{\"text\": \"a\"}]\nx", "a.json:2: text behind the end"},
@@ -174,9 +174,10 @@ TEST(sources, carried_files)
     d.chat_template = "chatml";
     t = load(source_of("tests/data/instruct/conversations.json", NULL), &d, tk);
     ASSERT_EQ(t.n_doc, 24);
-    ASSERT_STR(doc_text(&t, 2),
-               "<|IM_START|>USER\nWHAT IS UP?<|IM_END|>\n<|IM_START|>ASSISTANT\nHello! How can I help you "
-               "today?<|im_end|>\n");
+    const char *turn = doc_text(&t, 2);
+    ASSERT_CONTAINS(turn,
+                    "<|IM_START|>USER\nWHAT IS UP?<|IM_END|>\n<|IM_START|>ASSISTANT\nHello! How can I help "
+                    "you today?<|im_end|>\n<|IM_START|>USER\nWHO ARE YOU?");
     SourceConfig s = source_of("tests/data/instruct/gsm8k.jsonl", NULL);
     s.prompt_field = "question";
     s.response_field = "answer";

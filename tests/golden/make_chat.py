@@ -5,11 +5,15 @@ Writes tests/data/instruct/chat.json: [{name, models, template, bos, eos, cases:
 apply_chat_template makes of the messages, trained the bytes [from, to) of the assistant's turns: what the text
 grows by when the answer is added to a text that ends with the prompt for it, without the newline or space
 behind the end token.
+
+Also tests/data/instruct/bpe/tokenizer.json, a byte-level BPE of 500 pieces learnt from the conversations, with the
+templates' special tokens; the cases' ids are those of the text by it, and absent where a message spells one of
+the special tokens (which transformers would make the special token, and pare does not).
 """
 import json
 import os
 
-from tokenizers import Tokenizer, models
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 IM = "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
@@ -240,8 +244,29 @@ CONVERSATIONS = [
 ]
 
 
+SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+           "<|begin_of_text|>", "<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>"]
+
+
+def learn(path):
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    texts = [c for conversation in CONVERSATIONS for _, c in conversation] + ["[INST] [/INST] <|user|>\n<|assistant|>\n"] * 3
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                                       show_progress=False))
+    bpe.add_special_tokens([AddedToken(t, normalized=False) for t in SPECIAL])
+    bpe.save(path)
+    return bpe
+
+
 def main():
     out = []
+    here = os.path.join(os.path.dirname(__file__), "..", "data", "instruct")
+    os.makedirs(os.path.join(here, "bpe"), exist_ok=True)
+    bpe = learn(os.path.join(here, "bpe", "tokenizer.json"))
+    json.dump({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"},
+              open(os.path.join(here, "bpe", "tokenizer_config.json"), "w"))
     for name, models_, template, bos, eos, more in TEMPLATES:
         tok = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token=bos or None, eos_token=eos)
 
@@ -265,12 +290,14 @@ def main():
                 before += more if after.startswith(before + more) else ""
                 assert after.startswith(before), (name, before, after)
                 trained.append([len(before.encode()), len(after.rstrip("\n ").encode())])
-            cases.append({"messages": m, "text": text, "trained": trained})
+            case = {"messages": m, "text": text, "trained": trained}
+            if not any(t in x["content"] for t in SPECIAL for x in m):
+                case["ids"] = bpe.encode(text, add_special_tokens=False).ids
+            cases.append(case)
         out.append({"name": name, "models": models_, "template": template, "bos": bos, "eos": eos, "cases": cases})
-    path = os.path.join(os.path.dirname(__file__), "..", "data", "instruct", "chat.json")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    path = os.path.join(here, "chat.json")
     with open(path, "w") as f:
-        json.dump(out, f, ensure_ascii=False, indent=1)
+        f.write("[" + ",\n".join(json.dumps(t, ensure_ascii=False) for t in out) + "]")
         f.write("\n")
     print(path, os.path.getsize(path), [len([c for c in t["cases"] if "text" in c]) for t in out])
 
