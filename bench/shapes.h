@@ -12,9 +12,10 @@ static const NormAttr norm_eps = {1e-5};
 static const AxpyAttr axpy_half = {0.5};
 static const DropoutAttr dropout_tenth = {0.1, 5};
 static const SliceAttr slice_key = {768, 768};
-static const RopeAttr rope_12 = {12, 64, 64, false, 1.0, inv_freq};
-static const AttentionAttr mha_12 = {12, 12, 64, 0, 768, 1536, 0.125, 0, 0, true};
-static const AttentionAttr gqa_12_4 = {12, 4, 64, 0, 0, 0, 0.125, 0, 0, true};
+static const RopeAttr rope_12 = {.n_head = 12, .D = 64, .D_rot = 64, .mscale = 1.0, .inv_freq = inv_freq};
+static const AttentionAttr mha_12 = {
+    .n_head = 12, .n_kv_head = 12, .D = 64, .k_at = 768, .v_at = 1536, .scale = 0.125, .causal = true};
+static const AttentionAttr gqa_12_4 = {.n_head = 12, .n_kv_head = 4, .D = 64, .scale = 0.125, .causal = true};
 static const LmLossAttr loss_ce = {.a = {.ce_weight = 1, .temperature = 1}};
 static const LmLossAttr loss_kd = {.a = {.ce_weight = 0.5, .kd_weight = 2, .temperature = 2}};
 
