@@ -27,14 +27,21 @@ static void step_put(const Tensor *s, long i, double v)
     else ((float *)s->data)[i] = (float)v;
 }
 
-/* First training forward of an activation: s = 2 mean|x| / sqrt(hi), one step for the whole tensor. */
+/* First training forward: s = 2 mean|x| / sqrt(hi) of each block. */
 static void step_start(const Node *n)
 {
+    const QuantSpec *q = fake_spec(n);
     const Tensor *x = n->in[0];
-    double sum = 0;
-    for (long i = 0; i < t_numel(x); i++) sum += fabs(step_get(x, i));
-    const double hi = (double)fake_spec(n)->f->max;
-    step_put(n->in[1], 0, sum > 0 ? 2 * sum / ((double)t_numel(x) * sqrt(hi)) : 1);
+    const long N = t_rows(x), C = t_last(x), br = q->block_rows ? q->block_rows : N;
+    const long bc = q->block_cols ? q->block_cols : C, G = quant_groups(q, C);
+    for (long i = 0; i < t_numel(n->in[1]); i++) {
+        const long r0 = i / G * br, r1 = r0 + br < N ? r0 + br : N, c0 = i % G * bc, c1 = c0 + bc < C ? c0 + bc : C;
+        double sum = 0;
+        for (long r = r0; r < r1; r++)
+            for (long c = c0; c < c1; c++) sum += fabs(step_get(x, r * C + c));
+        const double mean = sum / (double)((r1 - r0) * (c1 - c0));
+        step_put(n->in[1], i, mean > 0 ? 2 * mean / sqrt((double)q->f->max) : 1);
+    }
 }
 
 /* The step sizes as scales. False: not acting. */

@@ -113,4 +113,37 @@ typedef struct QuantizeReport {
  * read back: every decoded tensor equals its fake-quantised self bit for bit, or ERR_FAIL. dry: nothing is written. */
 bool quantize_file(const char *in, const char *out, const QuantizeConfig *c, bool dry, QuantizeReport *r, Arena *a,
                    Err *e);
+
+/* ---- qat.c: quantisers on sites, in training ------------------------------------------------------------ */
+/* One quantiser: of a site's weight, its input, or the gradient of its output. */
+typedef struct QatItem {
+    const char *name; /* model.layers.0.mlp.up_proj.weight, and .input or .grad behind it */
+    Site *site;
+    FakeQuantAttr attr;
+    FakeQuantState own, *state; /* state: own, or another item's where both only wait for the same step */
+    const Op *op;
+    Param *step; /* learned step sizes (R,G), aux */
+    bool delayed;
+    int64_t start, freeze, history, seen;
+    float *ring; /* (history, R G): amax of the last steps */
+} QatItem;
+typedef struct Qat {
+    const QatConfig *c;
+    int n, cap;
+    QatItem *item;
+} Qat;
+/* Quantisers on the sites that the section names, behind what hangs there already (a mask). Call before gradients are
+ * allocated. doc: for places in messages, may be NULL. */
+bool qat_open(Qat *q, const QatConfig *c, Model *m, const ConfigDoc *doc, Err *e);
+/* Around the forwards and backwards of optimizer step 0, 1, ...: what acts, and how scales move. */
+void qat_before(Qat *q, int64_t step);
+void qat_after(Qat *q, int64_t step);
+/* /qat/<name> of a checkpoint, at `step` steps done. */
+void qat_save(const Qat *q, H5Out *h);
+bool qat_load(Qat *q, H5In *h, int64_t step, Arena *a, Err *e);
+/* Reads path back: its encoded tensors decode to what model_out gave, bit for bit, or ERR_FAIL. */
+bool packed_verify(const char *path, const OutModel *effective, Err *e);
+/* Sites whose weights are quantised, packed: codes and scales instead of floats in out, made by model_out. What they
+ * decode to is the effective weight, bit for bit. */
+bool qat_pack(const Qat *q, const Model *m, OutModel *out, Arena *a, Err *e);
 #endif

@@ -16,6 +16,7 @@ Tensor *site_linear(Graph *g, Tensor *x, Site *s)
     Tensor *w = site_weight(g, s), *xq = x, *b = s->b ? graph_param(g, &s->b->w) : NULL;
     for (int i = 0; i < s->n_ax; i++) xq = s->ax[i].apply(g, xq, &s->ax[i]);
     Tensor *y = OP(g, linear, xq, w, b);
+    for (int i = 0; i < s->n_yx; i++) y = s->yx[i].apply(g, y, &s->yx[i]);
     if (s->lora_a) {
         Tensor *h = OP(g, linear, x, graph_param(g, s->lora_a));
         y = OP_ATTR(g, axpy, ((AxpyAttr){s->lora_scale}), OP(g, linear, h, graph_param(g, s->lora_b)), y);

@@ -178,10 +178,14 @@ bool run_export(Run *r, Err *e)
         if (!dir_make(dir, e) || !model_out(&r->model, &m, export_type(x->dtype), r->a, e)) return false;
         m.run_yaml = r->st.run_yaml;
         m.step = r->st.step;
-        if (!strcmp(x->format, "hdf5")) formats_write_h5(path, &m, e);
+        const OutModel effective = m;
+        const bool hdf5 = !strcmp(x->format, "hdf5"), packed = hdf5 || !strcmp(x->format, "safetensors");
+        if (packed && r->qat.n && !qat_pack(&r->qat, &r->model, &m, r->a, e)) return false;
+        if (hdf5) formats_write_h5(path, &m, e);
         else if (!strcmp(x->format, "hf")) formats_write_hf(path, &m, (int64_t)(x->shard_gb * 1e9), e);
         else if (!strcmp(x->format, "llama2c")) formats_write_llama2c(path, &m, e);
         else formats_write_safetensors(path, &m, e);
+        if (!e->code && m.n_group) packed_verify(path, &effective, e);
         if (!e->code) log_info("exported %s (%s)", path, x->format);
     }
     return !e->code;

@@ -40,6 +40,7 @@ static StepInfo one_step(Run *r, Err *e)
     int64_t first = r->st.samples_seen;
     long targets = 0;
     s->step = (uint32_t)r->st.step;
+    qat_before(&r->qat, r->st.step);
     graph_step_begin(r->g);
     for (long a = 0; a < r->accum; a++) {
         targets += fill_batch(r, first + a * r->B, e);
@@ -48,6 +49,7 @@ static StepInfo one_step(Run *r, Err *e)
         add_parts(r, a == 0);
     }
     graph_step_end(r->g);
+    qat_after(&r->qat, r->st.step);
     if (!targets) {
         err_set(e, ERR_USAGE, "step %lld: every label of the batch is masked; nothing can be learned from it",
                 (long long)r->st.step + 1);

@@ -15,6 +15,7 @@ typedef struct Run {
     Model model, teacher;
     bool has_teacher;
     Distill distill;
+    Qat qat;
     Loader *loader;
     Prefetch *prefetch;
     double waited; /* seconds the steps since the last line waited for data */

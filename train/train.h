@@ -39,6 +39,7 @@ typedef struct TrainState {
     const char *data_hash, *run_yaml, *tokenizer_path;
     uint64_t seed;
     int bad_steps, stale_evals;
+    Qat *qat; /* quantisers whose scales belong to the state; NULL = none */
 } TrainState;
 /* Writes dir/checkpoints/step_XXXXXXXX.h5 (temp, fsync, rename, fsync), then `latest`, then retention of our
  * own names. */

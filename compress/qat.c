@@ -1,0 +1,442 @@
+/* compress/qat.c: quantisation-aware training as attachments on sites (algorithms 5.11): weights (behind a mask),
+ * inputs, and gradients of outputs. A quantiser is one op; which one says how gradients pass:
+ *
+ *   identity  fakequant        scales found at every forward         clipped  fakequant_clip   scales stand or lag
+ *   lsq       fakequant_step   step sizes are parameters             grad     fakegrad
+ *
+ * Delayed: s = max of the last amax_history steps' amax, moved once per step, so micro-batches and recomputation see
+ * one scale; until the first step is over every forward finds its own. */
+#include "compress/compress.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The section with one rule laid over it. */
+typedef struct Wish {
+    bool enabled, symmetric;
+    const char *format[3]; /* weight, input, gradient */
+    const char *granularity, *rounding, *update, *ste;
+    int64_t group, history, start, freeze;
+} Wish;
+enum { WEIGHT, INPUT, GRAD };
+
+static const char *or_text(const char *rule, const char *section) { return rule ? rule : section; }
+static int64_t or_int(int64_t rule, int64_t section) { return rule >= 0 ? rule : section; }
+
+static Wish wish_of(const QatConfig *c, const char *name)
+{
+    QatRuleConfig none = {.group_size = -1, .amax_history = -1, .start_step = -1, .freeze_scale_step = -1};
+    const QatRuleConfig *r = NULL;
+    for (int i = 0; i < c->rules.n; i++)
+        if (tensor_match(c->rules.v[i].match, name, 2)) r = &c->rules.v[i];
+    bool take = c->include.n == 0;
+    for (int i = 0; i < c->include.n; i++) take = take || tensor_match(c->include.v[i], name, 2);
+    for (int i = 0; i < c->exclude.n; i++) {
+        const bool head = c->quantize_lm_head && !strcmp(c->exclude.v[i], "lm_head");
+        take = take && (head || !tensor_match(c->exclude.v[i], name, 2));
+    }
+    if (r) take = r->enabled ? !strcmp(r->enabled, "true") : true;
+    else r = &none;
+    return (Wish){.enabled = take,
+                  .symmetric = r->symmetric ? !strcmp(r->symmetric, "true") : c->symmetric,
+                  .format = {or_text(r->weight, c->weight), or_text(r->activation, c->activation),
+                             or_text(r->grad, c->grad)},
+                  .granularity = or_text(r->granularity, c->granularity),
+                  .rounding = or_text(r->scale_rounding, c->scale_rounding),
+                  .update = or_text(r->scale_update, c->scale_update),
+                  .ste = or_text(r->ste, c->ste),
+                  .group = or_int(r->group_size, r->weight ? 0 : c->group_size),
+                  .history = or_int(r->amax_history, c->amax_history),
+                  .start = or_int(r->start_step, c->start_step),
+                  .freeze = or_int(r->freeze_scale_step, c->freeze_scale_step)};
+}
+
+/* ---- the spec of one quantiser ---- */
+static bool is(const char *a, const char *b) { return !strcmp(a, b); }
+
+/* Granularity in the words of one side: a `channel` wish means weights, `token` means inputs. */
+static const char *granularity_of(const Wish *w, int what, bool fixed)
+{
+    const char *g = w->granularity;
+    if (what == GRAD) return "tensor";
+    if (what == WEIGHT) return is(g, "token") ? "auto" : g;
+    if (is(g, "channel") || is(g, "block")) g = "auto";
+    return fixed && is(g, "auto") ? "tensor" : g;
+}
+
+static bool spec_of(QuantSpec *s, const Wish *w, int what, Err *e)
+{
+    const QuantFormat *f = quant_format(w->format[what]);
+    const bool fixed = what != GRAD && (is(w->update, "delayed") || is(w->update, "learned"));
+    const bool ints = f && f->elem == ELEM_INT, mx = f && f->scale == SCALE_E8M0;
+    const char *g = granularity_of(w, what, fixed);
+    /* a group size counts where groups are the granularity, asked for by name or by default */
+    const bool grouped = f && f->block <= 0 && what != GRAD &&
+                         (f->elem == ELEM_NF4 || is(g, "group") ||
+                          (what == WEIGHT && f->bits < 8 && is(g, "auto")));
+    QuantWords words = {.format = w->format[what],
+                        .granularity = f && f->block ? "auto" : g,
+                        .scale_rounding = mx ? w->rounding : "floor",
+                        .group_size = grouped ? w->group : 0,
+                        .symmetric = !ints || w->symmetric,
+                        .search = what != GRAD && is(w->update, "mse_search"),
+                        .activation = what != WEIGHT};
+    if (!quant_spec(s, &words, "qat", e)) return false;
+    if (fixed && (s->f->scale != SCALE_F32 || s->f->elem == ELEM_NF4 || s->asymmetric))
+        return err_set(
+            e, ERR_USAGE,
+            "qat.scale_update: %s needs a symmetric format with one float scale per block; %s%s has none",
+            w->update, s->asymmetric ? "asymmetric " : "", s->f->name);
+    if (fixed && what == INPUT && s->block_rows)
+        return err_set(e, ERR_USAGE,
+                       "qat.granularity: %s scales of activations stand over batches: tensor is possible, "
+                       "%s is not",
+                       w->update, w->granularity);
+    return true;
+}
+
+static const Op *op_of(const Wish *w, int what, Err *e)
+{
+    const bool learned = is(w->update, "learned"), delayed = is(w->update, "delayed");
+    if (what == GRAD) return &op_fakegrad;
+    if (learned != is(w->ste, "lsq") && !is(w->ste, "auto")) {
+        err_set(e, ERR_USAGE,
+                "qat.ste: lsq and scale_update: learned belong together; ste: %s with scale_update: %s",
+                w->ste, w->update);
+        return NULL;
+    }
+    if (learned) return &op_fakequant_step;
+    if (is(w->ste, "clipped") || (delayed && is(w->ste, "auto"))) return &op_fakequant_clip;
+    return &op_fakequant;
+}
+
+/* ---- hanging it on a site ---- */
+static Tensor *apply(Graph *g, Tensor *t, const Attachment *a)
+{
+    const QatItem *q = a->state;
+    int n = 0;
+    if (q->step) return graph_record(g, q->op, &q->attr, 2, (Tensor *[]){t, graph_param(g, &q->step->w)});
+    /* q, k and v read the same input: one node serves all that ask for the same */
+    const Node *const *node = graph_nodes(g, &n);
+    for (int i = n - 1; t && i >= 0 && i >= n - 12; i--)
+        if (node[i]->op == q->op && node[i]->in[0] == t && !memcmp(node[i]->attr, &q->attr, sizeof q->attr))
+            return node[i]->out;
+    return graph_record(g, q->op, &q->attr, 1, &t);
+}
+
+/* An earlier item that behaves the same on any input: no memory of its own, same format, same steps. */
+static QatItem *twin(Qat *q, const QatItem *it)
+{
+    if (it->own.q.scale || it->delayed) return NULL;
+    for (int i = 0; i < q->n; i++) {
+        QatItem *o = &q->item[i];
+        if (o->op == it->op && !o->own.q.scale && !o->delayed && o->start == it->start &&
+            !memcmp(&o->attr.spec, &it->attr.spec, sizeof it->attr.spec))
+            return o;
+    }
+    return NULL;
+}
+
+static bool learn(QatItem *it, Model *m, long rows, long cols, Err *e)
+{
+    const QuantSpec *s = &it->attr.spec;
+    const char *name = arena_printf(m->run, e, "qat.%s.step_size", it->name);
+    Param *p = name ? params_add(&m->params, name, 2, (long[]){quant_rows(s, rows), quant_groups(s, cols)}, e)
+                    : NULL;
+    if (!p) return false;
+    p->aux = true;
+    p->decay = false;
+    p->w.data = arena_alloc(m->run, (size_t)t_numel(&p->w) * m->params.k->real, e);
+    it->step = p;
+    return p->w.data != NULL;
+}
+
+static bool add_item(Qat *q, Model *m, Site *s, const Wish *w, int what, Err *e)
+{
+    QatItem *it = &q->item[q->n];
+    *it = (QatItem){.site = s, .start = w->start, .freeze = w->freeze, .history = w->history};
+    it->name = what == WEIGHT
+                   ? s->w->name
+                   : arena_printf(m->run, e, "%s.%s", s->w->name, what == INPUT ? "input" : "grad");
+    if (!spec_of(&it->attr.spec, w, what, e) || !(it->op = op_of(w, what, e)))
+        return err_prefix(e, "%s", it->name);
+    const bool fixed = what != GRAD && (is(w->update, "delayed") || is(w->update, "learned"));
+    const long rows = what == WEIGHT ? s->w->w.dim[0] : 1,
+               cols = s->w->w.dim[what == WEIGHT || what == INPUT];
+    it->delayed = what != GRAD && is(w->update, "delayed");
+    if ((what == WEIGHT || fixed) && !quant_scales_alloc(&it->own.q, &it->attr.spec, rows, cols, m->run, e))
+        return false;
+    if (it->delayed) {
+        const size_t n = (size_t)(it->own.q.R * it->own.q.G) * sizeof(float);
+        it->own.amax = arena_alloc(m->run, n, e);
+        it->ring = arena_alloc(m->run, n * (size_t)it->history, e);
+    }
+    if (it->op == &op_fakequant_step && !learn(it, m, rows, cols, e)) return false;
+    const QatItem *same = twin(q, it);
+    it->state = same ? same->state : &it->own;
+    it->state->on = it->start == 0;
+    it->attr.state = it->state;
+    Attachment *list = what == WEIGHT ? s->wx : what == INPUT ? s->ax : s->yx;
+    int *n = what == WEIGHT ? &s->n_wx : what == INPUT ? &s->n_ax : &s->n_yx;
+    if (*n == SITE_MAX) return err_set(e, ERR_USAGE, "%s: more than %d attachments", s->name, SITE_MAX);
+    list[(*n)++] = (Attachment){"fakequant", apply, it};
+    q->n++;
+    return !e->code;
+}
+
+/* A site's weight by its own name, also where it is tied to the embedding. */
+static const char *site_tensor(const Site *s, char name[NAME_LEN + 8])
+{
+    snprintf(name, NAME_LEN + 8, "%s.weight", s->name);
+    return name;
+}
+
+/* "file:line:col: " before an error about key. */
+static bool at_key(const ConfigDoc *doc, const char *key, Err *e)
+{
+    const ConfigNode *n = doc ? config_node(doc, key) : NULL;
+    return n && n->file ? err_prefix(e, "%s:%d:%d", n->file, n->line, n->col) : false;
+}
+
+static bool globs_ok(const QatConfig *c, const Model *m, const ConfigDoc *doc, Err *e)
+{
+    Arena tmp = {.name = "qat"};
+    const char **name = arena_alloc(&tmp, (size_t)(m->n_site + 1) * sizeof *name, e);
+    for (int i = 0; name && i < m->n_site; i++) {
+        char text[NAME_LEN + 8];
+        name[i] = arena_strdup(&tmp, site_tensor(&m->site[i], text), e);
+    }
+    if (e->code) return false;
+    if (name && !globs_check(&c->include, "qat.include", name, m->n_site, e)) at_key(doc, "qat.include", e);
+    if (!e->code && !globs_check(&c->exclude, "qat.exclude", name, m->n_site, e))
+        at_key(doc, "qat.exclude", e);
+    for (int i = 0; i < c->rules.n && !e->code; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "qat.rules[%d].match", i);
+        const char *match = c->rules.v[i].match;
+        if (!match) err_set(e, ERR_USAGE, "%s: required: a glob of tensor names", key);
+        else if (!globs_check(&(ConfigStrs){1, &match}, key, name, m->n_site, e)) at_key(doc, key, e);
+    }
+    arena_free(&tmp);
+    return !e->code;
+}
+
+bool qat_open(Qat *q, const QatConfig *c, Model *m, const ConfigDoc *doc, Err *e)
+{
+    *q = (Qat){.c = c, .cap = 3 * m->n_site};
+    if (!c->enabled) return true;
+    q->item = arena_alloc(m->run, (size_t)(q->cap + 1) * sizeof *q->item, e);
+    if (!q->item || !globs_ok(c, m, doc, e)) return false;
+    for (int i = 0; i < m->n_site && !e->code; i++) {
+        char name[NAME_LEN + 8];
+        const Wish w = wish_of(c, site_tensor(&m->site[i], name));
+        for (int what = WEIGHT; what <= GRAD && w.enabled; what++)
+            if (!is(w.format[what], "none") && !add_item(q, m, &m->site[i], &w, what, e))
+                return at_key(doc, "qat", e);
+    }
+    if (!q->n) {
+        err_set(e, ERR_USAGE, "qat.enabled: no tensor is left to quantise by include, exclude and rules");
+        return at_key(doc, "qat.enabled", e);
+    }
+    log_info("qat: %d quantisers; weights %s, activations %s, gradients %s, scales %s", q->n, c->weight,
+             c->activation, c->grad, c->scale_update);
+    return !e->code;
+}
+
+/* ---- from step to step ---- */
+void qat_before(Qat *q, int64_t step)
+{
+    for (int i = 0; i < q->n; i++) {
+        QatItem *it = &q->item[i];
+        it->state->on = step >= it->start;
+        if (it->step && it->freeze && step >= it->freeze) it->step->frozen = true;
+    }
+}
+
+/* This step's range into the history, the longest range of it into the scale. */
+static void move_scale(QatItem *it)
+{
+    FakeQuantState *st = it->state;
+    const long n = st->q.R * st->q.G;
+    memcpy(it->ring + (it->seen++ % it->history) * n, st->amax, (size_t)n * sizeof(float));
+    const int64_t known = it->seen < it->history ? it->seen : it->history;
+    for (long j = 0; j < n; j++) {
+        float top = 0;
+        for (int64_t h = 0; h < known; h++) {
+            const float a = it->ring[h * n + j];
+            if (isfinite(a) && a > top) top = a; /* a step that overflowed teaches nothing */
+        }
+        quant_scale_of(&it->attr.spec, -top, top, 1, &st->q.scale[j], NULL);
+        st->amax[j] = 0;
+    }
+    st->q.tensor = 1;
+}
+
+void qat_after(Qat *q, int64_t step)
+{
+    for (int i = 0; i < q->n; i++) {
+        QatItem *it = &q->item[i];
+        const bool frozen = it->freeze && step + 1 > it->freeze;
+        if (!it->state->on || it->step) continue;
+        if (it->delayed && !frozen) move_scale(it);
+        /* dynamic: the last forward's scales are in the state */
+        if (it->delayed || (it->freeze && step + 1 >= it->freeze && it->own.q.scale)) it->state->keep = true;
+    }
+}
+
+/* ---- checkpoints ---- */
+void qat_save(const Qat *q, H5Out *h)
+{
+    for (int i = 0; i < q->n; i++) {
+        const QatItem *it = &q->item[i];
+        char path[NAME_LEN + 64];
+        if (it->state != &it->own) continue;
+        const int64_t dim[3] = {it->history, it->own.q.R, it->own.q.G};
+        snprintf(path, sizeof path, "/qat/%s", it->name);
+        h5_attr_str(h, path, "format", it->attr.spec.f->name);
+        h5_attr_i64(h, path, "keep", it->own.keep);
+        h5_attr_i64(h, path, "seen", it->seen);
+        h5_attr_f64(h, path, "tensor", (double)it->own.q.tensor);
+        if (!it->own.q.scale || it->step) continue;
+        snprintf(path, sizeof path, "/qat/%s/scale", it->name);
+        h5_tensor(h, path, DT_F32, 2, dim + 1, it->own.q.scale);
+        snprintf(path, sizeof path, "/qat/%s/zero", it->name);
+        if (it->own.q.zero) h5_tensor(h, path, DT_F32, 2, dim + 1, it->own.q.zero);
+        snprintf(path, sizeof path, "/qat/%s/amax_history", it->name);
+        if (it->ring) h5_tensor(h, path, DT_F32, 3, dim, it->ring);
+    }
+}
+
+static bool read_floats(H5In *h, const char *name, const char *part, float *dst, long n, Err *e)
+{
+    char path[NAME_LEN + 64];
+    snprintf(path, sizeof path, "/qat/%s/%s", name, part);
+    return h5_read_tensor(h, path, DT_F32, dst, (size_t)n * sizeof *dst, e);
+}
+
+bool qat_load(Qat *q, H5In *h, int64_t step, Arena *a, Err *e)
+{
+    (void)a;
+    for (int i = 0; i < q->n && !e->code; i++) {
+        QatItem *it = &q->item[i];
+        char path[NAME_LEN + 64];
+        int64_t keep = 0;
+        double tensor = 1;
+        it->state->on = it->start == 0 || step > it->start;
+        if (it->state != &it->own) continue;
+        snprintf(path, sizeof path, "/qat/%s", it->name);
+        if (!h5_has(h, path))
+            return err_set(e, ERR_USAGE,
+                           "%s is not in the checkpoint: the qat section is not the one it was written with",
+                           path);
+        const char *format = h5_get_str(h, path, "format", e);
+        if (format && strcmp(format, it->attr.spec.f->name))
+            return err_set(e, ERR_USAGE, "%s was trained with %s, the config says %s", it->name, format,
+                           it->attr.spec.f->name);
+        const long n = it->own.q.R * it->own.q.G;
+        h5_get_i64(h, path, "keep", &keep, e);
+        h5_get_i64(h, path, "seen", &it->seen, e);
+        h5_get_f64(h, path, "tensor", &tensor, e);
+        it->own.keep = keep != 0;
+        it->own.q.tensor = (float)tensor;
+        if (!it->own.q.scale || it->step) continue;
+        read_floats(h, it->name, "scale", it->own.q.scale, n, e);
+        if (it->own.q.zero) read_floats(h, it->name, "zero", it->own.q.zero, n, e);
+        if (it->ring) read_floats(h, it->name, "amax_history", it->ring, n * it->history, e);
+    }
+    return !e->code;
+}
+
+/* ---- packed export ---- */
+/* The weight as the quantiser sees it: what hangs before it (a mask) is applied. (out,in) floats. */
+static const float *before_quantiser(const Model *m, const QatItem *it, Arena *a, Err *e)
+{
+    Site s = *it->site;
+    for (int i = 0; i < s.n_wx; i++)
+        if (s.wx[i].state == it) s.n_wx = i;
+    Graph *g = graph_new(&(GraphOptions){.k = m->params.k, .run = a}, e);
+    if (!g) return NULL;
+    Tensor *w = site_weight(g, &s);
+    if (s.n_wx) graph_keep(g, w);
+    if (s.n_wx && graph_plan(g, e)) graph_forward(g);
+    const long n = t_numel(&s.w->w);
+    float *x = e->code ? NULL : arena_alloc(a, (size_t)n * sizeof *x, e);
+    for (long i = 0; x && i < n; i++)
+        x[i] = m->params.k->real == sizeof(double) ? (float)((double *)w->data)[i] : ((float *)w->data)[i];
+    graph_free(g);
+    return x;
+}
+
+static bool scales_now(const QatItem *it, const float *x, QuantScales *s, Arena *a, Err *e)
+{
+    const Tensor *w = &it->site->w->w;
+    if (!quant_scales_alloc(s, &it->attr.spec, w->dim[0], w->dim[1], a, e)) return false;
+    if (!it->state->keep) {
+        quant_scales(s, &it->attr.spec, x, w->dim[0], w->dim[1]);
+        return true;
+    }
+    const long n = s->R * s->G;
+    memcpy(s->scale, it->own.q.scale, (size_t)n * sizeof(float));
+    if (s->zero) memcpy(s->zero, it->own.q.zero, (size_t)n * sizeof(float));
+    s->tensor = it->own.q.tensor;
+    for (long i = 0; it->step && i < n; i++) {
+        const Tensor *p = &it->step->w;
+        const double v = p->dtype == DT_F64 ? ((double *)p->data)[i] : (double)((float *)p->data)[i];
+        s->scale[i] = (float)fmax(fabs(v), 0x1p-100);
+    }
+    return true;
+}
+
+bool qat_pack(const Qat *q, const Model *m, OutModel *out, Arena *a, Err *e)
+{
+    OutTensor *t = arena_alloc(a, (size_t)(out->n + q->n * ENCODED_MEMBERS + 1) * sizeof *t, e);
+    OutGroup *group = arena_alloc(a, (size_t)(q->n + 1) * sizeof *group, e);
+    int n = 0, n_group = 0;
+    for (int i = 0; group && t && i < out->n && !e->code; i++) {
+        const QatItem *it = NULL;
+        for (int j = 0; j < q->n; j++)
+            if (!strcmp(q->item[j].name, out->t[i].name) && q->item[j].state->on) it = &q->item[j];
+        if (!it || !it->own.q.scale) {
+            t[n++] = out->t[i];
+            continue;
+        }
+        int members = 0;
+        QuantScales s;
+        const float *x = before_quantiser(m, it, a, e);
+        if (!x || !scales_now(it, x, &s, a, e) ||
+            !formats_encode(&t[n], &members, &group[n_group++], out->t[i].name, out->t[i].in_out, x,
+                            &it->attr.spec, &s, (long)it->site->w->w.dim[0], (long)it->site->w->w.dim[1], a,
+                            e))
+            return false;
+        n += members;
+    }
+    out->t = t;
+    out->n = n;
+    out->group = group;
+    out->n_group = n_group;
+    return !e->code;
+}
+
+bool packed_verify(const char *path, const OutModel *effective, Err *e)
+{
+    Arena tmp = {.name = "verify"};
+    TensorFile f = {0};
+    bool ok = formats_open(&f, path, &tmp, e);
+    for (int i = 0; ok && i < effective->n; i++) {
+        const OutTensor *t = &effective->t[i];
+        const FileTensor *have = formats_find(&f, t->name);
+        size_t n = 1;
+        if (!have || !have->encoded) continue;
+        for (int d = 0; d < t->ndim; d++) n *= (size_t)t->dim[d];
+        const ArenaMark mark = arena_mark(&tmp);
+        float *y = arena_alloc(&tmp, n * sizeof *y, e);
+        ok = y && formats_read_f32(&f, have, y, e);
+        if (ok && memcmp(y, t->src, n * sizeof *y))
+            ok = err_set(e, ERR_FAIL, "%s: tensor %s decodes to other values than training computed with",
+                         path, t->name);
+        arena_release(&tmp, mark);
+    }
+    formats_close(&f);
+    arena_free(&tmp);
+    return ok;
+}
