@@ -57,8 +57,10 @@ bool engine_pare(const Bench *b, Engine *x, const char *config, const char *run_
         json_t *j = json_loadb(line, (size_t)(end - line), 0, NULL);
         json_t *event = json_object_get(j, "event");
         if (event && json_is_string(event) && !strcmp(json_string_value(event), "train") &&
-            json_integer_value(json_object_get(j, "step")) > 2)
+            json_integer_value(json_object_get(j, "step")) > 2) {
             add_step(x, 1e-3 * json_number_value(json_object_get(j, "dt_ms")));
+            x->data_wait += 1e-3 * json_number_value(json_object_get(j, "data_wait_ms"));
+        }
         json_decref(j);
         if (*end) end++;
     }
@@ -110,12 +112,14 @@ void engine_report(const Bench *b, Engine *x, const char *part, const char *shap
     printf("  %-3s %-14s %8.1f tokens/s %9.1f ms/step (spread %.0f %%, n %d)  peak %.2f GB%s\n", shape,
            x->name, (double)tokens / s, 1e3 * s, bench_spread(&x->stat), x->n, (double)x->peak_rss / 1e9,
            less);
+    if (x->data_wait > 0)
+        printf("  %-3s %-14s waits %.3f ms of a step for data\n", shape, x->name, 1e3 * x->data_wait / x->n);
     bench_line(
         b,
         "{\"part\": \"%s\", \"shape\": \"%s\", \"engine\": \"%s\", \"tokens_per_s\": %.2f, \"ms\": %.3f, "
-        "\"spread\": %.3f, \"n\": %d, \"peak_rss\": %lld, \"import_rss\": %lld, \"warmup_s\": %.1f}",
+        "\"spread\": %.3f, \"n\": %d, \"peak_rss\": %lld, \"import_rss\": %lld, \"warmup_s\": %.1f, \"data_wait_ms\": %.4f}",
         part, shape, x->name, (double)tokens / s, 1e3 * s, bench_spread(&x->stat) / 100, x->n,
-        (long long)x->peak_rss, (long long)x->import_rss, x->warmup);
+        (long long)x->peak_rss, (long long)x->import_rss, x->warmup, 1e3 * x->data_wait / x->n);
     fflush(stdout);
 }
 
