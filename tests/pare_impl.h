@@ -219,6 +219,16 @@ static inline char *tiny_dir(const char *name)
 
 /* ---- what a run leaves --------------------------------------------------------------------------------- */
 
+/* The line at *at without its newline, or NULL at the end. */
+static inline char *next_line(char **at)
+{
+    char *line = *at, *end = strchr(line, '\n');
+    if (!*line) return NULL;
+    *at = end ? end + 1 : line + strlen(line);
+    if (end) *end = 0;
+    return line;
+}
+
 /* Events of the given kinds as one text, one a line, keys sorted, without what the clock decides. NULL kind =
  * all. Every line must be a JSON object with t, time, event and step. */
 static inline char *events(const char *path, const char *kind)
@@ -227,7 +237,7 @@ static inline char *events(const char *path, const char *kind)
     char *all = get_file(path, &n), *out = calloc(1, 2 * (n + 1));
     ASSERT_MSG(all && out, "%s is missing", path);
     ASSERT_MSG(n == 0 || all[n - 1] == '\n', "%s: the last line has no end", path);
-    for (char *line = strtok(all, "\n"); line; line = strtok(NULL, "\n")) {
+    for (char *at = all, *line; (line = next_line(&at));) {
         json_error_t je;
         json_t *o = json_loads(line, JSON_REJECT_DUPLICATES, &je);
         ASSERT_MSG(json_is_object(o), "%s: %s in %s", path, je.text, line);
@@ -240,7 +250,8 @@ static inline char *events(const char *path, const char *kind)
                                             "mem_bytes", "mfu",  "seconds", "data_wait_ms"};
         for (size_t i = 0; i < sizeof clock / sizeof *clock; i++) json_object_del(o, clock[i]);
         char *text = json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(9));
-        if (!kind || !strcmp(kind, event)) used += (size_t)sprintf(out + used, "%s\n", text);
+        if (!kind || !strcmp(kind, event))
+            used += (size_t)snprintf(out + used, 2 * (n + 1) - used, "%s\n", text);
         free(text);
         json_decref(o);
     }

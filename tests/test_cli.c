@@ -17,7 +17,7 @@ static const char *text_field(const json_t *o, const char *key)
     return json_string_value(json_object_get(o, key));
 }
 
-/* ---- help, verbs, options -------------------------------------------------------------------------------- */
+/* ---- help, verbs, options ---------------------------------------------------------------------------- */
 
 TEST(cli, help_of_every_verb)
 {
@@ -81,7 +81,7 @@ TEST(cli, usage_errors)
     }
 }
 
-/* ---- the contract for scripts ---------------------------------------------------------------------------- */
+/* ---- the contract for scripts ------------------------------------------------------------------------ */
 
 static json_t *json_of(const char *const *args)
 {
@@ -337,7 +337,7 @@ TEST(cli, full_standard_output)
     }
 }
 
-/* ---- bad input ------------------------------------------------------------------------------------------- */
+/* ---- bad input --------------------------------------------------------------------------------------- */
 
 /* Runs the tiny config with changes; it must fail with rc and both texts, and write nothing. */
 static void refused(const char *change, const char *change2, int rc, const char *names, const char *says)

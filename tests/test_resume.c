@@ -50,7 +50,7 @@ static int checkpoints(const char *dir, bool temporary)
     return n;
 }
 
-/* ---- N, checkpoint, resume, M ---------------------------------------------------------------------------- */
+/* ---- N, checkpoint, resume, M ------------------------------------------------------------------------ */
 
 static void from_each_checkpoint(const char *const *more)
 {
@@ -116,7 +116,7 @@ TEST(resume, threads_do_not_matter)
     same_run(a, b);
 }
 
-/* ---- kill -9 --------------------------------------------------------------------------------------------- */
+/* ---- kill -9 ----------------------------------------------------------------------------------------- */
 
 /* Killed at random moments until it gets through; each start begins on the other number of threads. */
 TEST(resume, killed_at_random_moments)
@@ -368,7 +368,7 @@ TEST(resume, disk_full_in_a_run)
     ASSERT(exists(in(b, "run/DONE")) && !exists(in(b, "run/FAILED")));
 }
 
-/* ---- damage ---------------------------------------------------------------------------------------------- */
+/* ---- damage ------------------------------------------------------------------------------------------ */
 
 static void damage(const char *path, int kind)
 {
@@ -454,7 +454,7 @@ TEST(resume, refuses_another_run)
     }
 }
 
-/* ---- generations ----------------------------------------------------------------------------------------- */
+/* ---- generations ------------------------------------------------------------------------------------- */
 
 TEST(resume, generations)
 {
@@ -489,7 +489,7 @@ TEST(resume, best_is_kept)
     char *all = events(in(b, "run/metrics.jsonl"), "eval");
     double least = INFINITY;
     int best = 0;
-    for (char *line = strtok(all, "\n"); line; line = strtok(NULL, "\n")) {
+    for (char *at = all, *line; (line = next_line(&at));) {
         json_t *o = json_loads(line, 0, NULL);
         if (field(o, "loss") >= least) continue;
         least = field(o, "loss");
@@ -524,7 +524,7 @@ TEST(resume, from_an_earlier_checkpoint)
     ASSERT(!exists(in(a, "run/checkpoints/step_00000003.h5")));
 }
 
-/* ---- signals --------------------------------------------------------------------------------------------- */
+/* ---- signals ----------------------------------------------------------------------------------------- */
 
 /* Waits until the run has logged its first step. */
 static bool running(const char *dir)
@@ -617,7 +617,7 @@ TEST(resume, evaluation_a_signal_left_out)
     same_run(a, b);
 }
 
-/* ---- metrics.jsonl --------------------------------------------------------------------------------------- */
+/* ---- metrics.jsonl ----------------------------------------------------------------------------------- */
 
 /* A line cut off by the kill and lines behind the resumed step go; the old file stays beside. */
 TEST(resume, metrics_are_cut_to_the_step)

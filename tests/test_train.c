@@ -5,7 +5,7 @@
 
 static char *in(const char *dir, const char *name) { return text_of("%s/%s", dir, name); }
 
-/* ---- a model in this process ----------------------------------------------------------------------------- */
+/* ---- a model in this process ------------------------------------------------------------------------- */
 
 typedef struct Rig {
     Arena a;
@@ -150,7 +150,7 @@ static void same_params(const Rig *a, const Rig *b)
     }
 }
 
-/* ---- accumulation ---------------------------------------------------------------------------------------- */
+/* ---- accumulation ------------------------------------------------------------------------------------ */
 
 /* 4 rows at once, or 2 and 2, with other numbers of labels in each half: one division by all of them. */
 TEST(train, accumulation_with_masked_labels)
@@ -195,7 +195,7 @@ TEST(train, accumulation_in_a_run)
     }
 }
 
-/* ---- attachments: the doorway of the methods to come ----------------------------------------------------- */
+/* ---- attachments: the doorway of the methods to come ------------------------------------------------- */
 
 /* A mask and a quantiser hung on sites by glob go through step, checkpoint, resume and export. */
 TEST(train, attachments_survive)
@@ -249,7 +249,7 @@ TEST(train, attachments_survive)
     for (int i = 0; i < 4; i++) rig_close(all[i]);
 }
 
-/* ---- steps that are not finite --------------------------------------------------------------------------- */
+/* ---- steps that are not finite ----------------------------------------------------------------------- */
 
 /* A gradient with one bad element leaves parameters, moments and the count of updates as they were. */
 TEST(train, nonfinite_step_changes_nothing)
@@ -302,9 +302,9 @@ TEST(train, nonfinite_run_stops)
     ASSERT(json_array_size(json_object_get(o, "nonfinite")) > 0);
 }
 
-/* ---- ends ------------------------------------------------------------------------------------------------ */
+/* ---- ends -------------------------------------------------------------------------------------------- */
 
-/* With a learning rate of 0 nothing improves: the first evaluation is the best, two more use the patience up. */
+/* With a learning rate of 0 nothing improves: after the first evaluation two more use the patience up. */
 TEST(train, early_stopping)
 {
     char *d = tiny_dir("a");
@@ -342,7 +342,7 @@ TEST(train, time_limit)
     ASSERT(!exists(in(d, "run/DONE")));
 }
 
-/* ---- distillation ---------------------------------------------------------------------------------------- */
+/* ---- distillation ------------------------------------------------------------------------------------ */
 
 static const char *teacher_set(void) { return text_of("teacher.path=%s", repo("tests/data/hf-tiny-llama")); }
 
@@ -422,7 +422,7 @@ TEST(train, distillation_terms_add_up)
     ASSERT_CLOSE(kd[0], 9 * kd[1], 1e-6, 0);
 }
 
-/* ---- what is written ------------------------------------------------------------------------------------- */
+/* ---- what is written --------------------------------------------------------------------------------- */
 
 TEST(train, metrics_fields)
 {
@@ -435,7 +435,7 @@ TEST(train, metrics_fields)
     int count = 0;
     bool nine = false; /* significant digits; trailing zeros are not printed */
     double t = 0;
-    for (char *line = strtok(all, "\n"); line; line = strtok(NULL, "\n")) {
+    for (char *at = all, *line; (line = next_line(&at));) {
         json_t *o = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
         ASSERT(o != NULL);
         ASSERT(field(o, "t") >= t);
