@@ -1,6 +1,6 @@
 # pare: `make help` lists the targets. Every variant has its own folder build/<variant>/, so nothing needs a clean.
 #
-#   V=release|debug|asan|portable    the variant            CC=gcc|clang
+#   V=release|debug|asan|portable|fuzz  the variant            CC=gcc|clang
 #   DNNL=0 BLAS=builtin              build without oneDNN / without the OpenBLAS loader
 #   DIRS="core kernels" TESTS=tests/test_x.c B=build/mine     build a part of the tree somewhere else
 #   T="-k NAME -v"                   arguments of the test runner        DEPS=0   do not look for missing packages
@@ -14,6 +14,7 @@ DIRS ?= core kernels autograd optim data formats model compress infer train
 TESTS ?= $(wildcard tests/*.c)
 PREFIX ?= /usr/local
 DEPS ?= 1
+FUZZ_SECONDS ?= 60
 T ?=
 
 .DEFAULT_GOAL := all
@@ -41,7 +42,8 @@ MODE_release := -O3 -g
 MODE_portable := -O3 -g -DPORTABLE
 MODE_debug := -O0 -g
 MODE_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-MODE := $(or $(MODE_$(V)),$(error unknown variant V=$(V): release, debug, asan or portable))
+MODE_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+MODE := $(or $(MODE_$(V)),$(error unknown variant V=$(V): release, debug, asan, portable or fuzz))
 # The two -fno-... free sqrt and comparisons for vectors and keep isnan, infinities and rounding as they are.
 CFLAGS_ALL := $(MODE) -std=gnu11 $(WARN) -fopenmp -fvisibility=hidden -fno-math-errno -fno-trapping-math \
     -ffile-prefix-map=$(CURDIR)=. -I. $(PKG_CFLAGS) $(if $(HAVE_DNNL),-DHAVE_DNNL) \
@@ -100,6 +102,13 @@ $(O)/%.o: %.c $(B)/flags
 	$(call SAY,cc,$@)
 	$(COMPILE)
 
+FUZZ := $(patsubst tests/fuzz/%.c,$(B)/fuzz_%,$(wildcard tests/fuzz/*.c))
+$(B)/fuzz_%: $(O)/tests/fuzz/%.o $(B)/libpare.a
+	$(LINK) -fsanitize=fuzzer $^ $(LDLIBS_ALL)
+$(O)/tests/fuzz/%.o: CPU_FLAGS = -DLIBFUZZER
+.SECONDARY: $(patsubst tests/fuzz/%.c,$(O)/tests/fuzz/%.o,$(wildcard tests/fuzz/*.c))
+fuzz-targets: $(FUZZ)
+
 # Rewritten only when the text changes: new flags rebuild everything, a file added or removed rebuilds the archive.
 stamp = mkdir -p $(@D) && echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
 $(B)/flags: FORCE
@@ -124,6 +133,9 @@ bench: deps ## measure (BENCH="ops train" for a part, QUICK=1 for a short run, P
 	@$(MAKE) --no-print-directory $(B)/bench $(B)/pare
 	@$(B)/bench --pare=$(B)/pare $(if $(filter-out 0,$(QUICK)),--quick) $(if $(CPU_TIME),--cpu-time) $(if $(WAIT),--wait=$(WAIT)) \
 	    $(BENCH)
+fuzz: deps ## every strict parser under libFuzzer (clang), FUZZ_SECONDS=60 each, one after the other
+	@$(MAKE) --no-print-directory V=fuzz CC=clang DIRS="core data formats model" fuzz-targets
+	@scripts/fuzz.sh build/fuzz-clang $(FUZZ_SECONDS)
 ops: ## the table of operators: formula, what backward reads
 	@scripts/ops.sh
 style: ## the house rules: floors, banned functions, sizes
@@ -143,4 +155,4 @@ uninstall: ## take it out again
 help: ## this list
 	@sed -n 's/^\([a-z ]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  %-22s %s\n", $$1, $$2}'
 	@echo '  variables              V=release|debug|asan|portable CC=gcc|clang DNNL=0 BLAS=builtin T="-k NAME -v" DEPS=0'
-.PHONY: all deps test demo bench ops style oracle debug asan portable install uninstall help FORCE
+.PHONY: all deps test demo bench fuzz fuzz-targets ops style oracle debug asan portable install uninstall help FORCE

@@ -274,7 +274,8 @@ static bool bert_piece(Vocab *v, size_t id, TokSpan *out)
     if (x.n >= 3 && memcmp(x.s, SPM_SPACE, 3) == 0) {
         *out = (TokSpan){x.s + 3, x.n - 3};
     } else if (x.n < 2 || x.s[0] != '[' || x.s[x.n - 1] != ']') {
-        char *s = arena_printf(v->a, v->e, "##%s", x.s);
+        char *s = arena_alloc(v->a, x.n + 3, v->e);
+        if (s) memcpy(s, "##", 2), memcpy(s + 2, x.s, x.n); /* which may hold a zero byte */
         *out = (TokSpan){s, x.n + 2};
         return s != NULL;
     }

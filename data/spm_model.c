@@ -108,8 +108,10 @@ static bool parse_piece(Spm *t, Wire w, int id, Arena *a, Err *e)
             return err_set(e, ERR_CORRUPT, "%s: piece %d is not UTF-8", t->path, id);
     s->type = (SpmType)type;
     s->bytes = (uint32_t)bytes;
-    s->text = arena_strndup(a, text, bytes, e);
-    return s->text != NULL;
+    char *copy = arena_alloc(a, bytes + 1, e); /* a piece may hold a zero byte */
+    if (copy) memcpy(copy, text, bytes);
+    s->text = copy;
+    return copy != NULL;
 }
 
 static bool take_string(const Wire *w, const Field *f, const char **out, Arena *a, Err *e)

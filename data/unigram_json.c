@@ -98,7 +98,9 @@ static bool read_vocab(Model *m, double *score, const json_t *vocab, const char 
             return err_set(e, ERR_CORRUPT, "%s: model.vocab[%zu] has a score that is not finite", path, i);
         if (score[i] < least) least = score[i];
         m->piece[i].n = json_string_length(text);
-        m->piece[i].s = arena_strndup(a, json_string_value(text), m->piece[i].n, e);
+        char *copy = arena_alloc(a, m->piece[i].n + 1, e);
+        if (copy) memcpy(copy, json_string_value(text), m->piece[i].n);
+        m->piece[i].s = copy;
         if (!m->piece[i].s) return false;
     }
     m->u.unk_score = least - 10;
