@@ -40,6 +40,19 @@ char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t 
  * piece is dropped, a byte piece is its raw byte. */
 const char *tokenizer_piece(const Tokenizer *t, int prev, int id, size_t *bytes);
 
+/* Learns a byte-level BPE of `vocab` tokens (256 bytes and the specials among them) from text files and writes it
+ * to out as tokenizer.json. Deterministic: ties go to the greater pair of byte strings. *tokens (may be NULL):
+ * how many it has, fewer when no pair occurs min_count times (0 = 1). Specials are cut out of the text. */
+typedef struct BpeTraining {
+    const char *const *path;
+    size_t n_path;
+    const char *const *special;
+    size_t n_special;
+    const char *pattern; /* of data/families.def */
+    long vocab, min_count;
+} BpeTraining;
+bool tokenizer_train(const char *out, const BpeTraining *o, long *tokens, Arena *a, Err *e);
+
 typedef struct SourceConfig {
 #include "core/config_fields.h"
 #include "data/source.def"

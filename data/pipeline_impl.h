@@ -158,6 +158,8 @@ typedef struct Run {
     Matcher m;
     void *cache;
 } Run;
+/* Appends an added token; text is kept. */
+bool pipeline_add(Pipeline *p, AddedToken t, size_t *cap, Arena *a, Err *e);
 /* pipeline.c: s (bytes,) through all normalizers; *out may be s itself. */
 bool pipeline_normalize(const Pipeline *p, const char *s, size_t bytes, TokSpan *out, Arena *a, Err *e);
 /* pretokenize.c: s (n,), n > 0, through the pre-tokenizers from stage on, each part to the model. first: s begins

@@ -32,8 +32,6 @@ bool tokenizer_config_read(Tokenizer *t, Pipeline *p, const char *dir, Arena *a,
 const char *folder_of(const char *path, Arena *a, Err *e);
 /* A whole JSON file, NULL with e; NULL without e when optional and not there. The caller drops it. */
 json_t *json_file(const char *path, bool optional, Err *e);
-/* Appends an added token; text is kept. */
-bool pipeline_add(Pipeline *p, AddedToken t, size_t *cap, Arena *a, Err *e);
 /* The added token with this text, else the model's piece; -1 = none. */
 int32_t pipeline_id(const Pipeline *p, const char *s, size_t n);
 #endif
