@@ -555,6 +555,29 @@ static int v_data_files(Args *x)
     return text ? say(text) : fail(x->e);
 }
 
+/* data train-tokenizer FILES --vocab-size N --out F */
+static int v_train_tokenizer(Args *x)
+{
+    const char *special[64], *out = get(x, "out", NULL);
+    char *list = arena_strdup(x->a, get(x, "special", "<|endoftext|>"), x->e);
+    BpeTraining o = {.path = (const char *const *)(x->pos + 1), .n_path = (size_t)(x->n_pos - 1)};
+    long tokens;
+    for (char *s = list; s && *s && o.n_special < 64;) {
+        char *comma = strchr(s, ',');
+        if (comma) *comma = 0;
+        special[o.n_special++] = s;
+        s = comma ? comma + 1 : NULL;
+    }
+    o.special = special;
+    o.pattern = get(x, "pattern", "gpt2");
+    o.vocab = (long)number(x, "vocab-size", 0);
+    if (!x->e->code && (!out || !o.n_path || !o.vocab))
+        err_set(x->e, ERR_USAGE, "data train-tokenizer needs FILES, --vocab-size N and --out tokenizer.json");
+    if (x->e->code || !tokenizer_train(out, &o, &tokens, x->a, x->e)) return fail(x->e);
+    log_info("wrote %s: %ld tokens, cut as %s", out, tokens, o.pattern);
+    return 0;
+}
+
 static int v_data(Args *x)
 {
     static const char *const files[] = {"tokenize", "pack", "stats", "inspect"};
@@ -562,11 +585,14 @@ static int v_data(Args *x)
     bool enc = !strcmp(what, "encode");
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         if (!strcmp(what, files[i])) return v_data_files(x);
+    if (!strcmp(what, "train-tokenizer")) return v_train_tokenizer(x);
     if (!enc && strcmp(what, "decode"))
-        err_set(x->e, ERR_USAGE, "data %s: encode, decode, tokenize, pack, stats and inspect are known",
+        err_set(x->e, ERR_USAGE,
+                "data %s: encode, decode, tokenize, pack, stats, inspect and train-tokenizer are known",
                 what);
     else if (!path) err_set(x->e, ERR_USAGE, "data %s needs --tokenizer PATH", what);
-    Tokenizer *tk = x->e->code ? NULL : model_tokenizer(path, NULL, x->a, x->e);
+    const TokenizerConfig how = {.pattern = get(x, "pattern", NULL)};
+    Tokenizer *tk = x->e->code ? NULL : model_tokenizer(path, &how, x->a, x->e);
     Arena tmp = {.name = "line"};
     for (long line = 1; tk; line++) {
         size_t n;
@@ -654,19 +680,23 @@ static const Option o_quantize[] = {
     {"json", NULL, "the table of errors on stdout", 0},
     END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
-static const Option o_data[] = {{"tokenizer", "P", "tokenizer.model, a folder, or bytes", 0},
-                                {"no-bos", NULL, "encode without BOS", 0},
-                                {"out", "F", "tokenize: an llm.c .bin; pack: a .h5 with targets", 0},
-                                {"field", "K", "json key of the text", 0},
-                                {"prompt-field", "K", "json key of the prompt", 0},
-                                {"response-field", "K", "json key of the response", 0},
-                                {"split", "S", "part of the files, as train[:95%]", 0},
-                                {"resume", NULL, "tokenize: go on from OUT.part, an error when it cannot", 0},
-                                {"overwrite", NULL, "tokenize: start over even when OUT.part could go on", 0},
-                                {"n", "N", "inspect: documents shown (3)", 'n'},
-                                {"set", "K=V", "an override, as key=value", 0},
-                                {"json", NULL, "stats, tokenize, pack: always JSON", 0},
-                                END};
+static const Option o_data[] = {
+    {"tokenizer", "P", "a tokenizer's file, a folder, or bytes", 0},
+    {"pattern", "FAMILY", "how a rank file, or train-tokenizer, cuts text (gpt2)", 0},
+    {"no-bos", NULL, "encode without BOS", 0},
+    {"vocab-size", "N", "train-tokenizer: tokens, specials and bytes included", 0},
+    {"special", "A,B", "train-tokenizer: special tokens (<|endoftext|>)", 0},
+    {"out", "F", "tokenize: .bin; pack: .h5; train-tokenizer: tokenizer.json", 0},
+    {"field", "K", "json key of the text", 0},
+    {"prompt-field", "K", "json key of the prompt", 0},
+    {"response-field", "K", "json key of the response", 0},
+    {"split", "S", "part of the files, as train[:95%]", 0},
+    {"resume", NULL, "tokenize: go on from OUT.part, an error when it cannot", 0},
+    {"overwrite", NULL, "tokenize: start over even when OUT.part could go on", 0},
+    {"n", "N", "inspect: documents shown (3)", 'n'},
+    {"set", "K=V", "an override, as key=value", 0},
+    {"json", NULL, "stats, tokenize, pack: always JSON", 0},
+    END};
 static const Verb verbs[] = {
     {"train", "CONFIG [key=value ...]", "run a config", 0, 1, v_train, o_train},
     {"finetune", "CONFIG [key=value ...]", "the same", 0, 1, v_train, o_train},
@@ -684,7 +714,8 @@ static const Verb verbs[] = {
     {"import", "IN OUT", "the same, into HDF5 by default suffix", 2, 2, v_export, o_export},
     {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, v_quantize,
      o_quantize},
-    {"data", "WHAT [CONFIG|FILES]", "encode, decode; tokenize, pack, stats, inspect", 1, 200, v_data, o_data},
+    {"data", "WHAT [CONFIG|FILES]", "encode, decode, tokenize, pack, stats, inspect, train-tokenizer", 1, 200,
+     v_data, o_data},
     {"doctor", "", "CPU, threads, libraries, a self-test", 0, 0, v_doctor, o_json},
 };
 enum { N_VERB = (int)(sizeof verbs / sizeof *verbs) };
