@@ -236,6 +236,8 @@ typedef struct AttentionAttr {
     double scale, softcap;
     long window;
     bool causal;
+    double dropout; /* of the probabilities */
+    uint32_t stream;
 } AttentionAttr;
 typedef struct DropoutAttr {
     double p;

@@ -5,6 +5,7 @@
  *             at the end o = o/l, lse = m + log l
  *   backward  delta = dO.o;  p = e^(s-lse);  dv += p dO;  dp = dO.v;
  *             ds = p (dp-delta) scale (times 1-(s/cap)^2);  dq += ds k;  dk += ds q
+ *   dropout   o, dv: p m/(1-P) for p, dp: dO.v m/(1-P), m from Philox; the sum l and delta stay as they are
  *
  * q o dO dq (B,Tq,H,D)  k v dk dv (B,Tkv,Hkv,D), rows by their strides;  lse delta (B,H,Tq).
  * Query head h reads kv head h/(H/Hkv). A row that sees no key gives o = 0, lse = -inf and gradient 0.
@@ -13,6 +14,7 @@
  * Rabe and Staats 2021 (arXiv 2112.05682); Dao et al. 2022 (arXiv 2205.14135).
  */
 #include <math.h>
+#include "core/core.h"
 #include "kernels/kernels.h"
 #include "kernels/ref_impl.h"
 
@@ -70,8 +72,20 @@ static REAL score(const AttnShape *a, const REAL *q, const REAL *k)
     return s;
 }
 
+/* What dropout makes of the probability of one pair: a factor, 0 or 1/(1-P). */
+static REAL kept(const AttnShape *a, long b, long h, long t, long s)
+{
+    if (!(a->dropout > 0)) return 1;
+    RngKey key = {.seed = a->seed,
+                  .step = a->step,
+                  .stream = a->stream + (uint32_t)h,
+                  .sample = a->sample0 + (uint32_t)b};
+    bool on = (double)rng_u32(key, (uint32_t)(t * a->Tkv + s)) >= a->dropout * 4294967296.0;
+    return on ? (REAL)(1 / (1 - a->dropout)) : (REAL)0;
+}
+
 /* One query: o (D) out, returns lse. q (D); k v are the kv head's row 0 of sequence b. */
-static REAL forward_row(const AttnShape *a, long b, long t, REAL *o, const REAL *q, const REAL *k,
+static REAL forward_row(const AttnShape *a, long b, long h, long t, REAL *o, const REAL *q, const REAL *k,
                         const REAL *v)
 {
     REAL m = -(REAL)INFINITY, l = 0, p[TILE];
@@ -93,7 +107,7 @@ static REAL forward_row(const AttnShape *a, long b, long t, REAL *o, const REAL 
             if (p[j] == -(REAL)INFINITY) continue;
             REAL e = FN1(exp, p[j] - top);
             l += e;
-            add_scaled(o, e, v + (s0 + j) * a->v_stride, a->D);
+            add_scaled(o, e * kept(a, b, h, t, s0 + j), v + (s0 + j) * a->v_stride, a->D);
         }
         m = top;
     }
@@ -113,7 +127,7 @@ void K(attention_fwd)(void *o_, void *lse_, const void *q_, const void *k_, cons
     for (long i = 0; i < a->B * a->H * a->Tq; i++) {
         long t = i % a->Tq, h = i / a->Tq % a->H, b = i / a->Tq / a->H, col = h / group * a->D,
              row = kv_row(a, b, 0);
-        lse[i] = forward_row(a, b, t, o + (b * a->Tq + t) * a->o_stride + h * a->D,
+        lse[i] = forward_row(a, b, h, t, o + (b * a->Tq + t) * a->o_stride + h * a->D,
                              q + (b * a->Tq + t) * a->q_stride + h * a->D, k + row * a->k_stride + col,
                              v + row * a->v_stride + col);
     }
@@ -126,14 +140,16 @@ typedef struct Grad {
     const AttnShape *a;
 } Grad;
 
-/* Derivative of the loss by the raw q.k of one visible pair; *p gets the probability. dO v (D) */
-static REAL score_grad(const Grad *g, REAL *p, long stat, const REAL *dO, const REAL *q, const REAL *k,
-                       const REAL *v)
+/* Derivative of the loss by the raw q.k of one visible pair; *p gets the probability times keep, the dropout's
+ * factor. dO v (D) */
+static REAL score_grad(const Grad *g, REAL *p, REAL keep, long stat, const REAL *dO, const REAL *q,
+                       const REAL *k, const REAL *v)
 {
     const AttnShape *a = g->a;
     REAL s = score(a, q, k);
     *p = FN1(exp, s - g->lse[stat]);
-    REAL ds = *p * (dot(dO, v, a->D) - g->delta[stat]) * (REAL)a->scale;
+    REAL ds = *p * (keep * dot(dO, v, a->D) - g->delta[stat]) * (REAL)a->scale;
+    *p *= keep;
     if (a->softcap > 0) ds *= 1 - (s / (REAL)a->softcap) * (s / (REAL)a->softcap);
     return ds;
 }
@@ -151,7 +167,8 @@ static void backward_query(const Grad *g, long b, long h, long t, Mode mode)
         if (!same_segment(a, b, t, s)) continue;
         REAL p;
         const REAL *k = g->k + kv_row(a, b, s) * a->k_stride + col;
-        REAL ds = score_grad(g, &p, stat, dO, g->q + at, k, g->v + kv_row(a, b, s) * a->v_stride + col);
+        REAL ds = score_grad(g, &p, kept(a, b, h, t, s), stat, dO, g->q + at, k,
+                             g->v + kv_row(a, b, s) * a->v_stride + col);
         add_scaled(g->dq + at, ds, k, D);
     }
 }
@@ -172,7 +189,8 @@ static void backward_key(const Grad *g, long b, long hkv, long s, Mode mk, Mode 
             REAL p;
             const REAL *q = g->q + (b * a->Tq + t) * a->q_stride + h * D;
             const REAL *dO = g->dO + (b * a->Tq + t) * a->o_stride + h * D;
-            REAL ds = score_grad(g, &p, (b * a->H + h) * a->Tq + t, dO, q, g->k + k_at, g->v + v_at);
+            REAL ds = score_grad(g, &p, kept(a, b, h, t, s), (b * a->H + h) * a->Tq + t, dO, q, g->k + k_at,
+                                 g->v + v_at);
             if (g->dk) add_scaled(g->dk + k_at, ds, q, D);
             if (g->dv) add_scaled(g->dv + v_at, p, dO, D);
         }

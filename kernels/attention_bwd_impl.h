@@ -222,7 +222,7 @@ void ISA_NAME(attention_bwd)(void *dq, void *dk, void *dv, const void *dO, const
                              const void *q, const void *k, const void *v, void *delta, const AttnShape *a,
                              Mode mq, Mode mk, Mode mv)
 {
-    if (a->D > MAX_D) {
+    if (a->D > MAX_D || a->dropout > 0) {
         attention_bwd_f32(dq, dk, dv, dO, o, lse, q, k, v, delta, a, mq, mk, mv);
         return;
     }

@@ -147,7 +147,7 @@ static void forward_tile(const Forward *f, long b, long h, long t0)
 void ISA_NAME(attention_fwd)(void *o, void *lse, const void *q, const void *k, const void *v,
                              const AttnShape *a)
 {
-    if (a->D > MAX_D) {
+    if (a->D > MAX_D || a->dropout > 0) {
         attention_fwd_f32(o, lse, q, k, v, a);
         return;
     }

@@ -8,7 +8,7 @@
 #include "kernels/kernels.h"
 
 /* The versions; arguments as in kernels.def. The vector ones hand D > ATTENTION_MAX_D to the float reference:
- * their tiles are buffers of a fixed size per thread. */
+ * their tiles are buffers of a fixed size per thread; and dropout, whose masks it draws pair by pair. */
 enum { ATTENTION_MAX_D = 256 };
 #define ATTENTION_VERSION(isa)                                                                               \
     void attention_fwd_##isa(void *o, void *lse, const void *q, const void *k, const void *v,                \

@@ -23,7 +23,8 @@ typedef enum { SET = 0, ADD = 1 } Mode; /* y = ... or y += ... */
  * to the next (>= heads*D: a slice of a fused qkv tensor has a larger one). Query t of the call has position
  * q_offset + t and sees keys s with s <= q_offset + t (if causal), s > q_offset + t - window (if window > 0),
  * and, if seg_q/seg_kv are given (int32 (B,Tq), (B,Tkv)), only keys with the same segment id. softcap > 0:
- * cap*tanh(s/cap) on scaled scores. */
+ * cap*tanh(s/cap) on scaled scores. dropout > 0: each probability is kept with 1 - dropout and divided by it;
+ * the mask depends on seed, step, stream + head, sample0 + sequence and query*Tkv + key, on nothing else. */
 typedef struct AttnShape {
     long B, Tq, Tkv, H, Hkv, D;
     long q_stride, k_stride, v_stride, o_stride;
@@ -32,6 +33,9 @@ typedef struct AttnShape {
     long q_offset, window; /* window 0 = unlimited */
     bool causal;
     const int32_t *seg_q, *seg_kv; /* NULL = one segment */
+    double dropout;
+    uint64_t seed;
+    uint32_t step, stream, sample0;
 } AttnShape;
 
 /* Rotary embedding of x (rows, H, D) with row stride; positions pos (rows). inv_freq (D_rot/2) in double,

@@ -123,6 +123,8 @@ static Tensor *attention(Graph *g, Model *m, Tensor *h, const ModelInputs *in, i
                         .D = s->D,
                         .scale = s->attn_scale,
                         .softcap = s->attn_softcap,
+                        .dropout = in->train ? s->attn_dropout : 0,
+                        .stream = dropout_stream("probabilities", l),
                         .causal = true,
                         .window = spec_sliding(s, l) ? s->window : 0};
     project(g, m, h, in, l, qkv, &at);

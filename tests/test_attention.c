@@ -45,6 +45,8 @@ static const Case cases[] = {
     {"last tile of one row", 1, 97, 130, 2, 1, 16, 0, 0, true, false, 0, SEG_NONE, 0},
     {"wide 300", 1, 12, 12, 1, 1, 300, 0, 0, true, true, 0, SEG_NONE, 0},
     {"wide 256", 1, 70, 70, 1, 1, 256, 0, 0, true, true, 0, SEG_NONE, 0},
+    {"dropout", 3, 70, 70, 4, 2, 16, 0, 0, true, true, 0, SEG_NONE, 0},
+    {"dropout soft-cap packed", 2, 40, 40, 2, 1, 12, 0, 9, true, true, 2, SEG_PACKED, 0},
     {"long", 1, 1024, 1024, 2, 1, 64, 0, 0, true, true, 0, SEG_NONE, 0},
 };
 enum { CASES = sizeof cases / sizeof *cases };
@@ -98,6 +100,14 @@ static bool allowed(const AttnShape *a, long b, long t, long s)
     return !a->seg_q || a->seg_q[b * a->Tq + t] == a->seg_kv[b * a->Tkv + s];
 }
 
+/* The factor of a probability under dropout, from the words of kernels.h. */
+static double kept(const AttnShape *a, long b, long h, long t, long s)
+{
+    if (a->dropout == 0) return 1;
+    RngKey key = {a->seed, a->step, a->stream + (uint32_t)h, a->sample0 + (uint32_t)b};
+    return rng_uniform(key, (uint32_t)(t * a->Tkv + s)) >= a->dropout ? 1 / (1 - a->dropout) : 0;
+}
+
 /* The definition, row by row with the whole row of scores at hand. */
 static void naive_row(Problem *p, long b, long h, long t, double *s, double *ds)
 {
@@ -126,15 +136,16 @@ static void naive_row(Problem *p, long b, long h, long t, double *s, double *ds)
     }
     for (long j = 0; j < a->Tkv; j++)
         for (long d = 0; d < D; d++)
-            p->o[at + d] += s[j] / sum * p->v[((b * a->Tkv + j) * a->Hkv + hkv) * D + d];
+            p->o[at + d] += s[j] / sum * kept(a, b, h, t, j) *
+                            p->v[((b * a->Tkv + j) * a->Hkv + hkv) * D + d];
     for (long d = 0; d < D; d++) delta += p->o[at + d] * p->dO[at + d];
     for (long j = 0; j < a->Tkv; j++) {
         long kv = ((b * a->Tkv + j) * a->Hkv + hkv) * D;
-        double prob = s[j] / sum, dp = 0;
+        double prob = s[j] / sum, dp = 0, keep = kept(a, b, h, t, j);
         for (long d = 0; d < D; d++) dp += p->dO[at + d] * p->v[kv + d];
-        double g = prob * (dp - delta) * ds[j];
+        double g = prob * (keep * dp - delta) * ds[j];
         for (long d = 0; d < D; d++) {
-            p->dv[kv + d] += prob * p->dO[at + d];
+            p->dv[kv + d] += prob * keep * p->dO[at + d];
             p->dk[kv + d] += g * p->q[at + d];
             p->dq[at + d] += g * p->k[kv + d];
         }
@@ -159,7 +170,12 @@ static Problem problem_make(const Case *c)
                       .softcap = c->softcap,
                       .q_offset = c->q_offset,
                       .window = c->window,
-                      .causal = c->causal};
+                      .causal = c->causal,
+                      .dropout = strstr(c->name, "dropout") ? 0.25 : 0,
+                      .seed = 0x123456789aULL,
+                      .step = 3,
+                      .stream = 40,
+                      .sample0 = 6};
     if (c->fused) p.a.q_stride = p.a.k_stride = p.a.v_stride = (c->H + 2 * c->Hkv) * c->D + EXTRA;
     if (c->seg) {
         p.a.seg_q = segments(&p, c->seg, c->B, c->Tq, c->q_offset, true);
