@@ -503,7 +503,10 @@ static bool encode_line(Args *x, const Tokenizer *tk, const json_t *o, long line
     const json_t *t = json_object_get(o, "text");
     if (!json_is_string(t)) return err_set(x->e, ERR_USAGE, "stdin:%ld: no \"text\" string", line);
     TokenBuf ids = {0};
-    if (!tokenizer_encode(tk, json_string_value(t), json_string_length(t), !has(x, "no-bos"), &ids, a, x->e))
+    const char *text = json_string_value(t);
+    const size_t n = json_string_length(t);
+    if (has(x, "no-bos") ? !tokenizer_encode(tk, text, n, false, &ids, a, x->e)
+                         : !tokenizer_encode_framed(tk, text, n, &ids, a, x->e))
         return false;
     printf("{\"ids\": [");
     for (size_t i = 0; i < ids.n; i++) printf("%s%d", i ? ", " : "", ids.id[i]);
@@ -683,7 +686,7 @@ static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, 
 static const Option o_data[] = {
     {"tokenizer", "P", "a tokenizer's file, a folder, or bytes", 0},
     {"pattern", "FAMILY", "how a rank file, or train-tokenizer, cuts text (gpt2)", 0},
-    {"no-bos", NULL, "encode without BOS", 0},
+    {"no-bos", NULL, "encode without what the tokenizer puts around a text", 0},
     {"vocab-size", "N", "train-tokenizer: tokens, specials and bytes included", 0},
     {"special", "A,B", "train-tokenizer: special tokens (<|endoftext|>)", 0},
     {"out", "F", "tokenize: .bin; pack: .h5; train-tokenizer: tokenizer.json", 0},

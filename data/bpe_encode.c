@@ -2,8 +2,8 @@
  *
  * Symbols (bytes, or characters) are merged by the pair of lowest rank, leftmost first, until no pair has a
  * merge. Up to BPE_LONG_WORD symbols: look for the lowest each time. More: a heap of (rank, position) over a
- * linked list; an entry counts only while its pair still has that rank. Each merge adds at most two entries, so
- * n symbols cost O(n log n).
+ * linked list; an entry counts only while its pair still has that rank. Each merge adds at most two
+ * entries, so n symbols cost O(n log n).
  *
  * A word that is one piece, and merges to it, is one look-up; the others go through a cache one text long.
  */
@@ -66,8 +66,8 @@ static bool all_bytes(const Bpe *b, const char *s, size_t n)
     return b->byte_fallback;
 }
 
-/* Characters of the word -> ids (n,). Unknown ones become the unknown id, one for a run if fuse_unk; as in the
- * reference the pending one comes behind bytes that stand in for a character. */
+/* Characters of the word -> ids (n,). Unknown ones become the unknown id, one for a run if fuse_unk; as in
+ * the reference the pending one comes behind bytes that stand in for a character. */
 static size_t char_symbols(const Bpe *b, const char *s, size_t n, int32_t *ids)
 {
     size_t m = 0;
@@ -184,8 +184,8 @@ static void merge_at(const Bpe *b, Heap *h, Node *node, int32_t at)
     if (x->prev >= 0) new_pair(b, h, node, x->prev);
 }
 
-/* Entries die when their pair changes; when they are most of the heap's room, three per symbol, none can be left
- * over: each merge removes a symbol and adds two. */
+/* Entries die when their pair changes; when they are most of the heap's room, three per symbol, none can be
+ * left over: each merge removes a symbol and adds two. */
 static size_t merge_long(const Bpe *b, int32_t *id, size_t n, uint64_t *steps, Arena *scratch, Err *e)
 {
     const ArenaMark mark = arena_mark(scratch);

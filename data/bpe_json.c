@@ -1,6 +1,7 @@
 /* data/bpe_json.c: the "BPE" model of tokenizer.json, and vocabularies {"token": id}.
  *
- *   {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "", "end_of_word_suffix": "",
+ *   {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+ *   "end_of_word_suffix": "",
  *    "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": {"a": 0, ...},
  *    "merges": ["a b", ...] or [["a", "b"], ...]}
  */

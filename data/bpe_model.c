@@ -1,8 +1,8 @@
 /* data/bpe_model.c: a byte-pair model from pieces and merges, as files spell them (BpeSpec).
  *
  * Byte-level pieces are stored as raw bytes. A merge (a, b) makes the piece a + b (b without
- * continuing_subword_prefix). Rank files have no merges: any two pieces whose joint text is a piece merge, with
- * that piece's id as rank, so every cut of every piece into two pieces is a merge.
+ * continuing_subword_prefix). Rank files have no merges: any two pieces whose joint text is a piece merge,
+ * with that piece's id as rank, so every cut of every piece into two pieces is a merge.
  */
 #include "data/bpe_impl.h"
 #include "data/utf8_impl.h"

@@ -1,11 +1,12 @@
 /* data/bpe_train.c: learning a byte-level BPE (Sennrich et al. 2016, on bytes as GPT-2).
  *
- * Words (pre-tokens of a family's pattern, text between special tokens) are counted; then, until the vocabulary is
- * full, the most frequent pair of neighbouring symbols becomes one symbol. Ties: the pair whose byte strings are
- * greater, the left one first. So the result is a function of the text, whatever order files or words come in.
+ * Words (pre-tokens of a family's pattern, text between special tokens) are counted; then, until the
+ * vocabulary is full, the most frequent pair of neighbouring symbols becomes one symbol. Ties: the pair
+ * whose byte strings are greater, the left one first. So the result is a function of the text, whatever
+ * order files or words come in.
  *
- * Each pair keeps its count and the words it was seen in; a heap holds (count, pair), and an entry that is out of
- * date is put back with the count of now. A merge visits only the words that hold its pair.
+ * Each pair keeps its count and the words it was seen in; a heap holds (count, pair), and an entry that is
+ * out of date is put back with the count of now. A merge visits only the words that hold its pair.
  */
 #include "data/pipeline_impl.h"
 #include "data/train_impl.h"
@@ -215,7 +216,8 @@ static bool pair_seen(Trainer *t, int32_t left, int32_t right, uint32_t word)
     return true;
 }
 
-/* Adds (sign 1) or takes back (-1) the pairs of a word; those with made are noted to be in it, all if made < 0. */
+/* Adds (sign 1) or takes back (-1) the pairs of a word; those with made are noted to be in it, all if made
+ * < 0. */
 static bool word_pairs(Trainer *t, uint32_t w, int sign, int32_t made)
 {
     const Word *x = &t->word[w];

@@ -1,5 +1,5 @@
-/* data/bpe_write.c: a learned BPE as tokenizer.json. Merges are written "a b", the form that old and new readers
- * know: ByteLevel's letters have no space. */
+/* data/bpe_write.c: a learned BPE as tokenizer.json. Merges are written "a b", the form that old and new
+ * readers know: ByteLevel's letters have no space. */
 #include "data/families_impl.h"
 #include "data/train_impl.h"
 #include <string.h>

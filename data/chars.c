@@ -1,5 +1,5 @@
-/* data/chars.c: classes of characters (utf8proc's Unicode 15 tables) and small UTF-8 steps for the pipeline of
- * tokenizer.json. White_Space is Unicode's, without the separators U+001C..U+001F that str.strip takes. */
+/* data/chars.c: classes of characters (utf8proc's Unicode 15 tables) and small UTF-8 steps for the pipeline
+ * of tokenizer.json. White_Space is Unicode's, without the separators U+001C..U+001F that str.strip takes. */
 #include "data/utf8_impl.h"
 #include <utf8proc.h>
 

@@ -29,10 +29,17 @@ int tokenizer_bos(const Tokenizer *t); /* -1 = none */
 int tokenizer_eos(const Tokenizer *t);
 const char *tokenizer_hash(const Tokenizer *t); /* XXH3-128 hex of pieces, scores, kinds and rules */
 const char *tokenizer_path(const Tokenizer *t);
-void tokenizer_set_path(Tokenizer *t, const char *path); /* where it came from, if that is not what was opened */
+void tokenizer_set_path(Tokenizer *t,
+                        const char *path); /* where it came from, if that is not what was opened */
 /* Appends the ids of text (bytes,) to out, behind BOS if bos and the tokenizer has one. */
 bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a,
                       Err *e);
+/* The same with what the file itself puts around one text: a post-processor's tokens (none for GPT-2, [CLS] and
+ * [SEP] for BERT), SentencePiece's BOS. */
+bool tokenizer_encode_framed(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, Arena *a,
+                             Err *e);
+/* Whether that starts with the BOS: what stands before a prompt. Documents get a BOS wherever there is one. */
+bool tokenizer_adds_bos(const Tokenizer *t);
 /* The text of ids (n,), NUL-terminated, as SentencePiece's Decode: specials are dropped. *bytes (may be NULL)
  * is its length. Error: an id outside the vocabulary. */
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e);
@@ -162,9 +169,11 @@ bool tokenize_run(const TokenizeJob *job, TokenizeResult *out, Err *e);
 
 /* ---- datareport.c: `data stats`, `data inspect` ---------------------------------------------------------- */
 /* One JSON text: per source its counts, per loader what packing does. T: data.seq_len. */
-char *data_stats_json(const SourceConfig *s, int n, const DataConfig *d, const Tokenizer *tk, Arena *a, Err *e);
+char *data_stats_json(const SourceConfig *s, int n, const DataConfig *d, const Tokenizer *tk, Arena *a,
+                      Err *e);
 /* The first n documents decoded; what is not trained stands between [ and ] marks of their own. */
-char *data_inspect_text(const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int n, Arena *a, Err *e);
+char *data_inspect_text(const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int n, Arena *a,
+                        Err *e);
 
 /* ---- evalplan.c: the windows of a perplexity, by protocol (t = tokens, n of them) ------------------------
  *   val        N = window. With a BOS (bos >= 0): BOS, t[iN .. iN+N-2], all N scored; the short last window

@@ -1,6 +1,6 @@
-/* data/decode.c: ids -> text by the decoders of tokenizer.json, each a step from a list of pieces to a list of
- * pieces, as the `decoders` of Hugging Face tokenizers; specials are dropped first. Byte-level pieces are raw
- * bytes already. The text is what the bytes are: malformed UTF-8 is given back, not replaced.
+/* data/decode.c: ids -> text by the decoders of tokenizer.json, each a step from a list of pieces to a list
+ * of pieces, as the `decoders` of Hugging Face tokenizers; specials are dropped first. Byte-level pieces
+ * are raw bytes already. The text is what the bytes are: malformed UTF-8 is given back, not replaced.
  */
 #include "data/pipeline_impl.h"
 #include "data/utf8_impl.h"

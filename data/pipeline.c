@@ -1,7 +1,7 @@
 /* data/pipeline.c: text -> ids through a Pipeline.
  *
- * Malformed bytes: a byte-level model encodes each run of them as a part of its own, so that decoding gives them
- * back; other models see U+FFFD for each, as SentencePiece does.
+ * Malformed bytes: a byte-level model encodes each run of them as a part of its own, so that decoding gives
+ * them back; other models see U+FFFD for each, as SentencePiece does.
  */
 #include "data/pipeline_impl.h"
 #include "data/utf8_impl.h"
@@ -213,5 +213,10 @@ bool pipeline_finish(Tokenizer *t, Pipeline *p, Arena *a, Err *e)
     }
     t->impl = p;
     t->ops = ops_of(p);
+    t->framed = true;
+    t->before = p->before;
+    t->n_before = p->n_before;
+    t->after = p->after;
+    t->n_after = p->n_after;
     return finish_added(t, p, a, e) && pipeline_plain(t, p, a, e);
 }

@@ -162,8 +162,8 @@ typedef struct Run {
 bool pipeline_add(Pipeline *p, AddedToken t, size_t *cap, Arena *a, Err *e);
 /* pipeline.c: s (bytes,) through all normalizers; *out may be s itself. */
 bool pipeline_normalize(const Pipeline *p, const char *s, size_t bytes, TokSpan *out, Arena *a, Err *e);
-/* pretokenize.c: s (n,), n > 0, through the pre-tokenizers from stage on, each part to the model. first: s begins
- * the text. */
+/* pretokenize.c: s (n,), n > 0, through the pre-tokenizers from stage on, each part to the model. first: s
+ * begins the text. */
 bool pretokenize(Run *r, size_t stage, const char *s, size_t n, bool first);
 /* added.c: what to search for in one of the two searches; NULL without error when there is nothing. */
 AddedIndex *added_index(const AddedToken *t, size_t n, bool normalized, Arena *a, Err *e);

@@ -1,6 +1,6 @@
-/* data/pretokenize.c: the pre-tokenizers of tokenizer.json, streaming: each stage cuts the part it is given and
- * hands every cut to the next stage, the last one to the model. Nothing is stored but the part one behaviour
- * holds back. Definitions: the `pre_tokenizers` of Hugging Face tokenizers.
+/* data/pretokenize.c: the pre-tokenizers of tokenizer.json, streaming: each stage cuts the part it is given
+ * and hands every cut to the next stage, the last one to the model. Nothing is stored but the part one
+ * behaviour holds back. Definitions: the `pre_tokenizers` of Hugging Face tokenizers.
  */
 #include "data/pipeline_impl.h"
 #include "data/utf8_impl.h"

@@ -1,6 +1,7 @@
-/* data/tiktoken.c: tiktoken's rank files, one "base64-of-the-token rank" a line. A rank is the token's id and the
- * order of merging. Neither the pattern nor the specials are in the file: tokenizer.pattern names the family that
- * brings both; in a file of another size than the family's the specials keep their distance to the last rank.
+/* data/tiktoken.c: tiktoken's rank files, one "base64-of-the-token rank" a line. A rank is the token's id
+ * and the order of merging. Neither the pattern nor the specials are in the file: tokenizer.pattern names
+ * the family that brings both; in a file of another size than the family's the specials keep their distance
+ * to the last rank.
  */
 #include "data/families_impl.h"
 #include "data/tokenizer_json_impl.h"

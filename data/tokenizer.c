@@ -1,7 +1,7 @@
 /* data/tokenizer.c: opening a tokenizer by its path and what all kinds share.
  *
- * A file's name says its kind; the kind "bytes" is here: ids 0..255 are the bytes, 256 stands before a document
- * and ends one, vocabulary 257.
+ * A file's name says its kind; the kind "bytes" is here: ids 0..255 are the bytes, 256 stands before a
+ * document and ends one, vocabulary 257.
  */
 #include "data/tokenizer_impl.h"
 #include <string.h>
@@ -57,10 +57,14 @@ static bool model_open(Tokenizer *t, Arena *a, Err *e)
 static const struct {
     const char *name;
     Opener *open;
-} kind[] = {{"tokenizer.json", tokenizer_json_open}, {"tokenizer.model", model_open},
-            {"vocab.json", vocab_json_open},         {"encoder.json", vocab_json_open},
-            {"vocab.txt", vocab_txt_open},           {".tiktoken", tiktoken_open},
-            {".gguf", gguf_vocab_open},              {".json", tokenizer_json_open}};
+} kind[] = {{"tokenizer.json", tokenizer_json_open},
+            {"tokenizer.model", model_open},
+            {"vocab.json", vocab_json_open},
+            {"encoder.json", vocab_json_open},
+            {"vocab.txt", vocab_txt_open},
+            {".tiktoken", tiktoken_open},
+            {".gguf", gguf_vocab_open},
+            {".json", tokenizer_json_open}};
 
 /* The file that path means; NULL with e when there is none. */
 static const char *file_of(const char *path, Arena *a, Err *e)
@@ -70,10 +74,11 @@ static const char *file_of(const char *path, Arena *a, Err *e)
         const char *p = path_join(a, path, kind[i].name, e);
         if (!p || file_exists(p)) return p;
     }
-    err_set(e, ERR_USAGE,
-            "tokenizer: %s holds no tokenizer.json, tokenizer.model, vocab.json with merges.txt, encoder.json or "
-            "vocab.txt; name the file, or `bytes`",
-            path);
+    err_set(
+        e, ERR_USAGE,
+        "tokenizer: %s holds no tokenizer.json, tokenizer.model, vocab.json with merges.txt, encoder.json or "
+        "vocab.txt; name the file, or `bytes`",
+        path);
     return NULL;
 }
 
@@ -193,6 +198,23 @@ bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool b
 {
     if (bos && t->bos >= 0 && !tokenbuf_push(out, t->bos, a, e)) return false;
     return t->ops->encode(t, text, bytes, out, NULL, a, e);
+}
+
+bool tokenizer_adds_bos(const Tokenizer *t)
+{
+    return t->bos >= 0 && (!t->framed || (t->n_before > 0 && t->before[0] == t->bos));
+}
+
+bool tokenizer_encode_framed(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, Arena *a,
+                             Err *e)
+{
+    if (!t->framed) return tokenizer_encode(t, text, bytes, true, out, a, e);
+    for (size_t i = 0; i < t->n_before; i++)
+        if (!tokenbuf_push(out, t->before[i], a, e)) return false;
+    if (!t->ops->encode(t, text, bytes, out, NULL, a, e)) return false;
+    for (size_t i = 0; i < t->n_after; i++)
+        if (!tokenbuf_push(out, t->after[i], a, e)) return false;
+    return true;
 }
 
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e)

@@ -1,6 +1,6 @@
 /* data/tokenizer_config.c: what stands beside a vocabulary: tokenizer_config.json (bos_token, eos_token,
- * chat_template), special_tokens_map.json, chat_template.jinja. Without a name of the BOS there: the single id
- * the post-processor puts in front, else the names families use; so for EOS. null means none.
+ * chat_template), special_tokens_map.json, chat_template.jinja. Without a name of the BOS there: the single
+ * id the post-processor puts in front, else the names families use; so for EOS. null means none.
  */
 #include "data/tokenizer_json_impl.h"
 #include <string.h>

@@ -38,7 +38,10 @@ struct Tokenizer {
     void *impl; /* Spm, Pipeline, NULL */
     const char *path;
     char hash[33];
-    int vocab, bos, eos, unk;   /* vocab: largest id + 1, added tokens included; -1 = none */
+    int vocab, bos, eos, unk;      /* vocab: largest id + 1, added tokens included; -1 = none */
+    bool framed;                   /* before and after are the file's own; else it is BOS and nothing */
+    const int32_t *before, *after; /* (n_before,), (n_after,): around one text */
+    size_t n_before, n_after;
     const char *chat_template;  /* Jinja text beside or in the file, NULL */
     const TokenizerConfig *how; /* NULL: all defaults */
 };
@@ -49,8 +52,8 @@ bool tokenizer_json_open(Tokenizer *t, Arena *a, Err *e); /* tokenizer.json */
 bool vocab_json_open(Tokenizer *t, Arena *a, Err *e);     /* a folder: vocab.json + merges.txt */
 bool tiktoken_open(Tokenizer *t, Arena *a, Err *e);       /* ranks; needs tokenizer.pattern */
 bool tiktoken_looks_like(const unsigned char *s, size_t n);
-bool gguf_vocab_open(Tokenizer *t, Arena *a, Err *e);     /* .gguf */
-bool vocab_txt_open(Tokenizer *t, Arena *a, Err *e);      /* vocab.txt (WordPiece) */
+bool gguf_vocab_open(Tokenizer *t, Arena *a, Err *e); /* .gguf */
+bool vocab_txt_open(Tokenizer *t, Arena *a, Err *e);  /* vocab.txt (WordPiece) */
 
 extern const char token_byte_text[256][2]; /* [b] = byte b, NUL */
 bool tokenbuf_push(TokenBuf *b, int32_t id, Arena *a, Err *e);

@@ -1,10 +1,11 @@
 /* data/tokenizer_json.c: tokenizer.json of Hugging Face tokenizers, version 1.0.
  *
- *   {"version", "truncation", "padding", "added_tokens": [...], "normalizer", "pre_tokenizer", "post_processor",
+ *   {"version", "truncation", "padding", "added_tokens": [...], "normalizer", "pre_tokenizer",
+ *   "post_processor",
  *    "decoder", "model": {"type": "BPE" | "Unigram" | "WordPiece", ...}}
  *
- * truncation and padding are the trainer's business and not read. Whatever else a file needs and is not here is
- * refused by its name: a tokenizer that is slightly wrong is worse than none.
+ * truncation and padding are the trainer's business and not read. Whatever else a file needs and is not
+ * here is refused by its name: a tokenizer that is slightly wrong is worse than none.
  */
 #include "data/tokenizer_json_impl.h"
 #include "data/utf8_impl.h"
@@ -161,7 +162,8 @@ static bool added_tokens(Pipeline *p, const json_t *v, const JsonSource *s)
     return true;
 }
 
-/* ---- post-processors: which ids stand around one text ---------------------------------------------------- */
+/* ---- post-processors: which ids stand around one text
+ * ---------------------------------------------------- */
 
 typedef struct Around {
     TokenBuf before, after;

@@ -1,5 +1,5 @@
-/* data/tokenizer_stages.c: normalizers, pre-tokenizers and decoders of tokenizer.json into a Pipeline's arrays.
- * Sequences are flattened. A type or a key not known here is refused by its name.
+/* data/tokenizer_stages.c: normalizers, pre-tokenizers and decoders of tokenizer.json into a Pipeline's
+ * arrays. Sequences are flattened. A type or a key not known here is refused by its name.
  */
 #include "data/tokenizer_json_impl.h"
 #include "data/utf8_impl.h"

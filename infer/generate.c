@@ -14,7 +14,8 @@ bool generate(Generation *out, Model *m, const Tokenizer *tk, const char *prompt
     if (tokenizer_vocab(tk) > m->spec.V)
         return err_set(e, ERR_USAGE, "the tokenizer has %d tokens, the model's vocabulary %ld",
                        tokenizer_vocab(tk), m->spec.V);
-    if (!tokenizer_encode(tk, prompt, strlen(prompt), true, &ids, a, e)) return false;
+    if (!tokenizer_encode(tk, prompt, strlen(prompt), tokenizer_adds_bos(tk) || !*prompt, &ids, a, e))
+        return false;
     if (!ids.n)
         return err_set(e, ERR_USAGE, "the prompt is empty and the tokenizer has no BOS to start from");
     if ((long)ids.n > m->spec.max_pos)

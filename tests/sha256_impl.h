@@ -1,4 +1,5 @@
-/* tests/sha256_impl.h: SHA-256 (FIPS 180-4) of token streams, as golden.json of the shared vectors gives it. */
+/* tests/sha256_impl.h: SHA-256 (FIPS 180-4) of token streams, as golden.json of the shared vectors gives
+ * it. */
 #ifndef TEST_SHA256_IMPL_H
 #define TEST_SHA256_IMPL_H
 #include <math.h>

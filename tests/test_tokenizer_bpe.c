@@ -1,6 +1,6 @@
-/* tests/test_tokenizer_bpe.c: byte-pair tokenizers: GPT-2's own files and vectors, a whole text by its SHA-256,
- * small tokenizer.json files against Hugging Face tokenizers (tests/golden/make_bpe.py), any bytes back, the cost
- * of long words, what is refused. */
+/* tests/test_tokenizer_bpe.c: byte-pair tokenizers: GPT-2's own files and vectors, a whole text by its
+ * SHA-256, small tokenizer.json files against Hugging Face tokenizers (tests/golden/make_bpe.py), any bytes
+ * back, the cost of long words, what is refused. */
 #include "data/bpe_impl.h"
 #include "data/tokenizer_json_impl.h"
 #include "tests/sha256_impl.h"

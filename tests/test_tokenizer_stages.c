@@ -1,5 +1,5 @@
-/* tests/test_tokenizer_stages.c: each normalizer, pre-tokenizer and decoder of tokenizer.json, and the families of
- * data/families.def, against what Hugging Face tokenizers makes of the same texts
+/* tests/test_tokenizer_stages.c: each normalizer, pre-tokenizer and decoder of tokenizer.json, and the
+ * families of data/families.def, against what Hugging Face tokenizers makes of the same texts
  * (tests/golden/make_tokenizers.py); patterns that are refused. */
 #include "data/tokenizer_json_impl.h"
 #include "tests/test.h"

@@ -1,5 +1,6 @@
-/* tests/test_tokenizer_train.c: learning a byte-level BPE: the merges and the vocabulary of the reference, the
- * same file whatever order words come in, a file that reads back. */
+/* tests/test_tokenizer_train.c: learning a byte-level BPE: the merges and the vocabulary of the reference,
+ * the same file whatever order words come in, a file that reads back. */
+#define _GNU_SOURCE /* memccpy */
 #include "data/train_impl.h"
 #include "tests/test.h"
 #include "data/pipeline_impl.h"
@@ -128,7 +129,7 @@ TEST(tokenizer_train, as_by_definition)
         for (int w = 0; w < words; w++)
             for (int k = 0; k + 1 < len[w]; k++) {
                 if (strcmp(word[w][k], l) != 0 || strcmp(word[w][k + 1], r) != 0) continue;
-                strncat(word[w][k], r, 15 - strlen(word[w][k]));
+                memccpy(word[w][k] + strlen(word[w][k]), r, 0, 16 - strlen(word[w][k]));
                 memmove(word[w][k + 1], word[w][k + 2], (size_t)(len[w] - k - 2) * 16);
                 len[w]--;
             }
