@@ -131,6 +131,35 @@ TEST(pack, too_long_documents)
     arena_free(&arena);
 }
 
+/* A stream's windows: what the source does not train is no target, at the position that predicts it. */
+TEST(pack, concat_masks_what_is_not_trained)
+{
+    Err e = {0};
+    DataConfig d = data_defaults();
+    const Tokenizer *tk = open_tokenizer("bytes");
+    static const char text[] =
+        "{\"prompt\": \"abc\", \"response\": \"xy\"}\n{\"prompt\": \"d\", \"response\": \"z\"}\n";
+    const SourceConfig s = source_of(put_file("p.jsonl", text, sizeof text - 1), NULL);
+    const LoaderOptions o = {.data = &d, .source = &s, .n_source = 1, .seq_len = 5};
+    const Loader *l = loader_open(&o, tk, &arena, &e);
+    ASSERT_OK(e);
+    int32_t in[5], out[5];
+    static const int32_t want[2][5] = {{-100, -100, -100, 'x', 'y'}, {256, -100, -100, 'z', 256}};
+    for (int i = 0; i < 2; i++) { /* # a b c x y # # d z #, the last one only a target */
+        ASSERT_EQ(loader_fill(l, i, in, out, NULL, NULL), i ? 3 : 2);
+        ASSERT_BYTES(out, want[i], sizeof out);
+    }
+    ASSERT_EQ(loader_report(l).targets, 5);
+    d.packing = "pad";
+    const Loader *pad = loader_open(&o, tk, &arena, &e);
+    ASSERT_OK(e);
+    ASSERT_EQ(loader_samples(pad), 2);
+    ASSERT_EQ(loader_fill(pad, 1, in, out, NULL, NULL), 2);
+    static const int32_t row[5] = {-100, 'z', 256, -100, -100};
+    ASSERT_BYTES(out, row, sizeof out);
+    arena_free(&arena);
+}
+
 /* ---- logits ------------------------------------------------------------------------------------------- */
 typedef struct Net {
     Model m;
