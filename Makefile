@@ -136,6 +136,9 @@ bench: deps ## measure (BENCH="ops train" for a part, QUICK=1 for a short run, P
 fuzz: deps ## every strict parser under libFuzzer (clang), FUZZ_SECONDS=60 each, one after the other
 	@$(MAKE) --no-print-directory V=fuzz CC=clang DIRS="core data formats model" fuzz-targets
 	@scripts/fuzz.sh build/fuzz-clang $(FUZZ_SECONDS)
+exhaustive: deps ## the FP8 and FP4 casts on all 2^32 floats against an exact slow reference (5 minutes of two cores)
+	@$(MAKE) --no-print-directory $(B)/tests
+	@PARE_EXHAUSTIVE=1 $(B)/tests -k codec.exhaustive --timeout 3600
 ops: ## the table of operators: formula, what backward reads
 	@scripts/ops.sh
 style: ## the house rules: floors, banned functions, sizes
@@ -155,4 +158,4 @@ uninstall: ## take it out again
 help: ## this list
 	@sed -n 's/^\([a-z ]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  %-22s %s\n", $$1, $$2}'
 	@echo '  variables              V=release|debug|asan|portable CC=gcc|clang DNNL=0 BLAS=builtin T="-k NAME -v" DEPS=0'
-.PHONY: all deps test demo bench fuzz fuzz-targets ops style oracle debug asan portable install uninstall help FORCE
+.PHONY: all deps test exhaustive demo bench fuzz fuzz-targets ops style oracle debug asan portable install uninstall help FORCE
