@@ -117,7 +117,7 @@ $(B)/objects: FORCE
 	@$(call stamp,$(OBJ))
 FORCE:
 
--include $(wildcard $(O)/*.d $(O)/*/*.d)
+-include $(wildcard $(O)/*.d $(O)/*/*.d $(O)/*/*/*.d)
 
 # ---- what people call ----------------------------------------------------------------------------------------------
 # A second make, so that libraries that `deps` has just installed are seen.

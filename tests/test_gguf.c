@@ -3,7 +3,7 @@
 #include "core/core.h"
 #include "tests/vectors_impl.h"
 
-TEST(gguf, vectors) { vectors_run("tests/data/gguf/vectors.txt", 378); }
+TEST(gguf, vectors) { vectors_run("tests/data/gguf/vectors.txt", 441); }
 
 TEST(gguf, any_bytes)
 {

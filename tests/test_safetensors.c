@@ -82,6 +82,20 @@ TEST(safetensors, hostile_lengths)
     refuse(bytes_file("g.safetensors", "\0\0\0\0\0\0\0\0{}", 10), ERR_CORRUPT, "does not start with '{'");
 }
 
+/* Deep nesting ends in an error, not in a full stack. */
+TEST(safetensors, hostile_nesting)
+{
+    enum { DEEP = 200000 };
+    static char header[DEEP + 16];
+    memcpy(header, "{\"a\":", 5);
+    memset(header + 5, '[', DEEP);
+    refuse(safetensors(header, 0), ERR_CORRUPT, "invalid JSON");
+    for (int i = 5; i < DEEP; i += 5) memcpy(header + i, "{\"a\":", 5);
+    refuse(safetensors(header, 0), ERR_CORRUPT, "invalid JSON");
+    refuse(safetensors("{\"a\":" T("[1]", 0, 4) "}", 4), ERR_CORRUPT, "shape[0] is not a count");
+    refuse(safetensors("{\"a\":{\"a\":" T("1", 0, 4) "}}", 4), ERR_CORRUPT, "unknown key `a`");
+}
+
 /* Legal, if unusual: unsorted, empty tensors, rank 0, no tensor at all, padding. */
 TEST(safetensors, legal_oddities)
 {

@@ -27,6 +27,24 @@ TEST(unigram, whole_book)
     arena_free(&a);
 }
 
+/* The book as one text, so that paths are handed out in parts while the score goes on: SentencePiece's ids. */
+TEST(unigram, whole_book_as_one_text)
+{
+    Arena a = {.name = "test"};
+    Err e = {0};
+    TokenBuf ids = {0};
+    size_t n;
+    char hex[33];
+    const char *book = file_read(&a, BOOK ".txt", &n, &e);
+    const Tokenizer *t = tokenizer_open(BOOK ".model", &a, &e);
+    ASSERT_OK(e);
+    ASSERT(tokenizer_encode(t, book, n, false, &ids, &a, &e));
+    ASSERT_EQ(ids.n, 104466);
+    hash128_hex(hex, ids.id, 4 * ids.n);
+    ASSERT_STR(hex, "5fc593c1628ade593108d30591ce8e30");
+    arena_free(&a);
+}
+
 /* A long text is handed out in parts; its ids are those of one path, whatever the parts. */
 TEST(unigram, long_text_needs_little_memory)
 {

@@ -9,7 +9,9 @@ FUZZ(safetensors, 64)
     for (int i = 0; i < f.n; i++) {
         const FileTensor *t = &f.t[i];
         if (formats_find(&f, t->name) != t) FUZZ_FAIL("`%s` is not found", t->name);
-        if (t->data && t->bytes && (t->data[0] ^ t->data[t->bytes - 1]) > 255) FUZZ_FAIL("unreadable");
+        if (!t->data || !t->bytes) continue;
+        const volatile unsigned char *first = t->data, *last = t->data + t->bytes - 1;
+        (void)*first, (void)*last; /* read, so that a sanitizer sees */
     }
     formats_close(&f);
 }

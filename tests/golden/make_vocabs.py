@@ -4,6 +4,7 @@ tests/data/gguf/ (the small tokenizers inside GGUF files), each with vectors.txt
 SentencePiece make of texts with them.
 usage: python3 tests/golden/make_vocabs.py     (needs tokenizers, transformers, sentencepiece, gguf; run in the repository's
 root, after make_spm.py and make_unigram.py)
+WordPiece's trainer draws ties by chance: commit all files of one run together.
 A line of vectors.txt: file <tab> text as hex <tab> ids <tab> decoded text as hex."""
 import json, os, random
 import gguf, numpy
@@ -118,7 +119,7 @@ with open(f'{WORDS}/vectors.txt', 'w') as f:
         vectors(f, f'{WORDS}/{path}', tk, k)
 with open(f'{GGUF}/vectors.txt', 'w') as f:
     stories, plain = 'tests/data/stories/tok512.model', 'tests/data/unigram/fallback.model'
-    for name, path, model in ('llama', stories, 'llama'), ('t5', plain, 't5'):
+    for name, path, model in ('llama', stories, 'llama'), ('t5', plain, 't5'), ('keep', 'tests/data/unigram/keep.model', 't5'):
         vectors(f, from_spm(name, path, model), spm.SentencePieceProcessor(model_file=path), 7)
     for name, pattern, pre in ('gpt2', None, 'gpt-2'), ('llama3', LLAMA3, 'llama-bpe'), ('qwen2', LLAMA3.replace('{1,3}', ''), 'qwen2'):
         tk = byte_bpe(pattern)
