@@ -100,7 +100,8 @@ typedef struct Tokens {
  * naming file and position; a record that cannot be read is one naming file, line and field. */
 bool tokens_load(Tokens *out, const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int vocab,
                  Arena *a, Err *e);
-/* How a .h5 token file is read: formats/ is no lower floor, so train/tokens_h5.c gives its reader. It fills id,
+/* How a .h5 token file is read: formats/ is no lower floor, so train/tokens_h5.c gives its reader. It fills
+ * id,
  * n and, where the file has them, target, doc and n_doc. NULL (at first): such sources are refused. */
 typedef bool TokensReader(Tokens *out, const char *path, Arena *a, Err *e);
 void tokens_h5_reader(TokensReader *reader);
@@ -134,7 +135,7 @@ typedef struct LoaderReport {
 LoaderReport loader_report(const Loader *l);
 const char *loader_hash(const Loader *l); /* content hash of the token streams */
 
-/* ---- prefetch.c: rows are made by threads ahead of the step that reads them ------------------------------ */
+/* ---- prefetch.c: rows are made by threads ahead of the step that reads them ---------------------------- */
 typedef struct BatchRows {
     int32_t *ids, *targets, *pos, *seg; /* (B,T); seg NULL unless loader_segments */
     long counted;                       /* targets that count */
@@ -147,7 +148,7 @@ Prefetch *prefetch_open(const Loader *l, long B, int workers, Arena *a, Err *e);
 const BatchRows *prefetch_get(Prefetch *p, int64_t first, double *waited, Err *e);
 void prefetch_close(Prefetch *p);
 
-/* ---- tokenize.c: text of any size -> .bin ---------------------------------------------------------------- */
+/* ---- tokenize.c: text of any size -> .bin -------------------------------------------------------------- */
 typedef struct TokenizeJob {
     const SourceConfig *source;
     int n_source;
@@ -167,7 +168,7 @@ typedef struct TokenizeResult {
  * goes on from there: the file is the same as without the break. */
 bool tokenize_run(const TokenizeJob *job, TokenizeResult *out, Err *e);
 
-/* ---- datareport.c: `data stats`, `data inspect` ---------------------------------------------------------- */
+/* ---- datareport.c: `data stats`, `data inspect` -------------------------------------------------------- */
 /* One JSON text: per source its counts, per loader what packing does. T: data.seq_len. */
 char *data_stats_json(const SourceConfig *s, int n, const DataConfig *d, const Tokenizer *tk, Arena *a,
                       Err *e);

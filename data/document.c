@@ -6,7 +6,8 @@
  *   alpaca         instruction, input, output
  *   chat           messages [{role, content}] or conversations [{from, value}]: the assistant's turns
  *
- * With a chat template the last three are conversations of it (chat.c). Without one, prompt and response stand
+ * With a chat template the last three are conversations of it (chat.c). Without one, prompt and response
+ * stand
  * as they are, an Alpaca record in Alpaca's own words, each behind BOS and before EOS where the tokenizer has
  * them, encoded apart; a chat needs a template. A field name may go down: `instances.0.output`.
  */

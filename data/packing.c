@@ -2,7 +2,8 @@
  *
  *   A document of n tokens takes n-1 positions: it reads d[0 .. n-2] and predicts d[1 .. n-1], so that one of
  *   T+1 tokens fills a row. Longer ones by data.too_long: `split` into parts that share one token, `truncate`
- *   to T+1, `skip`, `error`; `auto` splits what is trained everywhere and truncates what has targets of its own.
+ *   to T+1, `skip`, `error`; `auto` splits what is trained everywhere and truncates what has targets of its
+ *   own.
  *   pack   first-fit: a part goes into the first row with room for it. A tree over the rows holds the room of
  *          the best row below each node, so that the first fit is found in log2 of the rows (Johnson 1973).
  *   pad    one part a row.

@@ -18,7 +18,8 @@ typedef struct Packing {
 /* documents of t into rows of T positions: one each (pad), or first-fit (pack). Counts go to rep. */
 bool packing_make(Packing *p, const Tokens *t, long T, bool pad, const char *too_long, LoaderReport *rep,
                   Arena *a, Err *e);
-/* Row i: segments number from 1, what is left over is padding (id 0, target -100, segment 0). Returns targets. */
+/* Row i: segments number from 1, what is left over is padding (id 0, target -100, segment 0). Returns
+ * targets. */
 long packing_fill(const Packing *p, const Tokens *t, long T, int64_t i, bool restart, int32_t *ids,
                   int32_t *targets, int32_t *pos, int32_t *seg);
 #endif

@@ -1,6 +1,7 @@
 /* Private to data/: how a source becomes documents of tokens.
  *
- *   files --reader.c--> pieces (bytes of a document) --document.c, chat.c--> ids and which of them are trained
+ *   files --reader.c--> pieces (bytes of a document) --document.c, chat.c--> ids and which of them are
+ *   trained
  *   --tokens.c--> Tokens in memory, or --tokenize.c--> a .bin file that may be larger than memory
  */
 #ifndef SOURCE_IMPL_H

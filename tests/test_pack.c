@@ -1,4 +1,5 @@
-/* tests/test_pack.c: documents as rows, logits of packed documents, prefetch, training and evaluation of chats. */
+/* tests/test_pack.c: documents as rows, logits of packed documents, prefetch, training and evaluation of
+ * chats. */
 #include "data/packing_impl.h"
 #include "tests/data_impl.h"
 #include "train/train.h"

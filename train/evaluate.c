@@ -94,8 +94,9 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
     Arena tmp = {.name = "evaluation"};
     /* Prompts and chats are scored where they are trained, document by document. */
     const bool documents = t->target && t->doc && !strcmp(protocol, "val");
-    EvalPlan *p = documents ? evalplan_documents(t, window ? window : ev->T, &tmp, e)
-                            : evalplan_open(protocol, window ? window : ev->T, stride, t->id, t->n, bos, &tmp, e);
+    EvalPlan *p = documents
+                      ? evalplan_documents(t, window ? window : ev->T, &tmp, e)
+                      : evalplan_open(protocol, window ? window : ev->T, stride, t->id, t->n, bos, &tmp, e);
     if (documents) protocol = "documents";
     if (p && evalplan_window(p) > ev->T)
         err_set(e, ERR_USAGE, "protocol %s reads windows of %ld tokens, this evaluation holds %ld", protocol,
@@ -132,7 +133,8 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
                         .kl = s.kl / (double)s.tokens,
                         .top1_agreement = (double)s.agree / (double)s.tokens};
     out->perplexity = exp(out->nll);
-    if (t->bytes && !max_batches && !documents) out->bits_per_byte = out->nll * (double)t->n / log(2) / (double)t->bytes;
+    if (t->bytes && !max_batches && !documents)
+        out->bits_per_byte = out->nll * (double)t->n / log(2) / (double)t->bytes;
     return true;
 }
 

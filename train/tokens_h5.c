@@ -1,4 +1,5 @@
-/* train/tokens_h5.c: token files in our HDF5, for text that is tokenised once and read often, with what a .bin
+/* train/tokens_h5.c: token files in our HDF5, for text that is tokenised once and read often, with what a
+ * .bin
  * cannot hold: which tokens are trained and where documents begin. Kind `tokens`, product.md 6's envelope:
  *
  *   /tensors/tokens      I32 [n]

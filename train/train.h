@@ -80,12 +80,12 @@ bool train_arms(const char *path, int n_override, char *const *override, const T
 extern volatile int train_signal;
 char *memory_report(const Config *c, Arena *a, Err *e); /* the estimate `validate` prints */
 
-/* ---- tokens_h5.c: token files in our HDF5 --------------------------------------------------------------- */
+/* ---- tokens_h5.c: token files in our HDF5 -------------------------------------------------------------- */
 void tokens_h5_enable(void); /* from now on tokens_load reads .h5 */
 /* tokenizer_hash_hex may be NULL. */
 bool tokens_h5_write(const char *path, const Tokens *t, const char *tokenizer_hash_hex, Arena *a, Err *e);
 
-/* ---- dataverb.c: `pare data tokenize|pack|stats|inspect` ------------------------------------------------- */
+/* ---- dataverb.c: `pare data tokenize|pack|stats|inspect` ----------------------------------------------- */
 typedef struct DataVerb {
     const char *what, *const *path; /* path (n_path,): one config, or files and globs */
     int n_path, n;                  /* n: documents that inspect shows, 0 = 3 */
