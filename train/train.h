@@ -7,6 +7,7 @@
  */
 #ifndef TRAIN_H
 #define TRAIN_H
+#include <stdio.h>
 #include "infer/infer.h"
 #include "train/config_impl.h"
 
@@ -116,4 +117,31 @@ char *inspect_json(const char *path, Arena *ar, Err *e);
 char *inspect_text(const char *json, Arena *ar, Err *e); /* the same as a table */
 /* ---- doctor.c: `name value` lines, or one JSON object; *ok: the self-test passed ---- */
 char *doctor_report(bool json, bool *ok, Arena *a, Err *e);
+/* ---- verbs.c: the command line's verbs, without main ------------------------------------------------------ */
+enum { MAX_ARGS = 256 };
+typedef struct Args {
+    const char *verb;
+    FILE *in, *out; /* results go to out, everything for people to the log */
+    Arena *a;
+    Err *e;
+    int n_pos;
+    const char *pos[MAX_ARGS];
+    int n_set;
+    char *set[MAX_ARGS]; /* key=value overrides, in order */
+    int n_opt;
+    const char *opt[MAX_ARGS], *value[MAX_ARGS];
+} Args;
+typedef struct Option {
+    const char *name, *value, *help; /* value NULL: a switch; "?": optional, only with = */
+    char letter;
+} Option;
+typedef struct Verb {
+    const char *name, *args, *help;
+    int min_pos, max_pos;
+    int (*run)(Args *); /* the exit code; with x->e set, that error's */
+    const Option *opt;
+    bool long_run; /* signals save and stop */
+} Verb;
+extern const Verb verb_table[];
+extern const int n_verb_table;
 #endif

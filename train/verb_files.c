@@ -1,0 +1,150 @@
+/* train/verb_files.c: compare, inspect, export, import, quantize. */
+#include "train/verb_impl.h"
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int verb_compare(Args *x)
+{
+    threads_init(0);
+    char *s = compare_json(args_path(x, x->pos[0]), args_path(x, x->pos[1]), x->a, x->e);
+    return s ? args_say(x, s) : 1;
+}
+
+int verb_inspect(Args *x)
+{
+    char *s = inspect_json(args_path(x, x->pos[0]), x->a, x->e);
+    if (!s) return 1;
+    if (args_has(x, "json")) return args_say(x, s);
+    char *text = inspect_text(s, x->a, x->e);
+    return text ? args_say(x, text) : 1;
+}
+
+static const char *guess_format(const char *out)
+{
+    size_t n = strlen(out);
+    if (n > 3 && !strcmp(out + n - 3, ".h5")) return "hdf5";
+    if (n > 12 && !strcmp(out + n - 12, ".safetensors")) return "safetensors";
+    if (n > 4 && !strcmp(out + n - 4, ".bin")) return "llama2c";
+    return "hf";
+}
+
+/* "5GB", "200MB", "4096": bytes, decimal units as the Hugging Face tools count them. */
+static double size_bytes(Args *x, const char *name, double def)
+{
+    static const char *const unit[] = {"B", "KB", "MB", "GB"};
+    static const double factor[] = {1, 1e3, 1e6, 1e9};
+    const char *s = args_get(x, name, NULL);
+    char *end = NULL;
+    if (!s) return def;
+    double v = strtod(s, &end);
+    int i = !*end ? 0 : 4;
+    for (int k = 0; k < 4; k++)
+        if (!strcmp(end, unit[k])) i = k;
+    if (i < 4) v *= factor[i];
+    if (i == 4 || !(v >= 1))
+        err_set(x->e, ERR_USAGE, "--%s: \"%s\" is no size such as 5GB or 200MB", name, s);
+    return v;
+}
+
+int verb_export(Args *x)
+{
+    const char *out = x->pos[1], *format = args_get(x, "format", guess_format(out)),
+               *dtype = args_get(x, "dtype", "float32");
+    static const char *const known[] = {"hdf5", "safetensors", "hf", "llama2c"};
+    bool ok = false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) ok = ok || !strcmp(format, known[i]);
+    DType t;
+    if (!ok)
+        err_set(x->e, ERR_USAGE,
+                "--format %s: not in this version; formats are hdf5, safetensors, hf, llama2c", format);
+    else if (!dtype_parse(dtype, &t) || (t != DT_F32 && t != DT_BF16 && t != DT_F16))
+        err_set(x->e, ERR_USAGE, "--dtype %s: float32, bfloat16 or float16", dtype);
+    double shard = size_bytes(x, "max-shard-size", 5e9);
+    if (x->e->code) return 1;
+    if (strcmp(format, "llama2c")) {
+        ConvertOptions c = {format, args_get(x, "tokenizer", NULL), t, (int64_t)shard,
+                            args_has(x, "dry-run")};
+        int n = 0;
+        threads_init(0);
+        if (!model_convert(args_path(x, x->pos[0]), out, &c, &n, x->e)) return 1;
+        log_info("%s %s (%s, %s, %d tensors%s)", c.dry_run ? "would write" : "wrote", out, format, dtype, n,
+                 c.dry_run ? "" : ", read back and equal");
+        return 0;
+    }
+    Model m;
+    OutModel o;
+    if (!args_model(x, &m, x->pos[0])) return 1;
+    if (args_has(x, "tokenizer")) m.tokenizer_path = args_get(x, "tokenizer", NULL);
+    if (!model_out(&m, &o, t, x->a, x->e)) return 1;
+    if (args_has(x, "dry-run")) {
+        log_info("would write %s (%s, %d tensors)", out, format, o.n);
+        return 0;
+    }
+    if (!formats_write_llama2c(out, &o, x->e)) return 1;
+    Model back; /* what was written is read again and compared */
+    if (args_model(x, &back, out)) {
+        const char *h1 = model_content_hash(&m, x->a, x->e), *h2 = model_content_hash(&back, x->a, x->e);
+        if (h1 && h2 && strcmp(h1, h2))
+            err_set(x->e, ERR_FAIL, "%s: what was read back differs from what was written", out);
+    }
+    if (x->e->code) return 1;
+    log_info("wrote %s (%s, %s, %d tensors, read back and equal)", out, format, dtype, o.n);
+    return 0;
+}
+
+/* Every --name GLOB as one flow list, quoted: a YAML `*x` is an alias. */
+static void globs_override(Args *x, const char *name, const char *key)
+{
+    const char *list = "";
+    for (int i = 0; i < x->n_opt; i++)
+        if (!strcmp(x->opt[i], name))
+            list = arena_printf(x->a, x->e, "%s%s'%s'", list, *list ? ", " : "", x->value[i]);
+    if (*list) x->set[x->n_set++] = arena_printf(x->a, x->e, "%s=[%s]", key, list);
+}
+
+static int quantize_json(Args *x, const QuantizeReport *r)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < r->n; i++) {
+        const QuantizeRow *w = &r->row[i];
+        json_array_append_new(list, json_pack("{s:s,s:s,s:f,s:o,s:f,s:f,s:I}", "name", w->name, "format",
+                                              w->format->name, "mse", w->mse, "sqnr_db",
+                                              isfinite(w->sqnr_db) ? json_real(w->sqnr_db) : json_null(),
+                                              "max_error", w->max_error, "bits_per_weight",
+                                              8.0 * (double)w->bytes / (double)w->parameters, "bytes",
+                                              (json_int_t)w->bytes));
+    }
+    json_t *j = json_pack("{s:o,s:I,s:I}", "tensors", list, "bytes_before", (json_int_t)r->bytes_before,
+                          "bytes_after", (json_int_t)r->bytes_after);
+    return args_say_json(x, j);
+}
+
+int verb_quantize(Args *x)
+{
+    static const char *const keys[][2] = {
+        {"format", "quantize.format"}, {"method", "quantize.method"}, {"group-size", "quantize.group_size"}};
+    for (int i = 0; i < 3; i++) {
+        const char *v = args_get(x, keys[i][0], NULL);
+        if (v) x->set[x->n_set++] = arena_printf(x->a, x->e, "%s=%s", keys[i][1], v);
+    }
+    globs_override(x, "include", "quantize.include");
+    globs_override(x, "exclude", "quantize.exclude");
+    const char *out = x->pos[1];
+    QuantizeReport r;
+    const bool dry = args_has(x, "dry-run");
+    Config *c = args_defaults(x);
+    threads_init(0);
+    if (!c || !quantize_file(args_path(x, x->pos[0]), out, &c->quantize, dry, &r, x->a, x->e)) return 1;
+    for (int i = 0; i < r.n; i++) {
+        const QuantizeRow *w = &r.row[i];
+        log_info("%-48s %-9s %6.3f bits  mse %.3e  sqnr %6.2f dB  max %.3e", w->name, w->format->name,
+                 8.0 * (double)w->bytes / (double)w->parameters, w->mse, w->sqnr_db, w->max_error);
+    }
+    log_info("%s %s: %d tensors quantised, %lld bytes of tensors, before %lld%s",
+             dry ? "would write" : "wrote", out, r.n, (long long)r.bytes_after, (long long)r.bytes_before,
+             dry ? "" : "; read back, every value equal to its fake-quantised one");
+    return args_has(x, "json") ? quantize_json(x, &r) : 0;
+}

@@ -1,0 +1,33 @@
+/* train/verb_impl.h: what the verbs share. A verb returns its exit code; with an error in x->e, main shows it and
+ * exits with its code. */
+#ifndef VERB_IMPL_H
+#define VERB_IMPL_H
+#include "train/train.h"
+#include <jansson.h>
+
+const char *args_get(const Args *x, const char *name, const char *def); /* the last --name, "" for a switch */
+bool args_has(const Args *x, const char *name);
+double args_number(Args *x, const char *name, double def);
+int args_say(Args *x, const char *text); /* one result and a newline; 0, or 1 with x->e set */
+int args_say_json(Args *x, json_t *j);   /* takes the reference */
+json_t *args_json_number(double v);
+const Kernels *args_kernels(void);
+bool args_is_config(const char *path);
+const char *args_path(Args *x, const char *path); /* a run's folder stands for its newest checkpoint */
+bool args_model(Args *x, Model *m, const char *path);
+Tokenizer *args_tokenizer(Args *x, const Model *m);
+Config *args_defaults(Args *x); /* a config's defaults with the overrides, without a file */
+
+int verb_train(Args *x);
+int verb_validate(Args *x);
+int verb_config(Args *x);
+int verb_doctor(Args *x);
+int verb_eval(Args *x);
+int verb_generate(Args *x);
+int verb_probe(Args *x);
+int verb_compare(Args *x);
+int verb_inspect(Args *x);
+int verb_export(Args *x);
+int verb_quantize(Args *x);
+int verb_data(Args *x);
+#endif

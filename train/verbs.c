@@ -1,0 +1,104 @@
+/* train/verbs.c: the verbs and their options; --help and the parser are made from these tables. */
+#include "train/verb_impl.h"
+
+#define END                                                                                                  \
+    {                                                                                                        \
+        NULL, NULL, NULL, 0                                                                                  \
+    }
+static const Option o_train[] = {
+    {"resume", "?", "auto (default) or a checkpoint", 0},
+    {"steps", "N", "train.max_steps", 0},
+    {"overwrite", NULL, "start over in a folder that holds a run", 0},
+    {"dry-run", NULL, "build everything, one step, write nothing", 'n'},
+    {"arms", NULL, "run every arm of `arms` with every seed and print the table", 0},
+    {"set", "K=V", "an override, as key=value", 0},
+    {"json", NULL, "one JSON object on stdout", 0},
+    END};
+static const Option o_set[] = {{"set", "K=V", "an override, as key=value", 0}, END};
+static const Option o_eval[] = {{"data", "FILE", "text or .bin tokens", 0},
+                                {"tokenizer", "P", "tokenizer.model", 0},
+                                {"seq-len", "N", "window (default: the model's positions, at most 1024)", 0},
+                                {"protocol", "P", "val (default), concat-N, stride, llamacpp", 0},
+                                {"stride", "N", "of protocol stride", 0},
+                                {"against", "TEACHER", "adds KL and top-1 agreement", 0},
+                                {"set", "K=V", "an override", 0},
+                                {"json", NULL, "one JSON object on stdout", 0},
+                                END};
+static const Option o_generate[] = {{"p", "TEXT", "prompt (default: BOS alone)", 'p'},
+                                    {"n", "N", "new tokens (64)", 'n'},
+                                    {"temp", "T", "temperature, 0 = greedy (0.8)", 0},
+                                    {"top-k", "K", "0 = off (40)", 0},
+                                    {"top-p", "P", "1 = off (0.95)", 0},
+                                    {"min-p", "P", "0 = off", 0},
+                                    {"repetition-penalty", "R", "1 = off", 0},
+                                    {"seed", "S", "of the sampling (42)", 's'},
+                                    {"tokenizer", "P", "tokenizer.model", 0},
+                                    {"stats", NULL, "speed on stderr (always shown)", 0},
+                                    {"json", NULL, "text, ids, speed as JSON", 0},
+                                    END};
+static const Option o_probe[] = {{"input", "F", "safetensors with input_ids [B,T], labels optional", 0},
+                                 {"out", "F", "safetensors to write", 0},
+                                 {"grad", NULL, "gradients of the mean loss", 0},
+                                 {"taps", "GLOB", "activations by name", 0},
+                                 END};
+static const Option o_export[] = {
+    {"format", "F", "hdf5, safetensors, hf, llama2c (default: by OUT's suffix)", 0},
+    {"dtype", "T", "float32, bfloat16, float16", 0},
+    {"tokenizer", "P", "copied beside", 0},
+    {"dry-run", NULL, "write nothing", 'n'},
+    {"verify", NULL, "read back and compare (always done)", 0},
+    {"max-shard-size", "N", "hf: files of at most this size, such as 200MB (5GB)", 0},
+    END};
+static const Option o_quantize[] = {
+    {"format", "F", "int8, int4, int3, int2, fp8_e4m3, fp8_e5m2, fp4_e2m1, nf4, mxfp8, mxfp4, nvfp4 (int4)",
+     0},
+    {"method", "M", "rtn: round to nearest", 0},
+    {"group-size", "N", "columns that share a scale; -1 = a row", 0},
+    {"include", "GLOB", "tensors (default: all linear ones); repeatable", 0},
+    {"exclude", "GLOB", "tensors left alone; repeatable", 0},
+    {"dry-run", NULL, "write nothing", 'n'},
+    {"set", "K=V", "an override, such as quantize.symmetric=false", 0},
+    {"json", NULL, "the table of errors on stdout", 0},
+    END};
+static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
+static const Option o_data[] = {
+    {"tokenizer", "P", "a tokenizer's file, a folder, or bytes", 0},
+    {"pattern", "FAMILY", "how a rank file, or train-tokenizer, cuts text (gpt2)", 0},
+    {"no-bos", NULL, "encode without what the tokenizer puts around a text", 0},
+    {"vocab-size", "N", "train-tokenizer: tokens, specials and bytes included", 0},
+    {"special", "A,B", "train-tokenizer: special tokens (<|endoftext|>)", 0},
+    {"out", "F", "tokenize: .bin; pack: .h5; train-tokenizer: tokenizer.json", 0},
+    {"field", "K", "json key of the text", 0},
+    {"prompt-field", "K", "json key of the prompt", 0},
+    {"response-field", "K", "json key of the response", 0},
+    {"split", "S", "part of the files, as train[:95%]", 0},
+    {"resume", NULL, "tokenize: go on from OUT.part, an error when it cannot", 0},
+    {"overwrite", NULL, "tokenize: start over even when OUT.part could go on", 0},
+    {"n", "N", "inspect: documents shown (3)", 'n'},
+    {"set", "K=V", "an override, as key=value", 0},
+    {"json", NULL, "stats, tokenize, pack: always JSON", 0},
+    END};
+const Verb verb_table[] = {
+    {"train", "CONFIG [key=value ...]", "run a config", 0, 1, verb_train, o_train, true},
+    {"finetune", "CONFIG [key=value ...]", "the same", 0, 1, verb_train, o_train, true},
+    {"distill", "CONFIG [key=value ...]", "the same", 0, 1, verb_train, o_train, true},
+    {"validate", "CONFIG [key=value ...]", "check a config, all errors at once, and estimate memory", 1, 1,
+     verb_validate, o_set, false},
+    {"config", "show CONFIG | schema", "resolved values with their origin; every key with its help", 1, 2,
+     verb_config, o_set, false},
+    {"eval", "CONFIG|MODEL", "perplexity; KL and agreement against a teacher", 1, 1, verb_eval, o_eval,
+     false},
+    {"generate", "MODEL", "continue a prompt", 1, 1, verb_generate, o_generate, false},
+    {"probe", "MODEL", "one batch: logits, losses, gradients, activations", 1, 1, verb_probe, o_probe, false},
+    {"compare", "A B", "tensor-wise difference of two files of any format", 2, 2, verb_compare, o_json,
+     false},
+    {"inspect", "FILE", "what a file holds", 1, 1, verb_inspect, o_json, false},
+    {"export", "IN OUT", "write a model in another format", 2, 2, verb_export, o_export, false},
+    {"import", "IN OUT", "the same, into HDF5 by default suffix", 2, 2, verb_export, o_export, false},
+    {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, verb_quantize,
+     o_quantize, false},
+    {"data", "WHAT [CONFIG|FILES]", "encode, decode, tokenize, pack, stats, inspect, train-tokenizer", 1, 200,
+     verb_data, o_data, true},
+    {"doctor", "", "CPU, threads, libraries, a self-test", 0, 0, verb_doctor, o_json, false},
+};
+const int n_verb_table = (int)(sizeof verb_table / sizeof *verb_table);
