@@ -101,8 +101,7 @@ typedef struct Tokens {
 bool tokens_load(Tokens *out, const SourceConfig *s, const DataConfig *d, const Tokenizer *tk, int vocab,
                  Arena *a, Err *e);
 /* How a .h5 token file is read: formats/ is no lower floor, so train/tokens_h5.c gives its reader. It fills
- * id,
- * n and, where the file has them, target, doc and n_doc. NULL (at first): such sources are refused. */
+ * id, n and, where the file has them, target, doc and n_doc. NULL (at first): such sources are refused. */
 typedef bool TokensReader(Tokens *out, const char *path, Arena *a, Err *e);
 void tokens_h5_reader(TokensReader *reader);
 /* more behind all, as one source. */
