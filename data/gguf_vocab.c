@@ -4,11 +4,12 @@
  *   llama                  SentencePiece BPE: tokens, scores, token_type
  *   t5                     SentencePiece unigram, with precompiled_charsmap
  *   gpt2                   byte-level BPE: tokens in ByteLevel's letters, merges; pre names the pattern
- *   bert                   WordPiece: U+2581 in front of what begins a word, nothing in front of a continuation
+ *   bert                   WordPiece: U+2581 in front of what begins a word, nothing in front of
+ *                          a continuation
  *
  * token_type: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. gpt2: types 3 and 4 are added
- * tokens. What the header does not say is never guessed: another model, a missing or unknown `pre`, a list of the
- * wrong type or length are refused by name. Field list: docs/gguf.md of ggml.
+ * tokens. What the header does not say is never guessed: another model, a missing or unknown `pre`, a
+ * list of the wrong type or length are refused by name. Field list: docs/gguf.md of ggml.
  */
 #include "data/pipeline_impl.h"
 #include "data/spm_impl.h"

@@ -1,7 +1,8 @@
 /* data/spm_encode.c: text -> ids, exactly as SentencePiece encodes.
  *
- * 1. Normalise: the longest rule of the character map at each place, U+2581 in front (add_dummy_prefix), spaces become U+2581 (escape_whitespaces), leading,
- *    repeated and trailing ones go (remove_extra_whitespaces), each malformed byte becomes U+FFFD.
+ * 1. Normalise: the longest rule of the character map at each place, U+2581 in front (add_dummy_prefix),
+ *    spaces become U+2581 (escape_whitespaces), leading, repeated and trailing ones go
+ *    (remove_extra_whitespaces), each malformed byte becomes U+FFFD.
  *    A unigram model then finds the best path (unigram.c) and goes on with 4. A BPE model:
  * 2. Cut where no piece can reach across: before a U+2581 behind another character, unless a piece has one
  *    there.
@@ -45,8 +46,8 @@ typedef struct Coder {
 
 /* ---- normalisation ------------------------------------------------------------------------------------ */
 
-/* One unit of the input: a user-defined piece, what the character map has a rule for, a character or a malformed
- * byte. Returns the bytes it takes. */
+/* One unit of the input: a user-defined piece, what the character map has a rule for, a character or a
+ * malformed byte. Returns the bytes it takes. */
 static size_t unit_next(const Spm *t, const char *s, size_t n, const char **text, size_t *bytes)
 {
     size_t len = t->max_user ? spm_user_match(t, s, n) : 0;
@@ -57,8 +58,8 @@ static size_t unit_next(const Spm *t, const char *s, size_t n, const char **text
     return len ? len : 1;
 }
 
-/* Room the normalised text needs when no rule makes it longer: spaces and malformed bytes grow to three bytes,
- * one U+2581 comes in front. */
+/* Room the normalised text needs when no rule makes it longer: spaces and malformed bytes grow to three
+ * bytes, one U+2581 comes in front. */
 static size_t normal_room(const char *s, size_t n)
 {
     size_t room = n + 3;

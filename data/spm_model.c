@@ -259,8 +259,8 @@ static bool finish_piece(Spm *t, SpmPiece *s, Arena *a, Err *e)
     return true;
 }
 
-/* A normal piece's score as it is; a user-defined one wins against any pieces it covers; the unknown one costs
- * 10 more than the worst. Reserved and unused pieces are never found in text. */
+/* A normal piece's score as it is; a user-defined one wins against any pieces it covers; the unknown one
+ * costs 10 more than the worst. Reserved and unused pieces are never found in text. */
 static bool finish_unigram(Spm *t, Arena *a, Err *e)
 {
     TokSpan *text = arena_alloc(a, (size_t)t->vocab * sizeof *text, e);

@@ -3,8 +3,8 @@
  *   best[0] = 0;   best[j] = max over pieces s[i..j) of best[i] + score(piece),   earliest i wins ties
  *
  * i steps from character to character; where no piece is exactly the character, the unknown piece is, at
- * unk_score. Paths are not kept for the whole text: at a place no piece reaches across all paths meet, and what
- * lies behind it is handed out (the score goes on, since its rounding decides ties).
+ * unk_score. Paths are not kept for the whole text: at a place no piece reaches across all paths meet,
+ * and what lies behind it is handed out (the score goes on, since its rounding decides ties).
  * Source: Kudo 2018, and the rules of SentencePiece's unigram_model.cc, whose ids these are.
  */
 #include "data/unigram_impl.h"

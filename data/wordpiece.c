@@ -1,7 +1,9 @@
 /* data/wordpiece.c: WordPiece (BERT), from tokenizer.json and from vocab.txt.
  *
- *   word -> the longest piece it begins with, then again and again the longest continuation ("##" + text); a word
- *   with a rest that no piece begins, or of more than max_input_chars_per_word characters, is the unknown piece
+ *   word -> the longest piece it begins with, then again and again the longest continuation ("##" +
+ *   text); a word
+ *   with a rest that no piece begins, or of more than max_input_chars_per_word characters, is the unknown
+ *   piece
  *
  * Source: Google's BERT tokenization, and Hugging Face tokenizers, whose ids these are.
  */

@@ -12,8 +12,8 @@ typedef struct WordPieceSpec {
 } WordPieceSpec;
 /* Sets p->model, p->impl, p->n_model. */
 bool wordpiece_open(Pipeline *p, const WordPieceSpec *s, const char *where, Arena *a, Err *e);
-/* Makes p a BERT pipeline without its model: normalizer, pre-tokenizer, decoder; [CLS] and [SEP] around a text,
- * [PAD], [UNK] and [MASK] as specials, where the model has them. */
+/* Makes p a BERT pipeline without its model: normalizer, pre-tokenizer, decoder; [CLS] and [SEP] around a
+ * text, [PAD], [UNK] and [MASK] as specials, where the model has them. */
 bool wordpiece_bert(Tokenizer *t, Pipeline *p, bool lowercase, bool chinese, int strip_accents, Arena *a,
                     Err *e);
 #endif

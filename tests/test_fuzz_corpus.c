@@ -1,5 +1,5 @@
-/* tests/test_fuzz_corpus.c: every committed input of tests/fuzz/corpus/<target>/ (seeds, and inputs that once failed,
- * named regression-*) through its fuzz target, without libFuzzer. */
+/* tests/test_fuzz_corpus.c: every committed input of tests/fuzz/corpus/<target>/ (seeds, and inputs that
+ * once failed, named regression-*) through its fuzz target, without libFuzzer. */
 #include "tests/fuzz/bin.c"
 #include "tests/fuzz/config_json.c"
 #include "tests/fuzz/config_yaml.c"

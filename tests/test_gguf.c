@@ -1,5 +1,5 @@
-/* tests/test_gguf.c: vocabularies inside GGUF files made by the `gguf` package (tests/golden/make_vocabs.py) against
- * the tokenizers they were made of; the strict reader of the header. */
+/* tests/test_gguf.c: vocabularies inside GGUF files made by the `gguf` package
+ * (tests/golden/make_vocabs.py) against the tokenizers they were made of; the strict reader of the header. */
 #include "core/core.h"
 #include "tests/vectors_impl.h"
 

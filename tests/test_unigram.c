@@ -7,8 +7,8 @@
 
 TEST(unigram, vectors) { vectors_run("tests/data/unigram/vectors.txt", 658); }
 
-/* The ids of these 91,227 tokens have the SHA-256 37e9f50c7557... of the shared golden.json. Ties between paths
- * are decided by SentencePiece's rounding to float, which this book has. */
+/* The ids of these 91,227 tokens have the SHA-256 37e9f50c7557... of the shared golden.json. Ties between
+ * paths are decided by SentencePiece's rounding to float, which this book has. */
 TEST(unigram, whole_book)
 {
     Arena a = {.name = "test"};
@@ -27,7 +27,8 @@ TEST(unigram, whole_book)
     arena_free(&a);
 }
 
-/* The book as one text, so that paths are handed out in parts while the score goes on: SentencePiece's ids. */
+/* The book as one text, so that paths are handed out in parts while the score goes on: SentencePiece's
+ * ids. */
 TEST(unigram, whole_book_as_one_text)
 {
     Arena a = {.name = "test"};

@@ -1,5 +1,5 @@
-/* tests/test_wordpiece.c: WordPiece from tokenizer.json and vocab.txt against Hugging Face tokenizers (vectors by
- * tests/golden/make_vocabs.py), what stands around a text, and broken vocabularies. */
+/* tests/test_wordpiece.c: WordPiece from tokenizer.json and vocab.txt against Hugging Face tokenizers
+ * (vectors by tests/golden/make_vocabs.py), what stands around a text, and broken vocabularies. */
 #include "data/wordpiece_impl.h"
 #include "tests/vectors_impl.h"
 

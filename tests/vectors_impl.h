@@ -1,5 +1,5 @@
-/* tests/vectors_impl.h: lines of `file <tab> text as hex <tab> ids <tab> decoded text as hex`, as the scripts of
- * tests/golden/ write them, against tokenizer_open, _encode and _decode. */
+/* tests/vectors_impl.h: lines of `file <tab> text as hex <tab> ids <tab> decoded text as hex`, as the
+ * scripts of tests/golden/ write them, against tokenizer_open, _encode and _decode. */
 #ifndef TEST_VECTORS_IMPL_H
 #define TEST_VECTORS_IMPL_H
 #include "data/data.h"
@@ -60,7 +60,8 @@ static inline void vectors_run(const char *file, int want_lines)
     arena_free(&a);
 }
 
-/* Any bytes are encoded and decoded without an error; valid ones with the text's length back in the ids' reach. */
+/* Any bytes are encoded and decoded without an error; valid ones with the text's length back in the ids'
+ * reach. */
 static inline void vectors_any_bytes(const char *path, uint64_t seed)
 {
     Arena a = {.name = "test"};
