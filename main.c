@@ -157,6 +157,7 @@ static int command(int argc, char **argv)
     }
     for (int k = i + 1; k < argc; k++)
         if (!strcmp(argv[k], "--help") || !strcmp(argv[k], "-h")) return verb_help(v);
+    tokens_h5_enable();
     Arena a = {.name = "program"};
     Err e = {0};
     Args x = {.verb = v->name, .in = stdin, .out = stdout, .a = &a, .e = &e};
