@@ -62,7 +62,7 @@ def files():
     yield "missing-bytes", doc(some, [p for p in m if all(x in some for x in (*p, "".join(p)))], pre=BL, dec=BL)
     yield "flags", doc(v, m, norm={"type": "Lowercase"}, pre=BL, dec=BL, added=[
         ("<L>", {"lstrip": True}), ("<R>", {"rstrip": True}), ("<B>", {"lstrip": True, "rstrip": True}), ("<N>", {"normalized": True}),
-        ("word", {"single_word": True, "special": False}), ("Upper", {"normalized": True, "special": False}), ("<LL>", {}), ("€!", {"special": False})])
+        ("word", {"single_word": True, "special": False}), ("Upper", {"normalized": True, "special": False}), ("<LL>", {}), ("€!", {"special": False}), ("<L", {}), ("zz", {"single_word": True})])
     v, m = trained(400, special=["<unk>"])
     fb = dict(v)
     for b in range(256): fb["<0x%02X>" % b] = len(fb)
@@ -78,23 +78,32 @@ def files():
     yield "subword-prefix", doc(v, m, pre=META, dec={"type": "WordPiece", "prefix": "##", "cleanup": False}, continuing_subword_prefix="##", unk_token="<unk>")
     v, m = trained(400, special=["<unk>"], end_of_word_suffix="</w>", unk_token="<unk>")
     yield "word-suffix", doc(v, m, pre={"type": "WhitespaceSplit"}, dec={"type": "BPEDecoder", "suffix": "</w>"}, end_of_word_suffix="</w>", unk_token="<unk>")
-    letters = {c: i for i, c in enumerate("abcd")}
-    pairs = []
-    for _ in range(60):
+    yield "random-merges", doc(*random_merges("abcd", 9, 120))
+    # In wxyz the pair (x, y) is gone once yz is there: w and x join before x and yz.
+    yield "order", doc({t: i for i, t in enumerate(["w", "x", "y", "z", "yz", "xy", "wx", "xyz"])}, [["y", "z"], ["x", "y"], ["w", "x"], ["x", "yz"]])
+    yield "crossing", doc(*random_merges("ab▁", 7, 80), norm={"type": "Replace", "pattern": {"String": " "}, "content": "▁"})
+
+
+def random_merges(alphabet, longest, tries):
+    """Merges in any order: the better of two may need a worse one first."""
+    letters, pairs = {c: i for i, c in enumerate(alphabet)}, []
+    for _ in range(tries):
         a, b = rng.choice(list(letters)), rng.choice(list(letters))
-        if len(a + b) < 9 and a + b not in letters: pairs.append([a, b]); letters[a + b] = len(letters)
+        if len(a + b) < longest and a + b not in letters: pairs.append([a, b]); letters[a + b] = len(letters)
     rng.shuffle(pairs)
-    yield "random-merges", doc(letters, pairs)
+    return letters, pairs
 
 
 WORDS = ["the", "quick", " brown", " fox", "word", "words", "sword", "Upper", "upper", "<|end|>", "<L>", "<R>", "<B>", "<n>", "<N>", "<LL>", "€!", "</s>", "<s>",
-         "<unk>", "  ", " ", "\n", "café", "你好", "世界", "😀", "qQzZ(", "12", "def doc(v, m):", "▁", "brownfox", " quickest", "_", ".", "É!", "\u0301", "ﬁ"]
+         "<unk>", "  ", " ", "\n", "café", "你好", "世界", "😀", "qQzZ(", "12", "def doc(v, m):", "▁", "brownfox", " quickest", "_", ".", "É!", "\u0301", "ﬁ", "<L", "zz", "zz", " zz", "zzz"]
 
 
 def texts(name):
     yield ""
     for _ in range(N):
-        if name == "random-merges": yield "".join(rng.choice("abcd") for _ in range(rng.randint(1, 60)))
+        if name == "crossing": yield "".join(rng.choice("ab  ") for _ in range(rng.randint(1, 60)))
+        elif name == "order": yield "".join(rng.choice(["wxyz", "xyz", "w", "yz"]) for _ in range(20))
+        elif name == "random-merges": yield "".join(rng.choice("abcd") for _ in range(rng.randint(1, 60)))
         else: yield "".join(rng.choice(WORDS) for _ in range(rng.randint(1, 12)))
 
 
