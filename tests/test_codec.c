@@ -328,6 +328,15 @@ TEST(codec, scales_by_hand)
     float zeros[32] = {0};
     ASSERT_EQ((double)scale1(&s, zeros, 32, NULL, &t), 1.0);
     ASSERT_EQ((double)t, 1.0);
+    float far[32] = {100, 1}; /* a block 2^-20 of the largest: its scale is held at 2^-9 */
+    for (int i = 16; i < 32; i++) far[i] = 1e-4f;
+    Arena a = {.name = "codec"};
+    Err e = {0};
+    QuantScales q;
+    quant_scales_alloc(&q, &s, 1, 32, &a, &e);
+    quant_scales(&q, &s, far, 1, 32);
+    ASSERT_EQ((double)q.scale[1], 0x1p-9);
+    arena_free(&a);
     /* mx: amax, exponent under floor, ceil, bump_1p75 (E2M1: largest 6 = 1.5 2^2) */
     static const struct {
         float amax;
@@ -376,6 +385,9 @@ TEST(codec, packing_by_hand)
     quant_encode(b, e2, &s, &q, 2, 0, 1);
     ASSERT_EQ(b[0], 0x72); /* formats.md 1.4 */
     s = (QuantSpec){.f = quant_format("nf4"), .block_rows = 1, .block_cols = 8};
+    const float tie[2] = {0.03979014977812767f, -0.045525018125772476f}; /* the lower level of each pair */
+    quant_encode(b, tie, &s, &q, 2, 0, 1);
+    ASSERT_EQ(b[0], 0x67);
     float x1[1] = {1};
     quant_encode(b, x1, &s, &q, 1, 0, 1);
     ASSERT_EQ((int)quant_row_bytes(&s, 1), 4);
