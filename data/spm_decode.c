@@ -61,7 +61,7 @@ static void decode(const Spm *t, const int32_t *ids, size_t n, Plain *out)
         if (seen || out->n > 0) front = false;
         seen = put_piece(t, ids[i], front, out);
     }
-    put_bytes(t, ids + run, n - run, out);
+    if (run < n) put_bytes(t, ids + run, n - run, out); /* no ids: NULL, to which nothing is added */
 }
 
 char *spm_decode(const Spm *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e)
