@@ -114,6 +114,24 @@ static json_t *describe(const TensorFile *f, const FileTensor *t, int64_t *total
     return o;
 }
 
+/* How many tensors of which element type, and their bytes: {"BF16": {"tensors": 3, "bytes": 96}, ...}. */
+static json_t *type_mix(const json_t *list)
+{
+    json_t *mix = json_object(), *t;
+    size_t i;
+    json_array_foreach(list, i, t)
+    {
+        const char *type = json_string_value(json_object_get(t, "dtype"));
+        const json_t *old = json_object_get(mix, type);
+        json_object_set_new(
+            mix, type,
+            json_pack("{s:I,s:I}", "tensors", json_integer_value(json_object_get(old, "tensors")) + 1, "bytes",
+                      json_integer_value(json_object_get(old, "bytes")) +
+                          json_integer_value(json_object_get(t, "bytes"))));
+    }
+    return mix;
+}
+
 char *inspect_json(const char *path, Arena *ar, Err *e)
 {
     TensorFile f = {0};
@@ -125,6 +143,7 @@ char *inspect_json(const char *path, Arena *ar, Err *e)
         if (!e->code) {
             o = json_pack("{s:s,s:O,s:I,s:I}", "format", format_name(f.format), "tensors", list, "bytes",
                           (json_int_t)bytes, "parameters", (json_int_t)params);
+            json_object_set_new(o, "dtypes", type_mix(list));
             json_object_set_new(o, "arch", f.arch ? json_string(f.arch) : json_null());
             if (f.kind) json_object_set_new(o, "kind", json_string(f.kind));
             if (f.format == FMT_HDF5) json_object_set_new(o, "step", json_integer(f.step));

@@ -1,7 +1,8 @@
-"""Does h5py read what pare writes?   h5_read.py CHECKPOINT.h5 MODEL
+"""Does h5py read what pare writes?   h5_read.py CHECKPOINT.h5 MODEL [TOKENIZER.model]
 
 MODEL is a Hugging Face folder or a safetensors file with the same weights. Every tensor of it must be in the checkpoint
 with the same bits, tied ones through their link, and nothing else; hashes are checked on the way (scripts/readh5.py).
+With TOKENIZER.model the checkpoint must hold its bytes, and MODEL's config.json its text.
 """
 import os
 import sys
@@ -14,7 +15,7 @@ import st  # noqa: E402
 import readh5  # noqa: E402
 
 
-def main(checkpoint, model):
+def main(checkpoint, model, tokenizer=None):
     want = st.load(os.path.join(model, "model.safetensors") if os.path.isdir(model) else model)[0]
     attrs, got = readh5.read(checkpoint)
     if attrs["kind"] not in ("model", "train_state"):
@@ -26,11 +27,17 @@ def main(checkpoint, model):
     wrong += [a for a, t in tied.items() if not np.array_equal(got[a], got[t])]
     if extra or missing or wrong:
         sys.exit(f"{checkpoint} against {model}: extra {sorted(extra)}, missing {sorted(missing)}, different {wrong}")
+    if tokenizer:
+        config = readh5.read(checkpoint, "config")[1]
+        if config["tokenizer_model"].tobytes() != open(tokenizer, "rb").read():
+            sys.exit(f"{checkpoint}: not the bytes of {tokenizer}")
+        if config["model_json"] != open(os.path.join(model, "config.json"), "rb").read():
+            sys.exit(f"{checkpoint}: not the text of {model}/config.json")
     print(f"ok   h5py: {len(want)} tensors of {os.path.basename(checkpoint)} equal {model}"
           f"{'' if readh5.xxhash else ' (hashes not checked: no xxhash package)'}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
     main(*sys.argv[1:])

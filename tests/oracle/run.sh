@@ -40,6 +40,13 @@ for model in tests/data/hf-tiny-* tests/data/stories/stories260K.bin; do
     "$PYTHON" tests/oracle/h5_read.py "$work/$name.h5" "$work/out/$name"
 done
 
+# The tokenizer inside: read with h5py, and given back as a file by an export.
+tok=tests/data/stories/tok512.model
+"$PARE" -q export tests/data/stories/stories260K.bin "$work/tok.h5" --tokenizer $tok
+"$PYTHON" tests/oracle/h5_read.py "$work/tok.h5" "$work/out/stories260K" $tok
+"$PARE" -q export "$work/tok.h5" "$work/tok" --format hf
+cmp "$work/tok/tokenizer.model" $tok
+
 (cd "$work/out" && find . -type f | LC_ALL=C sort | sed 's,^\./,,' | xargs sha256sum) >"$work/exports.sha256"
 if [ "$write" = 1 ]; then
     cp "$work/exports.sha256" "$list"
