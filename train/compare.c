@@ -166,6 +166,13 @@ char *inspect_text(const char *json, Arena *ar, Err *e)
                              json_string_value(json_object_get(j, "format")), arch ? arch : "(no model)",
                              (long long)json_integer_value(json_object_get(j, "parameters")),
                              (long long)json_integer_value(json_object_get(j, "bytes")));
+    const char *type;
+    json_object_foreach(json_object_get(j, "dtypes"), type, t)
+    {
+        if (text && n < cap)
+            n += (size_t)snprintf(text + n, cap - n, "  %s x %lld", type,
+                                  (long long)json_integer_value(json_object_get(t, "tensors")));
+    }
     json_array_foreach(json_object_get(j, "tensors"), i, t)
     {
         char *shape = json_dumps(json_object_get(t, "shape"), JSON_COMPACT);
