@@ -294,6 +294,12 @@ void qat_save(const Qat *q, H5Out *h)
         const int64_t dim[3] = {it->history, it->own.q.R, it->own.q.G};
         snprintf(path, sizeof path, "/qat/%s", it->name);
         h5_attr_str(h, path, "format", it->attr.spec.f->name);
+        h5_attr_i64(h, path, "on", it->own.on);
+        h5_attr_i64(h, path, "block_rows", it->attr.spec.block_rows);
+        h5_attr_i64(h, path, "block_cols", it->attr.spec.block_cols);
+        h5_attr_i64(h, path, "asymmetric", it->attr.spec.asymmetric);
+        h5_attr_i64(h, path, "search", it->attr.spec.search);
+        h5_attr_i64(h, path, "scale_rounding", it->attr.spec.rule);
         h5_attr_i64(h, path, "keep", it->own.keep);
         h5_attr_i64(h, path, "seen", it->seen);
         h5_attr_f64(h, path, "tensor", (double)it->own.q.tensor);

@@ -249,6 +249,7 @@ bool formats_read_f32(const TensorFile *f, const FileTensor *t, float *dst, Err 
     bool ok = t->in_out            ? read_transposed(t, dst)
               : t->unpermute_heads ? read_unpermuted(t, dst)
                                    : dtype_to_f32(dst, t->data, t->dtype, t->bytes / dtype_size(t->dtype));
+    if (ok && im->h5 && !strcmp(f->kind, "train_state")) return live_quantise(f, t, dst, e);
     return ok || err_set(e, ERR_CORRUPT, "%s: tensor `%s`: %s cannot be read as float", f->path, t->name,
                          dtype_name(t->dtype));
 }

@@ -231,6 +231,66 @@ bool encoded_read(const TensorFile *f, const FileTensor *t, float *dst, Err *e)
     return !e->code;
 }
 
+/* Floats of a dataset of n elements. */
+static bool h5_floats(H5In *h, const char *path, float *dst, size_t n, Arena *a, Err *e)
+{
+    DType t;
+    int ndim;
+    int64_t dim[4];
+    if (!h5_tensor_info(h, path, &t, &ndim, dim, e)) return false;
+    void *v = arena_alloc(a, n * dtype_size(t), e);
+    return v && h5_read_tensor(h, path, t, v, n * dtype_size(t), e) && dtype_to_f32(dst, v, t, n);
+}
+
+/* The scales a training state keeps: of the state, of learned steps, or found anew. */
+static bool live_scales(H5In *h, const char *name, QuantScales *q, const QuantSpec *s, bool keep,
+                        const float *x, const int64_t dim[4], Arena *a, Err *e)
+{
+    const size_t n = (size_t)(q->R * q->G);
+    char *scale = arena_printf(a, e, "/qat/%s/scale", name), *zero = arena_printf(a, e, "/qat/%s/zero", name);
+    char *step = arena_printf(a, e, "/aux/qat.%s.step_size", name), *at = arena_printf(a, e, "/qat/%s", name);
+    double tensor = 1;
+    if (e->code) return false;
+    if (keep && h5_has(h, step)) {
+        if (!h5_floats(h, step, q->scale, n, a, e)) return false;
+        for (size_t i = 0; i < n; i++) q->scale[i] = q->scale[i] < 0 ? -q->scale[i] : q->scale[i];
+    } else if (keep && h5_has(h, scale)) {
+        if (!h5_floats(h, scale, q->scale, n, a, e) || !h5_get_f64(h, at, "tensor", &tensor, e)) return false;
+        if (q->zero && !h5_floats(h, zero, q->zero, n, a, e)) return false;
+        q->tensor = (float)tensor;
+    } else {
+        quant_scales(q, s, x, (long)dim[0], (long)dim[1]);
+    }
+    return true;
+}
+
+bool live_quantise(const TensorFile *f, const FileTensor *t, float *x, Err *e)
+{
+    H5In *h = ((const FormatsImpl *)f->impl)->h5;
+    Arena tmp = {.name = "quantiser"};
+    int64_t v[7] = {0};
+    static const char *const key[] = {"on",         "keep",   "block_rows",    "block_cols",
+                                      "asymmetric", "search", "scale_rounding"};
+    char *path = arena_printf(&tmp, e, "/qat/%s", t->name);
+    if (path && t->ndim == 2 && h5_has(h, path)) {
+        for (int i = 0; i < 7; i++) h5_get_i64(h, path, key[i], &v[i], e);
+        const QuantSpec s = {.f = quant_format(h5_get_str(h, path, "format", e)),
+                             .block_rows = (long)v[2],
+                             .block_cols = (long)v[3],
+                             .asymmetric = v[4] != 0,
+                             .search = v[5] != 0,
+                             .rule = (MxRule)v[6]};
+        QuantScales q;
+        if (!e->code && (!s.f || v[2] < 0 || v[3] < 0))
+            BAD("%s: `%s`: no usable number format", f->path, path);
+        if (!e->code && v[0] && quant_scales_alloc(&q, &s, (long)t->dim[0], (long)t->dim[1], &tmp, e) &&
+            live_scales(h, t->name, &q, &s, v[1] != 0, x, t->dim, &tmp, e))
+            quant_fake(x, x, &s, &q, (long)t->dim[1], 0, (long)t->dim[0]);
+    }
+    arena_free(&tmp);
+    return !e->code;
+}
+
 /* ---- writing ------------------------------------------------------------------------------------------- */
 
 typedef struct Members {
