@@ -3,7 +3,8 @@
  *   q (B,Tq,>= q_at + H D)   k, v (B,Tkv,...)   seg int32 (B,Tkv) or absent   past int32 (1) or absent   o
  *   (B,Tq,H D)
  * q, k and v may be one fused tensor read at different columns. past: tokens before the first query; keys are
- * then rows 0..past+Tq-1 of a cache. Dropout of the probabilities: kernels.h, AttnShape. stat: log-sum-exp (B,H,Tq); scratch: delta of the same size. */
+ * then rows 0..past+Tq-1 of a cache. Dropout of the probabilities: kernels.h, AttnShape. stat:
+ * log-sum-exp (B,H,Tq); scratch: delta of the same size. */
 #include "autograd/autograd.h"
 
 static bool shape(Node *n, Graph *g)

@@ -1,5 +1,5 @@
-/* formats/h5tokenizer.c: the files of a tokenizer inside an HDF5 container (product.md 6.1): texts below /config,
- * the SentencePiece model as bytes. A model file with them needs no other file to read text. */
+/* formats/h5tokenizer.c: the files of a tokenizer inside an HDF5 container (product.md 6.1): texts below
+ * /config, the SentencePiece model as bytes. A model file with them needs no other file to read text. */
 #include <string.h>
 #include "formats/formats_impl.h"
 

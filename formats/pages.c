@@ -1,5 +1,6 @@
-/* formats/pages.c: where a tensor's stored bytes lie, and giving their pages back. A model larger than memory is
- * converted tensor by tensor: what was read is dropped, and comes back from the file if it is read again. */
+/* formats/pages.c: where a tensor's stored bytes lie, and giving their pages back. A model larger than memory
+ * is converted tensor by tensor: what was read is dropped, and comes back from the file if it is read
+ * again. */
 #include <stdint.h>
 #include <sys/mman.h>
 #include <unistd.h>

@@ -140,8 +140,8 @@ typedef struct Grad {
     const AttnShape *a;
 } Grad;
 
-/* Derivative of the loss by the raw q.k of one visible pair; *p gets the probability times keep, the dropout's
- * factor. dO v (D) */
+/* Derivative of the loss by the raw q.k of one visible pair; *p gets the probability times keep, the
+ * dropout's factor. dO v (D) */
 static REAL score_grad(const Grad *g, REAL *p, REAL keep, long stat, const REAL *dO, const REAL *q,
                        const REAL *k, const REAL *v)
 {

@@ -1,6 +1,6 @@
-/* model/convert.c: a model file into another format, tensor by tensor: what is in memory is one tensor, whatever
- * the model's size. Names, shapes and values are checked as model_open checks them; what was written is read
- * again and compared bit for bit with what should stand there. */
+/* model/convert.c: a model file into another format, tensor by tensor: what is in memory is one tensor,
+ * whatever the model's size. Names, shapes and values are checked as model_open checks them; what was
+ * written is read again and compared bit for bit with what should stand there. */
 #include "model/load_impl.h"
 #include <stdlib.h>
 #include <string.h>

@@ -112,8 +112,9 @@ int model_attach(Model *m, const char *glob, bool on_weight, Attachment a, Err *
 
 /* A file's model: spec, parameters, sites; values read, shapes checked, NaN refused (tensor named). */
 bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e);
-/* The same for a model whose weights nobody writes (inference, a teacher): float32 weights that lie in the file
- * as memory wants them, on 64 bytes, are used where the file is mapped, read-only. model_close gives it back. */
+/* The same for a model whose weights nobody writes (inference, a teacher): float32 weights that lie in the
+ * file as memory wants them, on 64 bytes, are used where the file is mapped, read-only. model_close gives
+ * it back. */
 bool model_open_frozen(Model *m, const char *path, const Kernels *k, Arena *run, Err *e);
 void model_close(Model *m); /* of any model; nothing to do for most */
 bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e);
@@ -127,8 +128,9 @@ const char *model_content_hash(const Model *m, Arena *a, Err *e); /* XXH3-128 ov
  * attachments). */
 bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e);
 
-/* One file into another ("hdf5", "hf" or "safetensors"), one tensor in memory at a time, read back and compared.
- * shard_bytes: formats_write_hf. tokenizer_path: instead of the file's own. dry_run: checks the source only. */
+/* One file into another ("hdf5", "hf" or "safetensors"), one tensor in memory at a time, read back and
+ * compared. shard_bytes: formats_write_hf. tokenizer_path: instead of the file's own. dry_run: checks the
+ * source only. */
 typedef struct ConvertOptions {
     const char *format, *tokenizer_path;
     DType dtype;

@@ -2,7 +2,7 @@
  *
  *   default  f_j = theta^(-2j/D)
  *   linear   f_j / factor                                               (position interpolation, 2306.15595)
- *   dynamic  theta (factor L/L0 - (factor-1))^(D/(D-2)) instead of theta where L > L0 = max_position_embeddings
+ *   dynamic  theta (factor L/L0 - (factor-1))^(D/(D-2)) for theta where L > L0 = max_position_embeddings
  *   yarn     f_j ramps to f_j/factor between the dimensions that turn beta_fast and beta_slow times in
  *            L0 positions; cos and sin times attention_factor           (2309.00071)
  *   llama3   wavelength w = 2 pi/f_j: kept below L0/high, f_j/factor above L0/low, a mixture between

@@ -1,5 +1,5 @@
-/* model/spec_write.c: a ModelSpec from model.init, and back into config.json in the spellings of transformers 4
- * and 5 (formats.md 2.1). */
+/* model/spec_write.c: a ModelSpec from model.init, and back into config.json in the spellings of
+ * transformers 4 and 5 (formats.md 2.1). */
 #include "model/spec_impl.h"
 #include <math.h>
 #include <stdlib.h>

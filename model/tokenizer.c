@@ -1,5 +1,6 @@
-/* model/tokenizer.c: a tokenizer by its path, where the path may be a model in HDF5 that holds the tokenizer's
- * files. They are put into a folder of their own for as long as opening takes: a tokenizer reads its files once. */
+/* model/tokenizer.c: a tokenizer by its path, where the path may be a model in HDF5 that holds the
+ * tokenizer's files. They are put into a folder of their own for as long as opening takes: a tokenizer
+ * reads its files once. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>

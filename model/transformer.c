@@ -1,6 +1,7 @@
 /* model/transformer.c: the transformer. Knows names and shapes only; what a family has is read off its table,
  * what compression does to a projection is the site's business.
- *   x += post1(attn(norm1(x)));   x += post2(mlp(norm2(x)));   final norm.     Taps: product.md 4, distill.features. */
+ *   x += post1(attn(norm1(x)));   x += post2(mlp(norm2(x)));   final norm.     Taps: product.md 4,
+ * distill.features. */
 #include "model/model.h"
 #include <math.h>
 #include <stdio.h>

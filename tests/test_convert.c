@@ -1,5 +1,5 @@
-/* tests/test_convert.c: one file into another tensor by tensor, with little memory; weights left in the mapping;
- * the tokenizer inside HDF5; what an export folder holds. */
+/* tests/test_convert.c: one file into another tensor by tensor, with little memory; weights left in the
+ * mapping; the tokenizer inside HDF5; what an export folder holds. */
 #include "infer/infer.h"
 #include "tests/test.h"
 #include <fcntl.h>
