@@ -47,7 +47,7 @@ static const char *template_text(const json_t *v)
     return NULL;
 }
 
-static bool chat_template(Tokenizer *t, const json_t *config, const char *dir, Arena *a, Err *e)
+static bool chat_template_read(Tokenizer *t, const json_t *config, const char *dir, Arena *a, Err *e)
 {
     const char *path = path_join(a, dir, "chat_template.jinja", e);
     if (!path) return false;
@@ -73,7 +73,8 @@ bool tokenizer_config_read(Tokenizer *t, Pipeline *p, const char *dir, Arena *a,
     t->bos = p->n_before == 1 ? p->before[0] : named(p, bos, sizeof bos / sizeof *bos);
     t->eos = p->n_after == 1 ? p->after[0] : named(p, eos, sizeof eos / sizeof *eos);
     const bool ok = !e->code && role(&t->bos, p, config, map, "bos_token", t, e) &&
-                    role(&t->eos, p, config, map, "eos_token", t, e) && chat_template(t, config, dir, a, e);
+                    role(&t->eos, p, config, map, "eos_token", t, e) &&
+                    chat_template_read(t, config, dir, a, e);
     json_decref(config);
     json_decref(map);
     return ok;
