@@ -1,7 +1,8 @@
 /* main.c: the command line: the only printf to stdout, the only exit.     pare [-v|-q] VERB [options]
  * [CONFIG] [key=value ...]
  *
- * The verbs are in train/verbs.c; --help is made from their tables. Results go to stdout, everything for people to
+ * The verbs are in train/verbs.c; --help is made from their tables. Results go to stdout, everything for
+ * people to
  * stderr. Exit codes: core/core.h, ErrCode. */
 #include "train/train.h"
 #include <signal.h>

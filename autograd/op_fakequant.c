@@ -1,6 +1,8 @@
 /* autograd/op_fakequant.c: y = s v(x/s), a number format there and back (algorithms 5.11).      x, y (...,C)
- * Straight through: dx = dy everywhere. The right one where the scale follows x: nothing clips in exact arithmetic,
- * but in floats amax/s often exceeds the largest code, and a mask would cut the gradient of just that weight. */
+ * Straight through: dx = dy everywhere. The right one where the scale follows x: nothing clips in exact
+ * arithmetic,
+ * but in floats amax/s often exceeds the largest code, and a mask would cut the gradient of just that
+ * weight. */
 #include "autograd/fakequant_impl.h"
 #include <math.h>
 #include <string.h>
@@ -53,7 +55,8 @@ static void copy_scales(QuantScales *to, const QuantScales *from)
     to->tensor = from->tensor;
 }
 
-/* Delayed scales look at this step's range for the next one; one that is not finite spoils this step's values too. */
+/* Delayed scales look at this step's range for the next one; one that is not finite spoils this step's
+ * values too. */
 static bool watch(const Node *n, const Kernels *k, FakeQuantState *st)
 {
     const Tensor *x = n->in[0];

@@ -1,5 +1,7 @@
-/* autograd/op_fakequant_step.c: learned step size (LSQ, 1902.08153).      x, y (...,C)   s (R,G), R G blocks of n each
- * y = |s| v(x/|s|);   dx = dy inside, else 0;   ds = sum dy (v - x/s) inside, dy lo or dy hi outside, / sqrt(n hi). */
+/* autograd/op_fakequant_step.c: learned step size (LSQ, 1902.08153).      x, y (...,C)   s (R,G), R G blocks
+ * of n each
+ * y = |s| v(x/|s|);   dx = dy inside, else 0;   ds = sum dy (v - x/s) inside, dy lo or dy hi outside, /
+ * sqrt(n hi). */
 #include "autograd/fakequant_impl.h"
 #include <math.h>
 #include <string.h>
@@ -35,7 +37,8 @@ static void step_start(const Node *n)
     const long N = t_rows(x), C = t_last(x), br = q->block_rows ? q->block_rows : N;
     const long bc = q->block_cols ? q->block_cols : C, G = quant_groups(q, C);
     for (long i = 0; i < t_numel(n->in[1]); i++) {
-        const long r0 = i / G * br, r1 = r0 + br < N ? r0 + br : N, c0 = i % G * bc, c1 = c0 + bc < C ? c0 + bc : C;
+        const long r0 = i / G * br, r1 = r0 + br < N ? r0 + br : N, c0 = i % G * bc,
+                   c1 = c0 + bc < C ? c0 + bc : C;
         double sum = 0;
         for (long r = r0; r < r1; r++)
             for (long c = c0; c < c1; c++) sum += fabs(step_get(x, r * C + c));

@@ -109,12 +109,15 @@ typedef struct QuantizeReport {
     QuantizeRow *row;
     int64_t bytes_before, bytes_after; /* of all tensors */
 } QuantizeReport;
-/* IN: any model or bag of tensors; OUT by suffix: .h5, .safetensors, else a Hugging Face folder. What is written is
- * read back: every decoded tensor equals its fake-quantised self bit for bit, or ERR_FAIL. dry: nothing is written. */
-bool quantize_file(const char *in, const char *out, const QuantizeConfig *c, bool dry, QuantizeReport *r, Arena *a,
-                   Err *e);
+/* IN: any model or bag of tensors; OUT by suffix: .h5, .safetensors, else a Hugging Face folder. What is
+ * written is
+ * read back: every decoded tensor equals its fake-quantised self bit for bit, or ERR_FAIL. dry: nothing is
+ * written. */
+bool quantize_file(const char *in, const char *out, const QuantizeConfig *c, bool dry, QuantizeReport *r,
+                   Arena *a, Err *e);
 
-/* ---- qat.c: quantisers on sites, in training ------------------------------------------------------------ */
+/* ---- qat.c: quantisers on sites, in training ------------------------------------------------------------
+ * */
 /* One quantiser: of a site's weight, its input, or the gradient of its output. */
 typedef struct QatItem {
     const char *name; /* model.layers.0.mlp.up_proj.weight, and .input or .grad behind it */
@@ -132,7 +135,8 @@ typedef struct Qat {
     int n, cap;
     QatItem *item;
 } Qat;
-/* Quantisers on the sites that the section names, behind what hangs there already (a mask). Call before gradients are
+/* Quantisers on the sites that the section names, behind what hangs there already (a mask). Call before
+ * gradients are
  * allocated. doc: for places in messages, may be NULL. */
 bool qat_open(Qat *q, const QatConfig *c, Model *m, const ConfigDoc *doc, Err *e);
 /* Around the forwards and backwards of optimizer step 0, 1, ...: what acts, and how scales move. */
@@ -143,7 +147,8 @@ void qat_save(const Qat *q, H5Out *h);
 bool qat_load(Qat *q, H5In *h, int64_t step, Arena *a, Err *e);
 /* Reads path back: its encoded tensors decode to what model_out gave, bit for bit, or ERR_FAIL. */
 bool packed_verify(const char *path, const OutModel *effective, Err *e);
-/* Sites whose weights are quantised, packed: codes and scales instead of floats in out, made by model_out. What they
+/* Sites whose weights are quantised, packed: codes and scales instead of floats in out, made by model_out.
+ * What they
  * decode to is the effective weight, bit for bit. */
 bool qat_pack(const Qat *q, const Model *m, OutModel *out, Arena *a, Err *e);
 #endif

@@ -1,4 +1,5 @@
-/* compress/quant_spec.c: from the words of a config to a number format; which tensors they mean (product.md 4). */
+/* compress/quant_spec.c: from the words of a config to a number format; which tensors they mean (product.md
+ * 4). */
 #include "compress/compress.h"
 #include <string.h>
 

@@ -1,9 +1,11 @@
 /* core/codec.c: number formats of compressed tensors: the table, sizes, and whole matrices through a format.
  *
- *   fake(x) == decode(encode(x)), bit for bit: all three walk the same blocks with the same QuantRun, and a format's
+ *   fake(x) == decode(encode(x)), bit for bit: all three walk the same blocks with the same QuantRun, and a
+ * format's
  *   fake is proved equal to its decode(encode()) element by element (tests/test_codec.c).
  *
- * Packed codes: one dense little-endian bit stream per row, so 4-bit codes have the low nibble first and 8-bit ones
+ * Packed codes: one dense little-endian bit stream per row, so 4-bit codes have the low nibble first and
+ * 8-bit ones
  * are bytes (product.md 6.3). x (rows,cols); codes (rows, quant_row_bytes). */
 #include "core/codec_impl.h"
 

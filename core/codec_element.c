@@ -2,9 +2,12 @@
  *
  *   code = nearest(x / div), ties to even, saturating;   value = element * mul * tensor
  *
- * encode and decode go through codes; fake computes the same value without them, in loops a compiler turns into
- * vectors. The 8-bit casts of encode are dtype.c's; fake's are the ones below: tests compare the two on all 2^32
- * floats. NaN: E4M3 and E5M2 have a code for it; E2M1 +6 as CUDA; integers and NF4 zero. x (n), y (n), code (n).
+ * encode and decode go through codes; fake computes the same value without them, in loops a compiler turns
+ * into
+ * vectors. The 8-bit casts of encode are dtype.c's; fake's are the ones below: tests compare the two on all
+ * 2^32
+ * floats. NaN: E4M3 and E5M2 have a code for it; E2M1 +6 as CUDA; integers and NF4 zero. x (n), y (n), code
+ * (n).
  * OCP 8-bit Floating Point 1.0, OCP Microscaling 1.0; NF4: 2305.14314. */
 #include "core/codec_impl.h"
 
@@ -12,7 +15,8 @@
 #define INF_BITS 0x7F800000u
 #define NAN_BITS 0x7FC00000u
 
-/* Nearest value of a grid with m mantissa bits and smallest normal 2^min_exp, |result| <= max; NaN becomes nan. */
+/* Nearest value of a grid with m mantissa bits and smallest normal 2^min_exp, |result| <= max; NaN becomes
+ * nan. */
 static inline float grid_round(float t, int m, int min_exp, float max, uint32_t nan)
 {
     const int s = 23 - m;
@@ -94,7 +98,8 @@ SMALL_FLOAT(E5M2, e5m2_from_f32, f32_from_e5m2, round_e5m2)
 SMALL_FLOAT(E2M1, e2m1_from_f32, f32_from_e2m1, round_e2m1)
 
 /* ---- integers ---- */
-/* q - zero as a float: clamping to whole bounds before rounding gives the same as after. Adding 1.5 2^23 rounds to
+/* q - zero as a float: clamping to whole bounds before rounding gives the same as after. Adding 1.5 2^23
+ * rounds to
  * even below 2^22; what is left of a -0 is dropped, a code has none. */
 static inline float int_round(float t, float lo, float hi)
 {

@@ -1,11 +1,15 @@
 /* core/codec_scale.c: the scale of a block from its values, by the rule of the format.
  *
- *   FP8, E2M1, narrow integers   s = amax / max                      full-range ones   s = amax / (2^(b-1) - 1/2)
+ *   FP8, E2M1, narrow integers   s = amax / max                      full-range ones   s = amax / (2^(b-1) -
+ * 1/2)
  *   asymmetric integers          s = (hi - lo) / (2^b - 1), z = round(-lo / s), lo <= 0 <= hi
- *   NF4                          s = amax; double quantisation: s - mean(s) on the 8-bit dynamic map, blocks of 256
- *   MX                           s = 2^e, e by the named rule        NVFP4   s = E4M3(amax / (6 t)), t = amax_all / 2688
+ *   NF4                          s = amax; double quantisation: s - mean(s) on the 8-bit dynamic map, blocks
+ * of 256
+ *   MX                           s = 2^e, e by the named rule        NVFP4   s = E4M3(amax / (6 t)), t =
+ * amax_all / 2688
  *
- * Exponents come from bits, never from log2f. A zero block has s = 1 (MX: 2^-127). x (rows,cols), scale (R,G).
+ * Exponents come from bits, never from log2f. A zero block has s = 1 (MX: 2^-127). x (rows,cols), scale
+ * (R,G).
  * algorithms 5.7 to 5.10; OCP MX v1.0; 2305.14314. */
 #include "core/codec_impl.h"
 
@@ -22,7 +26,8 @@ float quant_amax(const float *x, long n)
     return f32_of((uint32_t)top);
 }
 
-/* A quotient that underflowed to 0 is a zero block's; one whose largest element would overflow is taken down. */
+/* A quotient that underflowed to 0 is a zero block's; one whose largest element would overflow is taken
+ * down. */
 static float usable(float s, float max)
 {
     if (!(s > 0)) return 1.0f;
@@ -163,7 +168,8 @@ void quant_scale_rows(QuantScales *q, const QuantSpec *s, const float *x, long r
 }
 
 /* ---- double quantisation ---- */
-/* 0, 1 and +-10^(i-6) c, c the midpoints of 2^i equal parts of [0.1, 1], i = 0..6; sorted. The 127 pairs stand
+/* 0, 1 and +-10^(i-6) c, c the midpoints of 2^i equal parts of [0.1, 1], i = 0..6; sorted. The 127 pairs
+ * stand
  * symmetric about the 0, the 1 comes last. */
 const float *dynamic_map(void)
 {

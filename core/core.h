@@ -123,7 +123,8 @@ uint8_t e5m2_from_f32(float x);
 float f32_from_e5m2(uint8_t x);
 
 /* ---- codec.c, codec_element.c, codec_scale.c: number formats of compressed tensors --------------------- */
-/* A matrix x (rows,cols) is cut into blocks of block_rows x block_cols, each with one scale; grids of scales are
+/* A matrix x (rows,cols) is cut into blocks of block_rows x block_cols, each with one scale; grids of scales
+ * are
  * (R,G), row-major. All of this is exact in IEEE arithmetic, whatever the threads do with subnormals, and
  *     quant_fake(x) == quant_decode(quant_encode(x))       bit for bit, for every input.
  * A block that holds NaN or an infinity has the scale NaN and decodes to NaN (NVFP4: the whole tensor). */
@@ -136,7 +137,7 @@ typedef struct QuantRun {
     int zero;
 } QuantRun;
 typedef struct QuantFormat {
-    const char *name, *encoding; /* in configs, in files */
+    const char *name, *encoding;  /* in configs, in files */
     int bits, emax, block, group; /* codecs.def */
     QuantElem elem;
     QuantScaleKind scale;
@@ -174,29 +175,33 @@ extern const int n_quant_formats;
 const QuantFormat *quant_format(const char *name); /* NULL = unknown */
 const char *quant_names(void);                     /* "int8, int4, ..." */
 const char *mx_rule_name(MxRule r);
-const float *nf4_levels(void);         /* (16) */
-const float *dynamic_map(void);        /* (256), sorted: double quantisation's codes */
-long quant_rows(const QuantSpec *s, long rows);      /* R */
-long quant_groups(const QuantSpec *s, long cols);    /* G */
-long quant_stored_cols(const QuantSpec *s, long cols); /* codes of a row: the last block of block formats is whole */
-size_t quant_row_bytes(const QuantSpec *s, long cols); /* packed codes of a row */
+const float *nf4_levels(void);                    /* (16) */
+const float *dynamic_map(void);                   /* (256), sorted: double quantisation's codes */
+long quant_rows(const QuantSpec *s, long rows);   /* R */
+long quant_groups(const QuantSpec *s, long cols); /* G */
+/* codes of a row: the last block of block formats is whole */
+long quant_stored_cols(const QuantSpec *s, long cols);
+size_t quant_row_bytes(const QuantSpec *s, long cols);       /* packed codes of a row */
 double quant_bits(const QuantSpec *s, long rows, long cols); /* stored bits per weight, scales included */
 bool quant_scales_alloc(QuantScales *q, const QuantSpec *s, long rows, long cols, Arena *a, Err *e);
-/* Scales of x (rows,cols): quant_tensor_scale (from the largest magnitude), then scale rows [r0, r1) in any order or
+/* Scales of x (rows,cols): quant_tensor_scale (from the largest magnitude), then scale rows [r0, r1) in any
+ * order or
  * in parallel, then quant_scales_end. quant_scales does all three. */
 float quant_amax(const float *x, long n); /* largest |x|; inf and NaN come through */
 void quant_tensor_scale(QuantScales *q, const QuantSpec *s, float amax);
-void quant_scale_rows(QuantScales *q, const QuantSpec *s, const float *x, long rows, long cols, long r0, long r1);
+void quant_scale_rows(QuantScales *q, const QuantSpec *s, const float *x, long rows, long cols, long r0,
+                      long r1);
 void quant_scales_end(QuantScales *q, const QuantSpec *s);
 void quant_scales(QuantScales *q, const QuantSpec *s, const float *x, long rows, long cols);
 /* The scale (and zero) a block with this range gets: for histories of ranges. */
 void quant_scale_of(const QuantSpec *s, float lo, float hi, float tensor, float *scale, float *zero);
 /* Rows [r0, r1) of a matrix of rows x cols; y may be x. codes (rows, quant_row_bytes). */
-void quant_fake(float *y, const float *x, const QuantSpec *s, const QuantScales *q, long cols, long r0, long r1);
-void quant_encode(uint8_t *codes, const float *x, const QuantSpec *s, const QuantScales *q, long cols, long r0,
-                  long r1);
-void quant_decode(float *y, const uint8_t *codes, const QuantSpec *s, const QuantScales *q, long cols, long r0,
-                  long r1);
+void quant_fake(float *y, const float *x, const QuantSpec *s, const QuantScales *q, long cols, long r0,
+                long r1);
+void quant_encode(uint8_t *codes, const float *x, const QuantSpec *s, const QuantScales *q, long cols,
+                  long r0, long r1);
+void quant_decode(float *y, const uint8_t *codes, const QuantSpec *s, const QuantScales *q, long cols,
+                  long r0, long r1);
 /* n elements under one scale. */
 void quant_fake_run(float *y, const float *x, long n, const QuantSpec *s, const QuantRun *r);
 QuantRun quant_run(const QuantSpec *s, const QuantScales *q, long row, long group);
@@ -247,7 +252,8 @@ const char *isa_name(Isa isa);
 const char *cpu_features(void); /* "avx2 fma avx512f ... vnni bf16" for `pare doctor` */
 double time_now(void);          /* monotonic seconds */
 
-/* ---- gguf.c: the header of a GGUF file; of core because data/ (vocabulary) and formats/ both read it ----- */
+/* ---- gguf.c: the header of a GGUF file; of core because data/ (vocabulary) and formats/ both read it -----
+ * */
 typedef enum {
     GGUF_U8,
     GGUF_I8,
@@ -294,7 +300,8 @@ typedef struct Gguf {
 /* data (bytes,) stays the caller's and must live as long as g. Errors name path and key or tensor. */
 bool gguf_read(Gguf *g, const unsigned char *data, size_t bytes, const char *path, Arena *a, Err *e);
 const GgufValue *gguf_find(const Gguf *g, const char *key); /* NULL = no such key */
-/* Next string of a string or list of strings, *at 0 at first; false behind the last one and for other types. */
+/* Next string of a string or list of strings, *at 0 at first; false behind the last one and for other types.
+ * */
 bool gguf_string(const GgufValue *v, size_t *at, GgufText *t);
 int64_t gguf_int(const GgufValue *v,
                  uint64_t i); /* item i < n of an integer or bool type; u64 above 2^63: -1 */

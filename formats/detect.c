@@ -168,7 +168,8 @@ static bool open_any(TensorFile *f, const char *path, bool trust_foreign, Arena 
         return err_set(e, ERR_FAIL, "%s: neither a file nor a folder", path);
     } else {
         if (!open_plain(f, path, &hdf5, e)) return false;
-        if (hdf5 && !(h5model_read(f, path, trust_foreign, e) && encoded_collect(f, e) && names_canonical(f, e)))
+        if (hdf5 &&
+            !(h5model_read(f, path, trust_foreign, e) && encoded_collect(f, e) && names_canonical(f, e)))
             return false;
     }
     return names_index(f, e);

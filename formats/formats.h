@@ -27,7 +27,8 @@ typedef struct FileTensor {
     int unpermute_heads;       /* > 0: rows are interleaved pairs of that many heads */
     const char *tied_to;       /* alias of another tensor (HDF5 soft link) */
     int shard;
-    /* codes and scales of product.md 6.3: data is NULL, dtype and dim are what decoding gives, bytes what is stored */
+    /* codes and scales of product.md 6.3: data is NULL, dtype and dim are what decoding gives, bytes what is
+     * stored */
     const struct EncodedTensor *encoded;
 } FileTensor;
 typedef struct TensorFile {
@@ -70,7 +71,8 @@ typedef struct EncodedTensor {
     const FileTensor *member; /* [n_member], named by their last part */
 } EncodedTensor;
 /* The scales, as floats, and the packed codes (rows, quant_row_bytes) of an encoded tensor. */
-bool formats_scales(const TensorFile *f, const FileTensor *t, QuantScales *q, const uint8_t **codes, Arena *a, Err *e);
+bool formats_scales(const TensorFile *f, const FileTensor *t, QuantScales *q, const uint8_t **codes, Arena *a,
+                    Err *e);
 
 /* Writing. One list of tensors; src is float in memory layout, converted to dtype by RNE; in_out transposes
  * back. */
@@ -102,7 +104,8 @@ typedef struct OutModel {
     int n_group;
     const OutGroup *group;
 } OutModel;
-/* x (rows,cols) under spec and scales as members and group of an OutModel: out [at most ENCODED_MEMBERS], *n of them.
+/* x (rows,cols) under spec and scales as members and group of an OutModel: out [at most ENCODED_MEMBERS], *n
+ * of them.
  * in_out: files hold the tensor [in,out] (GPT-2). */
 enum { ENCODED_MEMBERS = 6 };
 bool formats_encode(OutTensor *out, int *n, OutGroup *group, const char *name, bool in_out, const float *x,

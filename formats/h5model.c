@@ -112,8 +112,9 @@ static void put_tensor(H5Out *h, const OutTensor *out, const char *file, Arena *
     ArenaMark mark = arena_mark(a);
     OutTensor pulled;
     const OutTensor *t = out_pull(out, &pulled, a, e);
-    char *path = t->member_of ? arena_printf(a, e, "/tensors/%s/%s", t->member_of, t->name + strlen(t->member_of) + 1)
-                              : arena_printf(a, e, "/tensors/%s", t->name);
+    char *path = t->member_of
+                     ? arena_printf(a, e, "/tensors/%s/%s", t->member_of, t->name + strlen(t->member_of) + 1)
+                     : arena_printf(a, e, "/tensors/%s", t->name);
     if (!path) return;
     if (strchr(t->name, '/') || !strcmp(t->name, ".")) {
         err_set(e, ERR_FAIL, "%s: tensor `%s`: a name with `/` cannot be stored in HDF5", file, t->name);
@@ -147,7 +148,8 @@ static void put_group(H5Out *h, const OutGroup *g, const char *file, Arena *a, E
         else if (json_is_boolean(v)) h5_attr_i64(h, object, key, json_is_true(v));
         else if (json_is_real(v)) h5_attr_f64(h, object, key, json_real_value(v));
         else if (json_is_array(v) && json_array_size(v) <= 4) {
-            for (size_t i = 0; i < json_array_size(v); i++) list[i] = json_integer_value(json_array_get(v, i));
+            for (size_t i = 0; i < json_array_size(v); i++)
+                list[i] = json_integer_value(json_array_get(v, i));
             h5_attr_i64s(h, object, key, list, (int)json_array_size(v));
         }
     }
@@ -160,7 +162,8 @@ static int64_t logical_params(const OutModel *m)
     int64_t n = 0;
     for (int i = 0; i < m->n_group; i++) n += m->group[i].parameters;
     for (int i = 0; i < m->n; i++)
-        if (!m->t[i].tied_to && !m->t[i].member_of) n += (int64_t)(out_bytes(&m->t[i]) / dtype_size(m->t[i].dtype));
+        if (!m->t[i].tied_to && !m->t[i].member_of)
+            n += (int64_t)(out_bytes(&m->t[i]) / dtype_size(m->t[i].dtype));
     return n;
 }
 

@@ -1,9 +1,12 @@
-/* kernels/fakequant.c: fake quantisation: the number formats of core (codec.c) over a matrix, by rows in parallel.
+/* kernels/fakequant.c: fake quantisation: the number formats of core (codec.c) over a matrix, by rows in
+ * parallel.
  *
- *   y = s v(x/s)      clip: y = clamp(x, lo s, hi s), dx = dy 1[lo <= x/s <= hi]       (zero point taken off lo, hi)
+ *   y = s v(x/s)      clip: y = clamp(x, lo s, hi s), dx = dy 1[lo <= x/s <= hi]       (zero point taken off
+ * lo, hi)
  *   step (LSQ, 1902.08153): ds = sum dy (v - x/s) inside, dy lo or dy hi outside, times 1/sqrt(n hi)
  *
- * x, y, dx, dy (N,C); q holds scales (R,G). The codecs are float: doubles are rounded to float on the way in. */
+ * x, y, dx, dy (N,C); q holds scales (R,G). The codecs are float: doubles are rounded to float on the way
+ * in. */
 #include "kernels/ref_impl.h"
 #include <math.h>
 

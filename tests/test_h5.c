@@ -233,8 +233,8 @@ TEST(h5, models_round_trip)
     }
 }
 
-/* An encoded tensor (a group) is listed as a safetensors file would carry it. */
-TEST(h5, encoded_tensors_are_listed_flat)
+/* An encoded tensor (a group) is one tensor that decodes when read; its attributes are the metadata. */
+TEST(h5, encoded_tensors_decode)
 {
     const unsigned char codes[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     const float scales[2] = {0.5f, 2};
@@ -251,9 +251,15 @@ TEST(h5, encoded_tensors_are_listed_flat)
     TensorFile f;
     formats_open(&f, at("q.h5"), &arena, &e);
     ASSERT_OK(e);
-    ASSERT_EQ(f.n, 2);
-    ASSERT_STR(f.t[0].name, "w.codes");
-    ASSERT_BYTES(f.t[0].data, codes, 8);
+    ASSERT_EQ(f.n, 1);
+    ASSERT_STR(f.t[0].name, "w");
+    ASSERT(f.t[0].encoded != NULL);
+    float w[16];
+    ASSERT(formats_read_f32(&f, &f.t[0], w, &e));
+    for (int i = 0; i < 16; i++) {
+        const int code = i % 2 ? 0 : codes[i / 2] < 8 ? codes[i / 2] : codes[i / 2] - 16;
+        ASSERT_EQ((double)w[i], (double)((float)code * scales[i / 8]));
+    }
     ASSERT_STR(f.metadata_json,
                "{\"w\":\"{\\\"bits\\\":4,\\\"encoding\\\":\\\"int_affine\\\",\\\"shape\\\":[2,8]}\"}");
     formats_close(&f);

@@ -1,4 +1,5 @@
-/* tests/test_qat.c: quantisers in training: gradients against PyTorch and by hand, scales from step to step, globs and
+/* tests/test_qat.c: quantisers in training: gradients against PyTorch and by hand, scales from step to step,
+ * globs and
  * rules, packed export equal to the effective weight, resume bit for bit. */
 #include "compress/compress.h"
 #include "tests/test.h"
@@ -157,7 +158,8 @@ static void nudge(Bed *b, float by)
     }
 }
 
-/* Every format on weights and inputs: a step runs, gradients are finite and not zero, and the packed file decodes to
+/* Every format on weights and inputs: a step runs, gradients are finite and not zero, and the packed file
+ * decodes to
  * the effective weight bit for bit, whatever moves the scales. */
 TEST(qat, packed_is_effective)
 {
@@ -197,7 +199,8 @@ TEST(qat, packed_is_effective)
         }
 }
 
-/* Delayed: until the first step is over every forward finds its own scale; then the longest of the last three. */
+/* Delayed: until the first step is over every forward finds its own scale; then the longest of the last
+ * three. */
 TEST(qat, delayed_scales_by_hand)
 {
     Bed b;
@@ -250,7 +253,8 @@ TEST(qat, start_and_freeze)
     bed_close(&plain);
 }
 
-/* Last match wins; a rule may leave a tensor alone or give it another format; one that matches nothing is refused. */
+/* Last match wins; a rule may leave a tensor alone or give it another format; one that matches nothing is
+ * refused. */
 TEST(qat, rules_and_globs)
 {
     Bed b;

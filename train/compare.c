@@ -101,8 +101,8 @@ static json_t *describe(const TensorFile *f, const FileTensor *t, int64_t *total
     const float *v = t->tied_to ? NULL : values(f, t, &tmp, e);
     for (size_t i = 0; v && i < count(t); i++) nonzero += v[i] != 0;
     json_t *o = json_pack("{s:s,s:o,s:s,s:s,s:I,s:I}", "name", t->name, "shape", shape, "dtype",
-                          dtype_name(t->dtype), "encoding", t->encoded ? t->encoded->encoding : "plain", "bytes",
-                          (json_int_t)(t->tied_to ? 0 : t->bytes), "nonzero", (json_int_t)nonzero);
+                          dtype_name(t->dtype), "encoding", t->encoded ? t->encoded->encoding : "plain",
+                          "bytes", (json_int_t)(t->tied_to ? 0 : t->bytes), "nonzero", (json_int_t)nonzero);
     if (t->encoded && count(t))
         json_object_set_new(o, "bits_per_weight", json_real(8.0 * (double)t->bytes / (double)count(t)));
     if (t->tied_to) json_object_set_new(o, "tied_to", json_string(t->tied_to));
@@ -123,11 +123,11 @@ static json_t *type_mix(const json_t *list)
     {
         const char *type = json_string_value(json_object_get(t, "dtype"));
         const json_t *old = json_object_get(mix, type);
-        json_object_set_new(
-            mix, type,
-            json_pack("{s:I,s:I}", "tensors", json_integer_value(json_object_get(old, "tensors")) + 1, "bytes",
-                      json_integer_value(json_object_get(old, "bytes")) +
-                          json_integer_value(json_object_get(t, "bytes"))));
+        json_object_set_new(mix, type,
+                            json_pack("{s:I,s:I}", "tensors",
+                                      json_integer_value(json_object_get(old, "tensors")) + 1, "bytes",
+                                      json_integer_value(json_object_get(old, "bytes")) +
+                                          json_integer_value(json_object_get(t, "bytes"))));
     }
     return mix;
 }
