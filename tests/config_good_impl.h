@@ -52,7 +52,7 @@ static const char *const good[] = {
     DOC "optim: {name: sgd, lr: 3e-4, momentum: 0.9}\n",
     DOC "optim: {name: adam, learning_rate: 0, betas: [0.9, 0.999], eps: 1E-8, weight_decay: 0.}\n",
     DOC "optim: {groups: [{match: [a.*, b], lr: 1e-5}, {match: [c], lr_scale: 0.1, weight_decay: 0}]}\n",
-    DOC "optim: {decay_norm_bias: True, master_weights: OFF, state_dtype: float32, groups: []}\n",
+    DOC "optim: {decay_norm_bias: True, master_weights: ON, state_dtype: float32, groups: []}\n",
     DOC "optim: {lr: \"3e-4\"}\n",
     DOC "schedule: {name: constant}\n",
     DOC "schedule: {name: linear, warmup_steps: 10}\ntrain: {max_steps: 11}\n",
@@ -76,8 +76,7 @@ static const char *const good[] = {
     DOC "checkpoint: {save_steps: 0, every_minutes: 0.5, keep_last: 1, keep_best: {mode: max, n: 2}, async: "
         "false}\n",
     DOC "checkpoint: {compression: none, gzip_level: 1, max_file_gb: 0, verify_on_load: true}\n",
-    DOC "log: {level: debug, logging_steps: 1, console: plain, csv: false, tensorboard: no, profile: {steps: "
-        "3}}\n",
+    DOC "log: {level: debug, logging_steps: 1, console: plain, csv: false, tensorboard: no}\n",
     DOC
     "export: [{format: hf, path: out, dtype: bfloat16}, {format: llama2c, path: m.bin, merge_lora: true}]\n",
     DOC "dist: {enabled: auto, world_size: 0, backend: none, strategy: ddp, bucket_mb: 25}\n",

@@ -117,7 +117,7 @@ char *inspect_json(const char *path, Arena *ar, Err *e);
 char *inspect_text(const char *json, Arena *ar, Err *e); /* the same as a table */
 /* ---- doctor.c: `name value` lines, or one JSON object; *ok: the self-test passed ---- */
 char *doctor_report(bool json, bool *ok, Arena *a, Err *e);
-/* ---- verbs.c: the command line's verbs, without main ------------------------------------------------------ */
+/* ---- verbs.c: the command line's verbs, without main ---- */
 enum { MAX_ARGS = 256 };
 typedef struct Args {
     const char *verb;

@@ -1,5 +1,5 @@
-/* train/verb_impl.h: what the verbs share. A verb returns its exit code; with an error in x->e, main shows it and
- * exits with its code. */
+/* train/verb_impl.h: what the verbs share. A verb returns its exit code; with an error in x->e, main shows it
+ * and exits with its code. */
 #ifndef VERB_IMPL_H
 #define VERB_IMPL_H
 #include "train/train.h"
