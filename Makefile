@@ -18,6 +18,8 @@ FUZZ_SECONDS ?= 60
 T ?=
 
 .DEFAULT_GOAL := all
+# The targets that call make again use all cores unless a number was given.
+JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2))
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -124,20 +126,20 @@ FORCE:
 deps: ## install what is missing (as root or with sudo), saying what
 	@$(if $(filter 0,$(DEPS)),:,scripts/deps.sh)
 test: deps ## build and run all tests; the last line counts them (T="-k NAME" for some)
-	@$(MAKE) --no-print-directory $(B)/tests $(if $(MAIN),$(B)/pare)
+	@$(MAKE) $(JOBS) --no-print-directory $(B)/tests $(if $(MAIN),$(B)/pare)
 	@$(B)/tests $(T)
 demo: deps ## teach a student from a pretrained teacher and print the table
-	@$(MAKE) --no-print-directory $(B)/pare
+	@$(MAKE) $(JOBS) --no-print-directory $(B)/pare
 	@scripts/demo.sh $(B)/pare
 bench: deps ## measure (BENCH="ops train" for a part, QUICK=1 for a short run, PEER_PYTHON=... for PyTorch)
-	@$(MAKE) --no-print-directory $(B)/bench $(B)/pare
+	@$(MAKE) $(JOBS) --no-print-directory $(B)/bench $(B)/pare
 	@$(B)/bench --pare=$(B)/pare $(if $(filter-out 0,$(QUICK)),--quick) $(if $(CPU_TIME),--cpu-time) $(if $(WAIT),--wait=$(WAIT)) \
 	    $(BENCH)
 fuzz: deps ## every strict parser under libFuzzer (clang), FUZZ_SECONDS=60 each, one after the other
-	@$(MAKE) --no-print-directory V=fuzz CC=clang DIRS="core data formats model" fuzz-targets
+	@$(MAKE) $(JOBS) --no-print-directory V=fuzz CC=clang DIRS="core data formats model" fuzz-targets
 	@scripts/fuzz.sh build/fuzz-clang $(FUZZ_SECONDS)
 exhaustive: deps ## the FP8 and FP4 casts on all 2^32 floats against an exact slow reference (5 minutes of two cores)
-	@$(MAKE) --no-print-directory $(B)/tests
+	@$(MAKE) $(JOBS) --no-print-directory $(B)/tests
 	@PARE_EXHAUSTIVE=1 $(B)/tests -k codec.exhaustive --timeout 3600
 ops: ## the table of operators: formula, what backward reads
 	@scripts/ops.sh
@@ -146,7 +148,7 @@ style: ## the house rules: floors, banned functions, sizes
 oracle: $(B)/pare ## prove exports against transformers and h5py (needs Python)
 	@tests/oracle/run.sh $(B)/pare
 debug asan portable: ## a variant: program and tests in build/<variant>/
-	@$(MAKE) --no-print-directory V=$@ $(if $(MAIN),build/$@$(if $(findstring clang,$(CC)),-clang)/pare) \
+	@$(MAKE) $(JOBS) --no-print-directory V=$@ $(if $(MAIN),build/$@$(if $(findstring clang,$(CC)),-clang)/pare) \
 	    build/$@$(if $(findstring clang,$(CC)),-clang)/tests
 install: $(B)/pare ## into PREFIX (/usr/local), below DESTDIR
 	install -D -m 755 $(B)/pare $(DESTDIR)$(PREFIX)/bin/pare
