@@ -18,7 +18,7 @@
 #include "core/config.h"
 #include "kernels/kernels.h"
 
-enum { MAX_DIM = 4, MAX_IN = 8, NAME_LEN = 96 };
+enum { MAX_DIM = 4, MAX_IN = 16, NAME_LEN = 96, MAX_TEACHER = 6 };
 typedef struct Node Node;
 typedef struct Graph Graph;
 typedef struct Tensor Tensor;
@@ -247,12 +247,29 @@ typedef struct SliceAttr {
     long at, width;
 } SliceAttr;
 /* chunk: rows of logits alive at a time. kd_report: factor of the reported loss/kd (T^2 when it is scaled so;
- * 0 = 1). */
+ * 0 = 1). top_k: the teacher's largest that count, 0 = all; renormalize: without the others, else with them as one
+ * class. weight, cap: share and soft-cap of each of several teachers, whose probabilities at T are averaged.
+ * cached: no teacher heads; in[3] ids (N,k), in[4] log-probabilities (N,k), in[5] log mass of the others at T (N). */
 typedef struct LmLossAttr {
     LossAttr a;
     long chunk;
     double kd_report;
+    long top_k;
+    bool renormalize, cached;
+    double weight[MAX_TEACHER], cap[MAX_TEACHER];
 } LmLossAttr;
+/* Attention-like matrices of student and teacher, head by head (op_relation.c): group g of a side reads the columns
+ * [a_at + g width, ...) of its first tensor and of its second the columns of key head (g per + i) / repeat. */
+typedef enum { RELATION_KL, RELATION_SCORES } RelationKind;
+typedef struct RelationSide {
+    long heads, kv_heads, D; /* of the two tensors: widths heads D and kv_heads D */
+    double scale;
+} RelationSide;
+typedef struct RelationAttr {
+    RelationKind kind;
+    RelationSide student, teacher;
+    long window; /* keys a position sees, 0 = all before it */
+} RelationAttr;
 /* What a quantiser remembers from step to step; its owner is compress/qat.c. */
 typedef struct FakeQuantState {
     bool on;       /* acts; else y = x */

@@ -1,5 +1,7 @@
 /* kernels/feature.c: losses between hidden states, summed over rows that count. Reference, float and double.
  *   mse    sum over rows of mean((a - b)^2)      da (+)= g 2 (a - b) / C,  db (+)= -that
+ *   l1     sum over rows of mean |a - b|         da (+)= g sign(a - b) / C,  db (+)= -that
+ *   unit   y = x / |x| by rows                   dx (+)= (dy - y (y.dy)) / |x|
  *   cosine sum over rows of 1 - cos(a, b)        da (+)= -g (b/|b| - cos a/|a|) / |a|,  db with a, b swapped
  * a b da db (N,C), targets (N) or NULL; rows with target -100 count nothing and get gradient 0.
  * A row shorter than COS_EPS has no direction: its cosine is 0 and its gradients are 0.
@@ -93,5 +95,73 @@ void K(cosine_bwd)(void *da_, void *db_, const void *a_, const void *b_, const i
             if (da) put(&da[j], (REAL)(ab * y + aa * x), ma);
             if (db) put(&db[j], (REAL)(ab * x + bb * y), mb);
         }
+    }
+}
+
+void K(l1_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C)
+{
+    const REAL *a = a_, *b = b_; /* (N,C) */
+    for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
+        const long n = lmin(SUM_BATCH, N - i0);
+        double part[SUM_BATCH];
+#pragma omp parallel for schedule(static) if (n * C > PAR_MIN)
+        for (long i = 0; i < n; i++) {
+            double s = 0.0;
+            for (long j = (i0 + i) * C; j < (i0 + i + 1) * C; j++) s += fabs((double)a[j] - (double)b[j]);
+            part[i] = counts(targets, i0 + i) ? s / (double)C : 0.0;
+        }
+        *sum += sum_in_order(part, n);
+    }
+}
+
+void K(l1_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N, long C,
+               double g, Mode ma, Mode mb)
+{
+    REAL *da = da_, *db = db_;   /* (N,C), (N,C) or NULL */
+    const REAL *a = a_, *b = b_; /* (N,C) */
+#pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
+    for (long i = 0; i < N; i++) {
+        const REAL s = counts(targets, i) ? (REAL)(g / (double)C) : (REAL)0;
+        for (long j = i * C; j < (i + 1) * C; j++) {
+            const REAL d = a[j] > b[j] ? s : a[j] < b[j] ? -s : (REAL)0;
+            if (da) put(&da[j], d, ma);
+            if (db) put(&db[j], -d, mb);
+        }
+    }
+}
+
+/* max(|x|, COS_EPS), and whether the row is longer than that. */
+static double row_length(const REAL *x, long C, bool *whole)
+{ /* x (C) */
+    double s = 0.0;
+    for (long j = 0; j < C; j++) s += (double)x[j] * (double)x[j];
+    *whole = !(sqrt(s) < COS_EPS);
+    return *whole ? sqrt(s) : COS_EPS;
+}
+
+void K(unit_fwd)(void *y_, const void *x_, long N, long C)
+{
+    REAL *y = y_;       /* (N,C) */
+    const REAL *x = x_; /* (N,C) */
+#pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
+    for (long i = 0; i < N; i++) {
+        bool whole;
+        const double r = 1.0 / row_length(x + i * C, C, &whole);
+        for (long j = i * C; j < (i + 1) * C; j++) y[j] = (REAL)((double)x[j] * r);
+    }
+}
+
+void K(unit_bwd)(void *dx_, const void *dy_, const void *x_, long N, long C, Mode mode)
+{
+    REAL *dx = dx_;                /* (N,C) */
+    const REAL *dy = dy_, *x = x_; /* (N,C) */
+#pragma omp parallel for schedule(static) if (N * C > PAR_MIN)
+    for (long i = 0; i < N; i++) {
+        bool whole;
+        const double r = 1.0 / row_length(x + i * C, C, &whole);
+        double dot = 0.0;
+        for (long j = i * C; whole && j < (i + 1) * C; j++) dot += (double)dy[j] * (double)x[j] * r * r;
+        for (long j = i * C; j < (i + 1) * C; j++)
+            put(&dx[j], (REAL)(r * ((double)dy[j] - dot * (double)x[j])), mode);
     }
 }

@@ -58,9 +58,21 @@ typedef struct LossAttr {
     /* final logit soft-cap of the student (0 = none); the teacher's in teacher_softcap */
     double softcap;
     double teacher_softcap;
-    int kind; /* LOSS_FORWARD_KL, ... (issue 5 widens) */
+    int kind;   /* of the distillation term: LOSS_FORWARD_KL, ... */
+    double mix; /* beta of LOSS_JSD and LOSS_SYMMETRIC_KL, lambda of LOSS_SKEW_KL */
 } LossAttr;
-enum { LOSS_FORWARD_KL = 0 };
+/* D(p, q) of teacher p and student q at the temperature, with M = mix p + (1-mix) q (algorithms 5.1):
+ * sum p log p/q; sum q log q/p; mix KL(p|M) + (1-mix) KL(q|M); (1-mix) KL(p|q) + mix KL(q|p); sum |p-q|/2;
+ * KL(p|M); mean over the vocabulary of (z-zt)^2, without temperature. */
+enum {
+    LOSS_FORWARD_KL = 0,
+    LOSS_REVERSE_KL,
+    LOSS_JSD,
+    LOSS_SYMMETRIC_KL,
+    LOSS_TVD,
+    LOSS_SKEW_KL,
+    LOSS_MSE_LOGITS
+};
 
 typedef struct Kernels {
     const char *name; /* "f32 avx512+dnnl" for doctor and the run header */

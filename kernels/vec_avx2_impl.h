@@ -54,6 +54,13 @@ VFN float vf_hmax(VF a)
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
 VFN VF vf_recip12(VF a) { return vf_set(1.0f) / a; } /* 5 cycles for 8 lanes: cheap enough */
+VFN VF vf_split(VF w, VF *e)
+{
+    const __m256i less = _mm256_sub_epi32(_mm256_castps_si256(w), _mm256_set1_epi32(0x3f400000));
+    const __m256i n = _mm256_srai_epi32(less, 23);
+    *e = _mm256_cvtepi32_ps(n);
+    return _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_castps_si256(w), _mm256_slli_epi32(n, 23)));
+}
 VFN VF vf_scale2(VF v, VF n)
 { /* in two halves, so no exponent overflows */
     const __m256i e = _mm256_cvtps_epi32(n), h = _mm256_srai_epi32(e, 1), bias = _mm256_set1_epi32(127);

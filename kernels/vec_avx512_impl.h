@@ -55,6 +55,14 @@ VFN VF vf_recip12(VF a)
     const VF r = _mm512_rcp14_ps(a);
     return vf_fma(r, vf_fnma(a, r, vf_set(1.0f)), r);
 }
+/* w = result 2^*e, result in [0.75, 1.5), for positive normal w */
+VFN VF vf_split(VF w, VF *e)
+{
+    const __m512i less = _mm512_sub_epi32(_mm512_castps_si512(w), _mm512_set1_epi32(0x3f400000));
+    const __m512i n = _mm512_srai_epi32(less, 23);
+    *e = _mm512_cvtepi32_ps(n);
+    return _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_castps_si512(w), _mm512_slli_epi32(n, 23)));
+}
 /* v 2^n for |n| <= 160, n a whole number; right on both ends of the range */
 VFN VF vf_scale2(VF v, VF n) { return _mm512_scalef_ps(v, n); }
 

@@ -7,9 +7,10 @@
 #include <string.h>
 
 /* One row: maxima of student and teacher; sums of exp(z-m), exp((z-m)/T), exp((zt-mt)/T); z[target]-m; sum of
- * z-m (with label smoothing); sums over v of exp((zt-mt)/T) times (zt-mt)/T - (z-m)/T and times (zt-mt)/T. */
+ * z-m (with label smoothing); sums over v of exp((zt-mt)/T) times (zt-mt)/T - (z-m)/T and times (zt-mt)/T; of the
+ * shares d and w of soft_impl.h. */
 typedef struct XentSums {
-    double m, mt, s1, sq, sp, zy, total, cross, own;
+    double m, mt, s1, sq, sp, zy, total, cross, own, soft, soft_w;
 } XentSums;
 typedef struct XentPart {
     double ce, kd, entropy, nll;
@@ -25,7 +26,7 @@ static inline XentPart xent_part(const XentSums *s, const LossAttr *a, long V, b
     XentPart p = {.nll = log1 - s->zy};
     p.ce = log1 - (1.0 - e) * s->zy - (e > 0.0 ? e * s->total / (double)V : 0.0) + a->z_loss * lse * lse;
     if (kd) {
-        p.kd = s->cross / s->sp - log(s->sp) + log(s->sq);
+        p.kd = a->kind == LOSS_FORWARD_KL ? s->cross / s->sp - log(s->sp) + log(s->sq) : s->soft;
         p.entropy = log(s->sp) - s->own / s->sp;
     }
     return p;
@@ -48,6 +49,17 @@ static inline XentFactors xent_factors(const XentSums *s, const LossAttr *a, lon
 typedef XentPart XentRow(void *z, const void *zt, int32_t target, long V, const LossAttr *a,
                          double grad_scale);
 
+/* Adds the parts of n rows, in order. */
+static inline void xent_add(double *sums, const XentPart *part, const int32_t *targets, long n)
+{
+    for (long i = 0; i < n; i++) {
+        sums[0] += part[i].ce;
+        sums[1] += part[i].kd;
+        sums[2] += part[i].entropy;
+        sums[3] += targets[i] == IGNORED ? 0.0 : 1.0;
+    }
+}
+
 /* All rows: z (N,V), zt (N,V) or NULL, nll (N) or NULL, elements of `real` bytes. Parts are added in the
  * order of rows. */
 static inline void xent_rows(XentRow *row, size_t real, void *z, const void *zt, const int32_t *targets,
@@ -67,12 +79,7 @@ static inline void xent_rows(XentRow *row, size_t real, void *z, const void *zt,
             if (nll && real == sizeof(float)) ((float *)nll)[i0 + i] = (float)part[i].nll;
             else if (nll) ((double *)nll)[i0 + i] = part[i].nll;
         }
-        for (long i = 0; i < n; i++) {
-            sums[0] += part[i].ce;
-            sums[1] += part[i].kd;
-            sums[2] += part[i].entropy;
-            sums[3] += targets[i0 + i] == IGNORED ? 0.0 : 1.0;
-        }
+        xent_add(sums, part, targets + i0, n);
     }
 }
 #endif

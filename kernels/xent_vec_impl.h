@@ -2,6 +2,7 @@
  * exp is shared where it can be: at T = 1 both distributions of the student are one, at T = 2
  * exp(d) = exp(d/2)^2. Sums: float over RUN vectors per lane, then double, in the order of v.
  */
+#include "kernels/soft_impl.h"
 #include "kernels/xent_impl.h"
 
 enum { RUN = 8 };
@@ -109,6 +110,8 @@ VFN void row_grad(float *z, const float *zt, long V, int kind, const RowConst *c
                 });
 }
 
+#include "kernels/soft_vec_impl.h"
+
 static XentPart row(void *z_, const void *zt, int32_t t, long V, const LossAttr *a, double grad_scale)
 {
     const double T = a->temperature;
@@ -128,7 +131,12 @@ static XentPart row(void *z_, const void *zt, int32_t t, long V, const LossAttr 
     default: row_sums(&s, z, zt, V, KD_ANY, &c);
     }
     s.zy = (double)(yt - (float)s.m);
-    if (grad_scale != 0.0) {
+    const bool other = zt && a->kind != LOSS_FORWARD_KL;
+    if (other) {
+        const XentFactors f = xent_factors(&s, a, V, false, grad_scale);
+        soft_row(&s, z, zt, V, a, &c, grad_scale != 0.0 ? &f : NULL, grad_scale);
+        if (grad_scale != 0.0) z[t] -= (float)f.hot * (c.cap > 0.0f ? softcap_grad_f32(yt, c.cap) : 1.0f);
+    } else if (grad_scale != 0.0) {
         const XentFactors f = xent_factors(&s, a, V, zt, grad_scale);
         switch (kind) {
         case ONLY_CE: row_grad(z, NULL, V, ONLY_CE, &c, &f); break;
@@ -166,3 +174,5 @@ void V(softmax)(void *y_, const void *x_, long N, long V, double temperature)
         EACH_VECTOR(V, v, k, { vf_put(yi + v, vf_get(yi + v, k) * inv, k); });
     }
 }
+
+#include "kernels/top_vec_impl.h"

@@ -95,7 +95,13 @@ static inline double num(const json_t *o, const char *key)
     return json_is_true(v) ? 1 : json_is_number(v) ? json_number_value(v) : 0;
 }
 
+static inline double num_or(const json_t *o, const char *key, double other)
+{
+    return json_object_get(o, key) ? num(o, key) : other;
+}
+
 typedef union GoldenAttr {
+    RelationAttr relation;
     AxpyAttr axpy;
     AffineAttr affine;
     SoftcapAttr softcap;
@@ -161,7 +167,25 @@ static inline void attr_lm_loss(GoldenCase *c)
                                       .label_smoothing = num(c->at, "label_smoothing"),
                                       .z_loss = num(c->at, "z_loss"),
                                       .softcap = num(c->at, "softcap"),
-                                      .teacher_softcap = num(c->at, "teacher_softcap")}};
+                                      .teacher_softcap = num(c->at, "teacher_softcap"),
+                                      .kind = (int)num_or(c->at, "kind", 0),
+                                      .mix = num_or(c->at, "mix", 0)},
+                                .top_k = (long)num_or(c->at, "top_k", 0),
+                                .renormalize = num_or(c->at, "renormalize", 0) > 0};
+    const json_t *w = json_object_get(c->at, "weights"), *caps = json_object_get(c->at, "caps");
+    for (size_t i = 0; i < json_array_size(w); i++) {
+        c->u.lm_loss.weight[i] = json_number_value(json_array_get(w, i));
+        c->u.lm_loss.cap[i] = json_number_value(json_array_get(caps, i));
+    }
+}
+static inline void attr_relation(GoldenCase *c)
+{
+    c->u.relation = (RelationAttr){.kind = num(c->at, "kind") > 0 ? RELATION_SCORES : RELATION_KL,
+                                   .student = {(long)num(c->at, "heads"), (long)num(c->at, "kv_heads"),
+                                               (long)num(c->at, "D"), num(c->at, "scale")},
+                                   .teacher = {(long)num(c->at, "t_heads"), (long)num(c->at, "t_kv_heads"),
+                                               (long)num(c->at, "t_D"), num(c->at, "t_scale")},
+                                   .window = (long)num(c->at, "window")};
 }
 
 /* Tolerances of quality.md C.2 for float32 (forward, gradients), as ||have - want|| / ||want||; float64 is
@@ -187,6 +211,7 @@ static const GoldenOp golden_ops[] = {
     {"dropout", attr_dropout, 2e-7, 2e-7},
     {"slice", attr_slice, 0, 0},
     {"lm_loss", attr_lm_loss, 1e-6, 1e-5},
+    {"relation", attr_relation, 1e-6, 2e-6},
     {"swiglu", NULL, 5e-7, 1e-6},
     {"embedding", NULL, 0, 2e-7},
     {"kv_append", NULL, 0, 0},
@@ -303,6 +328,7 @@ static inline bool golden_op(const Golden *f, const char *name, const Op *op, co
     if (s->attr) s->attr(&c);
     b.g = graph_new(&(GraphOptions){.k = k, .train = true, .run = &b.a}, &b.e);
     for (int j = 0; j < op->n_in; j++) b.in[j] = golden_leaf(&b, f, name, j, heads);
+    if (num_or(c.at, "same", 0) > 0) b.in[1] = b.in[0]; /* one tensor twice */
     if (!strcmp(op->name, "attention")) can = golden_attention(&b, &c);
     if (can) {
         bench_record(&b, op, &c.u, name);
