@@ -3,6 +3,7 @@
 #include "tests/golden_impl.h"
 
 static const char *const ops_file = "tests/golden/ops.safetensors";
+static const char *const kd_file = "tests/golden/kd.safetensors"; /* make_kd.py: distillation */
 enum { MAX_TABLE = 16 };
 
 /* The references, and each instruction set with each GEMM library there is. */
@@ -34,12 +35,13 @@ static bool not_an_op(const char *name)
     return golden_is(name, "adamw") || golden_is(name, "sgd") || golden_is(name, "schedule");
 }
 
-TEST(golden, every_case_on_every_table)
+/* Every case of a file; those an op cannot be asked are counted in *past_op. */
+static int all_cases(const char *path, int *past_op)
 {
     Golden f;
-    golden_open(&f, ops_file);
+    golden_open(&f, path);
     const Kernels *table[MAX_TABLE];
-    int n_table = all_tables(table), done = 0, past_op = 0;
+    int n_table = all_tables(table), done = 0;
     for (int i = 0; i < f.n; i++) {
         if (not_an_op(f.name[i])) continue;
         const Op *op = op_of(f.name[i]);
@@ -47,23 +49,39 @@ TEST(golden, every_case_on_every_table)
         bool can = true;
         for (int t = 0; t < n_table; t++) can = golden_op(&f, f.name[i], op, table[t]);
         done += can;
-        past_op += !can;
+        *past_op += !can;
     }
-    ASSERT(done >= 90);
-    ASSERT_EQ(past_op, 3); /* attention.masked_row, masked_window, everything: below, on the kernel */
     golden_close(&f);
+    return done;
+}
+
+TEST(golden, every_case_on_every_table)
+{
+    int past_op = 0;
+    ASSERT(all_cases(ops_file, &past_op) >= 90);
+    ASSERT_EQ(past_op, 3); /* attention.masked_row, masked_window, everything: below, on the kernel */
+}
+
+TEST(golden, every_distillation_case_on_every_table)
+{
+    int past_op = 0;
+    ASSERT(all_cases(kd_file, &past_op) >= 60);
+    ASSERT_EQ(past_op, 0);
 }
 
 TEST(golden, every_op_has_a_case)
 {
-    Golden f;
+    Golden f, kd;
     golden_open(&f, ops_file);
+    golden_open(&kd, kd_file);
     for (int i = 0; i < n_all_ops; i++) {
         int n = 0;
         for (int j = 0; j < f.n; j++) n += golden_is(f.name[j], all_ops[i]->name);
+        for (int j = 0; j < kd.n; j++) n += golden_is(kd.name[j], all_ops[i]->name);
         if (!n) test_fail(__FILE__, __LINE__, "%s: no case in tests/golden/make_ops.py", all_ops[i]->name);
     }
     golden_close(&f);
+    golden_close(&kd);
 }
 
 /* The attention kernel itself: any segments, any offset, rows that see no key; and the log-sum-exp it

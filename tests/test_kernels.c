@@ -210,45 +210,7 @@ static void run_rope_bwd(Ctx *c)
     c->k->rope_bwd(out(c, s.rows * s.x_stride, 1), in(c, s.rows * s.y_stride, 1), &s, c->mode);
 }
 
-static void run_xent(Ctx *c)
-{
-    static const double temperature[] = {1.0, 2.0, 3.0};
-    LossAttr at = {.ce_weight = 0.7, .kd_weight = 1.8, .temperature = temperature[c->a % 3]};
-    if (c->option) at.label_smoothing = 0.1, at.z_loss = 1e-3, at.softcap = 5.0, at.teacher_softcap = 8.0;
-    void *z = out(c, c->a * c->b, 3), *zt = c->mode == ADD ? in(c, c->a * c->b, 3) : NULL;
-    void *nll = c->a % 2 ? out(c, c->a, 1) : NULL;
-    c->k->xent(z, zt, ids(c, c->a, c->b, true), c->a, c->b, &at, c->a == 5 ? 0.0 : 0.125, sums(c, 4), nll);
-}
-static void run_softmax(Ctx *c)
-{
-    void *y = out(c, c->a * c->b, 3);
-    c->k->softmax(y, c->option ? y : in(c, c->a * c->b, 3), c->a, c->b, 0.8);
-}
-static void run_mse_fwd(Ctx *c)
-{
-    const long n = c->a * c->b;
-    c->k->mse_fwd(sums(c, 1), in(c, n, 1), in(c, n, 1), c->option ? ids(c, c->a, 9, true) : NULL, c->a, c->b);
-}
-static void run_mse_bwd(Ctx *c)
-{
-    const long n = c->a * c->b;
-    void *da = out(c, n, 1), *db = c->a % 2 ? out(c, n, 1) : NULL;
-    c->k->mse_bwd(da, db, in(c, n, 1), in(c, n, 1), c->option ? ids(c, c->a, 9, true) : NULL, c->a, c->b, 0.3,
-                  c->mode, c->mode);
-}
-static void run_cosine_fwd(Ctx *c)
-{
-    const long n = c->a * c->b;
-    c->k->cosine_fwd(sums(c, 1), in(c, n, 1), in(c, n, 1), c->option ? ids(c, c->a, 9, true) : NULL, c->a,
-                     c->b);
-}
-static void run_cosine_bwd(Ctx *c)
-{
-    const long n = c->a * c->b;
-    void *da = out(c, n, 1), *db = c->a % 2 ? out(c, n, 1) : NULL;
-    c->k->cosine_bwd(da, db, in(c, n, 1), in(c, n, 1), c->option ? ids(c, c->a, 9, true) : NULL, c->a, c->b,
-                     0.3, c->mode, c->mode);
-}
+#include "tests/kernels_loss_impl.h"
 static void run_adamw(Ctx *c)
 {
     void *w = out(c, c->a, 1), *m = out(c, c->a, 0.1), *v = out(c, c->a, 0.1);
@@ -317,6 +279,13 @@ static const Case cases[] = {FLAT(fill, 0),
                              ROWS(mse_bwd, 3e-7),
                              ROWS(cosine_fwd, 1e-9),
                              ROWS(cosine_bwd, 5e-7),
+                             ROWS(l1_fwd, 5e-7),
+                             ROWS(l1_bwd, 3e-7),
+                             ROWS(unit_fwd, 5e-7),
+                             LEFT(unit_bwd, 1e-6, 1),
+                             LEFT(xent_top, 3e-6, 1e-2),
+                             ROWS(topk, 2e-6),
+                             LEFT(teacher_mix, 2e-6, 1),
                              FLAT(adamw, 2e-6),
                              FLAT(sgd, 3e-7),
                              ROWS(argmax, 0)};
