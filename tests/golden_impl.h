@@ -112,6 +112,7 @@ typedef union GoldenAttr {
     DropoutAttr dropout;
     SliceAttr slice;
     LmLossAttr lm_loss;
+    FakeQuantAttr fakequant;
 } GoldenAttr;
 typedef struct GoldenCase {
     const Golden *f;
@@ -119,6 +120,7 @@ typedef struct GoldenCase {
     json_t *at;
     GoldenAttr u;
     RunState state;
+    FakeQuantState scales; /* that stand still, if there are any */
 } GoldenCase;
 
 static inline void attr_axpy(GoldenCase *c) { c->u.axpy = (AxpyAttr){num(c->at, "alpha")}; }
@@ -188,6 +190,42 @@ static inline void attr_relation(GoldenCase *c)
                                    .window = (long)num(c->at, "window")};
 }
 
+static inline float *golden_f32(const GoldenCase *c, const char *part, long *n)
+{
+    const FileTensor *t = golden_find(c->f, c->name, part);
+    if (!t) return NULL;
+    *n = golden_numel(t);
+    const double *v = golden_f64(c->f, c->name, part, *n);
+    float *x = arena_alloc((Arena *)(uintptr_t)&c->f->a, (size_t)*n * sizeof *x, (Err *)(uintptr_t)&c->f->e);
+    for (long i = 0; i < *n; i++) x[i] = (float)v[i];
+    return x;
+}
+static inline void attr_fakequant(GoldenCase *c)
+{
+    const char *rule = json_string_value(json_object_get(c->at, "rule"));
+    long n = 0;
+    c->u.fakequant =
+        (FakeQuantAttr){.spec = {.f = quant_format(json_string_value(json_object_get(c->at, "format"))),
+                                 .block_rows = (long)num(c->at, "block_rows"),
+                                 .block_cols = (long)num(c->at, "block_cols"),
+                                 .asymmetric = num(c->at, "asymmetric") > 0,
+                                 .double_quant = num(c->at, "double_quant") > 0,
+                                 .rule = strcmp(rule, "ceil") ? MX_FLOOR : MX_CEIL}};
+    float *scale = golden_f32(c, "scale", &n);
+    if (!scale) return;
+    const QuantSpec *s = &c->u.fakequant.spec;
+    const FileTensor *x = golden_find(c->f, c->name, "in0");
+    const long cols = (long)x->dim[x->ndim - 1];
+    c->scales = (FakeQuantState){.on = true, .keep = true};
+    c->scales.q = (QuantScales){.R = quant_rows(s, golden_numel(x) / cols),
+                                .G = quant_groups(s, cols),
+                                .scale = scale,
+                                .zero = golden_f32(c, "zero", &n),
+                                .tensor = 1};
+    ASSERT_EQ(c->scales.q.R * c->scales.q.G, n);
+    c->u.fakequant.state = &c->scales;
+}
+
 /* Tolerances of quality.md C.2 for float32 (forward, gradients), as ||have - want|| / ||want||; float64 is
  * held to 1e-12 everywhere. */
 typedef struct GoldenOp {
@@ -215,6 +253,11 @@ static const GoldenOp golden_ops[] = {
     {"swiglu", NULL, 5e-7, 1e-6},
     {"embedding", NULL, 0, 2e-7},
     {"kv_append", NULL, 0, 0},
+    /* the same casts on the same floats: the same bits */
+    {"fakequant", attr_fakequant, 0, 2e-7},
+    {"fakequant_clip", attr_fakequant, 0, 2e-7},
+    {"fakequant_step", attr_fakequant, 0, 1e-6},
+    {"fakegrad", attr_fakequant, 0, 0},
     {"add", NULL, 2e-7, 2e-7},
     {"mul", NULL, 2e-7, 2e-7},
 };

@@ -21,6 +21,8 @@ representable in float32, so both tables can be held to the same numbers. Inputs
     cosine     a, b (N,C), targets (N): sum over counted rows of 1 - cos(a,b)
     slice      x (..,W); at, width                             kv_append  cache (B,Tmax,W), x (B,T,W), past (1)
     affine     x: out = alpha x + beta                         softcap    x: out = cap tanh(x / cap)
+    fakequant  x (..,C); format, block_rows, block_cols, asymmetric, double_quant, rule (of mx scales)
+    fakequant_clip the same with standing scales: extra tensors scale, zero; fakequant_step x, s (R,G); fakegrad x
     dropout    x (B,..); p, seed, step, stream, sample0: the mask by a Philox4x32-10 written here from the paper
 Not ops: adamw.K and sgd.K hold w0, g (steps,n) and w (steps,n) after each step (adamw also m, v after the last);
 schedule.K.factor (N) the learning-rate factors of algorithms 5.24, attributes in the metadata.
@@ -35,6 +37,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import st  # noqa: E402
+from number_formats import Back, Through, blocks, clipped, fake, lsq, spec  # noqa: E402
 
 torch.set_num_threads(1)
 SEED = 20240607
@@ -372,6 +375,25 @@ for key, shape in [("one", (1,)), ("odd", (3, 37)), ("batch", (2, 5, 16))]:
     case(f"affine.{key}", lambda x: -1.75 * x + 0.625, [rnd(*shape)], alpha=-1.75, beta=0.625)
     case(f"softcap.{key}", lambda x: 2.5 * torch.tanh(x / 2.5), [rnd(*shape, std=3.0)], cap=2.5)
 case("softcap.far", lambda x: 30.0 * torch.tanh(x / 30.0), [far], cap=30.0)
+
+# ---- number formats ----------------------------------------------------------------------------------------------------------
+for key, shape, a in [("int8_row", (5, 37), spec("int8", 1)), ("int8_tensor", (4, 9), spec("int8")), ("int4_group", (3, 40), spec("int4", 1, 16)),
+                      ("int4_zero", (3, 40), spec("int4", 1, 16, asymmetric=True)), ("e4m3_row", (5, 37), spec("fp8_e4m3", 1)),
+                      ("e4m3_tiles", (7, 20), spec("fp8_e4m3", 3, 8)), ("e5m2", (2, 3, 19), spec("fp8_e5m2")), ("e2m1", (4, 33), spec("fp4_e2m1", 1, 8)),
+                      ("nf4", (3, 70), spec("nf4", 1, 64)), ("nf4_double", (40, 130), spec("nf4", 1, 16, double_quant=True)),
+                      ("mxfp8", (3, 70), spec("mxfp8", 1, 32)), ("mxfp4", (3, 70), spec("mxfp4", 1, 32)),
+                      ("mxfp4_ceil", (3, 70), spec("mxfp4", 1, 32, rule="ceil")), ("nvfp4", (5, 40), spec("nvfp4", 1, 16))]:
+    case(f"fakequant.{key}", lambda x: Through.apply(x, fake(x, a)[0]), [rnd(*shape)], **a)
+    if key in ("int8_tensor", "e5m2", "mxfp8"):
+        case(f"fakegrad.{key}", lambda x: Back.apply(x, a), [rnd(*shape)], **a)
+for key, shape, a, s in [("int8", (7, 33), spec("int8"), 3 * 2.0 ** -8), ("e4m3_row", (3, 19), spec("fp8_e4m3", 1), 5 * 2.0 ** -11),
+                         ("int4_group", (4, 40), spec("int4", 1, 16), 7 * 2.0 ** -6)]:
+    n = int(blocks(torch.zeros(shape), a["block_rows"], a["block_cols"])[1].max()) + 1
+    steps = torch.tensor([s * 2.0 ** (i % 2) for i in range(n)], dtype=torch.float64)
+    case(f"fakequant_clip.{key}", lambda x: clipped(x, a, steps), [rnd(*shape)], extra=("scale",), **a)
+    case(f"fakequant_step.{key}", lambda x, p: lsq(x, p, a), [rnd(*shape), steps.view(-1, n)], **a)
+case("fakequant_clip.int4_zero", lambda x: clipped(x, a, torch.tensor([.125, .0625, .25]), torch.tensor([3., 12., 0.])), [rnd(1, 40)],
+     extra=("scale", "zero"), **(a := spec("int4", 1, 16, asymmetric=True)))
 
 meta = {k: json.dumps(v, sort_keys=True) for k, v in attrs.items()}
 meta |= {"generator": "tests/golden/make_ops.py", "seed": str(SEED), "torch": torch.__version__.split("+")[0]}
