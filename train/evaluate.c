@@ -138,6 +138,27 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
     return true;
 }
 
+void evaluator_rows(Evaluator *ev, const int32_t *ids, const int32_t *targets, double *nll,
+                    unsigned char *hit)
+{
+    const long rows = ev->B * ev->T;
+    const bool is_float = ev->m->params.k->real == sizeof(float);
+    memcpy(ev->ids->data, ids, (size_t)rows * sizeof *ids);
+    memcpy(ev->targets, targets, (size_t)rows * sizeof *targets);
+    graph_forward(ev->g);
+    Sums unused = {0};
+    for (long r = 0; r < rows; r += ev->chunk) {
+        long n = rows - r < ev->chunk ? rows - r : ev->chunk;
+        score_chunk(ev, r, n, &unused);
+        for (long i = 0; i < n; i++) {
+            const bool scored = targets[r + i] >= 0;
+            const double v = is_float ? (double)((const float *)ev->nll)[i] : ((const double *)ev->nll)[i];
+            nll[r + i] = scored ? v : 0;
+            hit[r + i] = scored && ev->top[0][i] == targets[r + i];
+        }
+    }
+}
+
 /* JSON has no NaN and no infinity. */
 static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 

@@ -29,8 +29,24 @@ void evaluator_free(Evaluator *ev);
 /* tokens: one stream. max_batches 0 = all. */
 bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol, long window, long stride,
                    int64_t max_batches, EvalResult *out, Err *e);
+/* One batch of rows, position for position. ids, targets (B,T), -100 = not scored; nll (B,T) in nats, 0 where not
+ * scored; hit (B,T): the target is the most likely token. */
+void evaluator_rows(Evaluator *ev, const int32_t *ids, const int32_t *targets, double *nll,
+                    unsigned char *hit);
 /* product contract, one object */
 char *eval_json(const EvalResult *r, const char *model, const char *data, Arena *a, Err *e);
+
+/* ---- tasks.c: scores by the log-likelihood of continuations (docs/tasks.md) ------------------------------------ */
+typedef struct TaskOptions {
+    const char *name, *path; /* hellaswag, lambada or multiple_choice; its file */
+    const char *protocol;    /* llm.c, llama.cpp, lm-eval; NULL = by the file */
+    const char *details;     /* one JSON line per example, NULL = none */
+    int64_t limit;           /* examples at most, 0 = all */
+    bool no_bos;             /* lm-eval, llama.cpp: without the BOS the tokenizer adds */
+} TaskOptions;
+/* One JSON object: task, protocol, examples, acc and acc_norm with their standard errors, perplexity (lambada).
+ * Errors name file and line. */
+char *task_json(Model *m, const Tokenizer *tk, const TaskOptions *o, Arena *a, Err *e);
 
 /* ---- checkpoint.c: the whole training state, product.md 6.6 and 6.8 ------------------------------------ */
 typedef struct TrainState {

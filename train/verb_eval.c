@@ -6,8 +6,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* --task NAME=FILE: accuracy instead of perplexity. */
+static int eval_task(Args *x, const char *task)
+{
+    const char *eq = strchr(task, '=');
+    Model m;
+    if (!eq || eq == task || !eq[1]) err_set(x->e, ERR_USAGE, "--task %s: write it as NAME=FILE", task);
+    if (x->e->code || !args_model(x, &m, x->pos[0])) return 1;
+    TaskOptions o = {.name = arena_strndup(x->a, task, (size_t)(eq - task), x->e),
+                     .path = eq + 1,
+                     .protocol = args_get(x, "protocol", NULL),
+                     .details = args_get(x, "details", NULL),
+                     .no_bos = args_has(x, "no-bos"),
+                     .limit = (int64_t)args_number(x, "limit", 0)};
+    Tokenizer *tk = args_tokenizer(x, &m);
+    char *text = x->e->code ? NULL : task_json(&m, tk, &o, x->a, x->e);
+    return text ? args_say(x, text) : 1;
+}
+
 int verb_eval(Args *x)
 {
+    if (args_has(x, "task")) return eval_task(x, args_get(x, "task", ""));
     Config *c = args_is_config(x->pos[0]) ? config_load(x->a, x->pos[0], x->n_set, x->set, NULL, x->e)
                                           : args_defaults(x);
     if (!c) return 1;

@@ -15,15 +15,20 @@ static const Option o_train[] = {
     {"json", NULL, "one JSON object on stdout", 0},
     END};
 static const Option o_set[] = {{"set", "K=V", "an override, as key=value", 0}, END};
-static const Option o_eval[] = {{"data", "FILE", "text or .bin tokens", 0},
-                                {"tokenizer", "P", "tokenizer.model", 0},
-                                {"seq-len", "N", "window (default: the model's positions, at most 1024)", 0},
-                                {"protocol", "P", "val (default), concat-N, stride, llamacpp", 0},
-                                {"stride", "N", "of protocol stride", 0},
-                                {"against", "TEACHER", "adds KL and top-1 agreement", 0},
-                                {"set", "K=V", "an override", 0},
-                                {"json", NULL, "one JSON object on stdout", 0},
-                                END};
+static const Option o_eval[] = {
+    {"data", "FILE", "text or .bin tokens", 0},
+    {"tokenizer", "P", "tokenizer.model", 0},
+    {"seq-len", "N", "window (default: the model's positions, at most 1024)", 0},
+    {"protocol", "P", "val (default), concat-N, stride, llamacpp; of a task: llm.c, llama.cpp, lm-eval", 0},
+    {"stride", "N", "of protocol stride", 0},
+    {"task", "NAME=FILE", "hellaswag, lambada, multiple_choice: accuracy, as JSON", 0},
+    {"no-bos", NULL, "tasks: without the BOS that the tokenizer adds", 0},
+    {"limit", "N", "examples of a task at most", 0},
+    {"details", "OUT", "one JSON line per example of a task", 0},
+    {"against", "TEACHER", "adds KL and top-1 agreement", 0},
+    {"set", "K=V", "an override", 0},
+    {"json", NULL, "one JSON object on stdout", 0},
+    END};
 static const Option o_generate[] = {{"p", "TEXT", "prompt (default: BOS alone)", 'p'},
                                     {"n", "N", "new tokens (64)", 'n'},
                                     {"temp", "T", "temperature, 0 = greedy (0.8)", 0},
