@@ -145,10 +145,29 @@ void qat_after(Qat *q, int64_t step);
 /* /qat/<name> of a checkpoint, at `step` steps done. */
 void qat_save(const Qat *q, H5Out *h);
 bool qat_load(Qat *q, H5In *h, int64_t step, Arena *a, Err *e);
+/* From another stage's state: the scales and histories of quantisers that were there already and are the same. */
+bool qat_carry(Qat *q, H5In *h, Err *e);
 /* Reads path back: its encoded tensors decode to what model_out gave, bit for bit, or ERR_FAIL. */
 bool packed_verify(const char *path, const OutModel *effective, Err *e);
 /* Sites whose weights are quantised, packed: codes and scales instead of floats in out, made by model_out.
  * What they
  * decode to is the effective weight, bit for bit. */
 bool qat_pack(const Qat *q, const Model *m, OutModel *out, Arena *a, Err *e);
+
+/* ---- bake.c: the state as a model file ------------------------------------------------------------------- */
+typedef struct BakeState {
+    const Model *m;
+    const Qat *q; /* may be NULL */
+} BakeState;
+typedef struct BakeReport {
+    int64_t bytes, stored; /* of the file; of its tensors: codes, scales, masks */
+    int64_t parameters, nonzeros;
+} BakeReport;
+/* out: packed where quantisers or masks act; effective: the same as floats. */
+bool bake(const BakeState *s, DType dtype, OutModel *out, OutModel *effective, Arena *a, Err *e);
+/* format: hdf5, safetensors, hf, llama2c. */
+bool bake_write(const char *path, const char *format, const OutModel *m, int64_t shard_bytes, Err *e);
+/* Reads path back: values are effective's, logits the state's, bit for bit, or ERR_FAIL. Counts what the file holds. */
+bool bake_verify(const BakeState *s, const char *path, const OutModel *effective, BakeReport *r, Err *e);
+bool bake_count(const char *path, BakeReport *r, Err *e); /* of any model file */
 #endif

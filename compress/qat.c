@@ -356,6 +356,58 @@ bool qat_load(Qat *q, H5In *h, int64_t step, Arena *a, Err *e)
     return !e->code;
 }
 
+/* Is the quantiser of the state the same one: format, blocks and way of finding scales? */
+static bool same_as_saved(const QatItem *it, H5In *h, const char *path)
+{
+    const QuantSpec *s = &it->attr.spec;
+    const struct {
+        const char *key;
+        int64_t want;
+    } part[] = {{"block_rows", s->block_rows},
+                {"block_cols", s->block_cols},
+                {"asymmetric", s->asymmetric},
+                {"search", s->search},
+                {"scale_rounding", s->rule}};
+    Err none = {0};
+    const char *format = h5_has(h, path) ? h5_get_str(h, path, "format", &none) : NULL;
+    bool same = format && is(format, s->f->name);
+    for (int i = 0; same && i < (int)(sizeof part / sizeof *part); i++) {
+        int64_t v = -1;
+        same = h5_get_i64(h, path, part[i].key, &v, &none) && v == part[i].want;
+    }
+    return same;
+}
+
+bool qat_carry(Qat *q, H5In *h, Err *e)
+{
+    for (int i = 0; i < q->n && !e->code; i++) {
+        QatItem *it = &q->item[i];
+        char path[NAME_LEN + 64], ring[NAME_LEN + 80];
+        int64_t keep = 0;
+        double tensor = 1;
+        snprintf(path, sizeof path, "/qat/%s", it->name);
+        snprintf(ring, sizeof ring, "%s/amax_history", path);
+        if (it->state != &it->own || !same_as_saved(it, h, path) || !it->own.q.scale || it->step) continue;
+        const long n = it->own.q.R * it->own.q.G;
+        DType t;
+        int ndim = 0;
+        int64_t dim[4] = {0};
+        const bool same_ring = it->ring && h5_has(h, ring) && h5_tensor_info(h, ring, &t, &ndim, dim, e) &&
+                               dim[0] == it->history;
+        if (it->ring && !same_ring) continue;
+        h5_get_i64(h, path, "keep", &keep, e);
+        h5_get_f64(h, path, "tensor", &tensor, e);
+        it->own.keep = keep != 0;
+        it->own.q.tensor = (float)tensor;
+        read_floats(h, it->name, "scale", it->own.q.scale, n, e);
+        if (it->own.q.zero) read_floats(h, it->name, "zero", it->own.q.zero, n, e);
+        if (!it->ring) continue;
+        h5_get_i64(h, path, "seen", &it->seen, e);
+        read_floats(h, it->name, "amax_history", it->ring, n * it->history, e);
+    }
+    return !e->code;
+}
+
 /* ---- packed export ---- */
 /* The weight as the quantiser sees it: what hangs before it (a mask) is applied. (out,in) floats. */
 static const float *before_quantiser(const Model *m, const QatItem *it, Arena *a, Err *e)

@@ -120,6 +120,9 @@ ConfigDoc *config_parse(Arena *a, const char *path, int n_override, char *const 
 void config_put_default(ConfigDoc *d, const char *key, const char *value);
 void config_put_final(ConfigDoc *d, const char *override);
 void config_select(ConfigDoc *d, const char *key);
+/* The same for some of the map's keys: those in name (n), or (leave) all but those. Later ones lie over earlier ones.
+ */
+void config_select_part(ConfigDoc *d, const char *key, const char *const *name, int n, bool leave);
 /* Defaults, then the document, into out (a struct of sections described by top). Adds errors to the document;
  * false when it holds any. The lookups below are by canonical names and valid afterwards. Once per document.
  */

@@ -396,4 +396,13 @@ ConfigDoc *config_parse(Arena *a, const char *path, int n_override, char *const 
 
 void config_put_final(ConfigDoc *d, const char *override) { read_override(d, override); }
 
-void config_select(ConfigDoc *d, const char *key) { d->select = arena_strdup(d->a, key, d->e); }
+void config_select_part(ConfigDoc *d, const char *key, const char *const *name, int n, bool leave)
+{
+    if (d->n_select == CFG_MAX_SELECT) {
+        config_error(d, key, "more than %d layers of overrides", CFG_MAX_SELECT);
+        return;
+    }
+    d->select[d->n_select++] = (ConfigSelect){arena_strdup(d->a, key, d->e), name, n, leave};
+}
+
+void config_select(ConfigDoc *d, const char *key) { config_select_part(d, key, NULL, 0, true); }

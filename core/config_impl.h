@@ -26,10 +26,20 @@ typedef struct ConfigOverride {
     char mode;
 } ConfigOverride;
 
+enum { CFG_MAX_SELECT = 72 };
+typedef struct ConfigSelect {
+    const char *key;
+    const char *const *name; /* (n) */
+    int n;
+    bool leave;
+} ConfigSelect;
+
 struct ConfigDoc {
     Arena *a;
     Err own, *e; /* e = &own: memory only, the caller's may be gone later */
-    const char *path, *select;
+    const char *path;
+    ConfigSelect select[CFG_MAX_SELECT];
+    int n_select;
     const ConfigSection *top;
     ConfigNode *root, *defaults; /* root: everything laid together, canonical names */
     ConfigNode **layer;

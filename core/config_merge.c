@@ -285,16 +285,30 @@ static void apply(ConfigDoc *d, const ConfigOverride *o)
     else place(&w, v);
 }
 
-static void select_arm(ConfigDoc *d)
+static bool wanted(const ConfigSelect *x, const char *key)
 {
-    const ConfigNode *arm = d->select ? config_find(d, d->select, NULL, NULL) : NULL;
-    if (!d->select || (arm && config_is_null(arm))) return;
+    bool named = false;
+    for (int i = 0; i < x->n; i++) named = named || !strcmp(x->name[i], key);
+    return named != x->leave;
+}
+
+static void select_map(ConfigDoc *d, const ConfigSelect *x)
+{
+    const ConfigNode *arm = x->key ? config_find(d, x->key, NULL, NULL) : NULL;
+    if (!x->key || (arm && config_is_null(arm))) return;
     if (!arm || arm->kind != NODE_MAP) {
-        config_error(d, d->select, arm ? "expected a map of sections" : "no such arm");
+        config_error(d, x->key, arm ? "expected a map of sections" : "no such arm");
         return;
     }
     ConfigNode *own = config_copy(d, arm);
     if (!own) return;
+    int kept = 0;
+    for (int i = 0; i < own->n; i++) {
+        if (!wanted(x, own->key[i]->text)) continue;
+        own->key[kept] = own->key[i];
+        own->item[kept++] = own->item[i];
+    }
+    own->n = kept;
     canonicalise(d, own, d->top, "");
     merge(d, d->root, own, d->top);
 }
@@ -333,7 +347,7 @@ bool config_merge_all(ConfigDoc *d, const ConfigSection *top)
         canonicalise(d, d->layer[i], top, "");
         merge(d, d->root, d->layer[i], top);
     }
-    select_arm(d);
+    for (int i = 0; i < d->n_select; i++) select_map(d, &d->select[i]);
     for (int i = 0; i < d->n_over; i++) apply(d, &d->over[i]);
     return !d->e->code;
 }

@@ -259,3 +259,27 @@ bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena 
     if (e->code) err_prefix(e, "%s", path);
     return !e->code;
 }
+
+bool checkpoint_carry(const char *path, Model *m, Optim *o, TrainState *s, Arena *a, Err *e)
+{
+    H5In *h = h5_open(path, false, a, e);
+    if (!h) return false;
+    const Params *ps = &m->params;
+    int64_t updates = 0;
+    for (int i = 0; i < ps->n && !e->code; i++) {
+        const Param *p = ps->p[i];
+        const char *at = arena_printf(a, e, "%s/%s", p->aux ? "/aux" : "/tensors", p->name),
+                   *moment = arena_printf(a, e, "/optimizer/m/%s", p->name);
+        if (e->code) break;
+        /* what hangs on the model may be new in this stage */
+        if (!p->aux || h5_has(h, at)) get(h, p->aux ? "/aux" : "/tensors", p, p->w.data, ps->k, a, e);
+        if (!o || !h5_has(h, moment)) continue;
+        if (p->m) get(h, "/optimizer/m", p, p->m, ps->k, a, e);
+        if (p->v) get(h, "/optimizer/v", p, p->v, ps->k, a, e);
+    }
+    if (o && !e->code && h5_get_i64(h, "/optimizer", "step", &updates, e)) optim_set_updates(o, updates);
+    if (!e->code && s->qat) qat_carry(s->qat, h, e);
+    h5_close(h);
+    if (e->code) err_prefix(e, "%s", path);
+    return !e->code;
+}

@@ -355,22 +355,36 @@ bool config_check_files(Config *c)
     return config_error_count(c->doc) == before;
 }
 
-static Config *load(Arena *a, const char *path, int n, char *const *override, const char *arm, int64_t seed,
-                    Err *e)
+typedef struct Layers {
+    const char *arm; /* NULL: none */
+    int64_t seed;    /* < 0: as written */
+    int stage;       /* < 0: none */
+    const StageConfig *s;
+} Layers;
+
+static void lay(ConfigDoc *d, const Layers *y, Arena *a, Err *e)
+{
+    if (y->arm) config_select(d, arena_printf(a, e, "arms.%s", y->arm));
+    if (y->stage >= 0) config_select_stage(d, y->s, y->stage, a, e);
+    if (y->seed >= 0) config_put_final(d, arena_printf(a, e, "run.seed=%lld", (long long)y->seed));
+}
+
+static Config *load(Arena *a, const char *path, int n, char *const *override, const Layers *y, Err *e)
 {
     ConfigDoc *d = config_parse(a, path, n, override, e);
     Config *c = arena_alloc(a, sizeof *c, e);
     if (!d || !c) return NULL;
     name_run(d, path, a, e);
-    if (arm) config_select(d, arena_printf(a, e, "arms.%s", arm));
-    if (seed >= 0) config_put_final(d, arena_printf(a, e, "run.seed=%lld", (long long)seed));
+    lay(d, y, a, e);
     if (e->code) return NULL;
     config_fill(d, config_section(), c, e);
     if (e->code) return NULL;
     c->doc = d;
     c->path = path;
+    c->at_stage = y->stage;
     if (!config_complete(d)) return c;
     list_arms(c, a, e);
+    config_list_stages(c, a, e);
     check_top(c);
     check_model(c);
     check_data(c);
@@ -405,12 +419,25 @@ static Config *finish(Config *c, ConfigDoc **doc, Err *e)
     return NULL;
 }
 
+/* Every stage of c, whose layers are y, loaded for its errors. */
+static void load_stages(Config *c, Arena *a, int n, char *const *override, const Layers *y, Err *e)
+{
+    for (int i = 0; c && i < c->n_stage && !e->code; i++) {
+        Config *one = load(a, c->path, n, override, &(Layers){y->arm, y->seed, i, c->stage}, e);
+        if (one) config_take_errors(c->doc, one->doc);
+    }
+}
+
 Config *config_load(Arena *a, const char *path, int n_override, char *const *override, ConfigDoc **doc,
                     Err *e)
 {
-    Config *c = load(a, path, n_override, override, NULL, -1, e);
+    const Layers plain = {NULL, -1, -1, NULL};
+    Config *c = load(a, path, n_override, override, &plain, e);
+    load_stages(c, a, n_override, override, &plain, e);
     for (int i = 0; c && i < c->n_arm; i++) {
-        Config *arm = load(a, path, n_override, override, c->arm[i], -1, e);
+        const Layers y = {c->arm[i], -1, -1, NULL};
+        Config *arm = load(a, path, n_override, override, &y, e);
+        load_stages(arm, a, n_override, override, &y, e);
         if (arm) config_take_errors(c->doc, arm->doc);
     }
     return finish(c, doc, e);
@@ -419,5 +446,13 @@ Config *config_load(Arena *a, const char *path, int n_override, char *const *ove
 Config *config_load_arm(Arena *a, const char *path, int n_override, char *const *override, const char *arm,
                         int64_t seed, ConfigDoc **doc, Err *e)
 {
-    return finish(load(a, path, n_override, override, arm, seed, e), doc, e);
+    return finish(load(a, path, n_override, override, &(Layers){arm, seed, -1, NULL}, e), doc, e);
+}
+
+Config *config_load_stage(Arena *a, const char *path, int n_override, char *const *override, const char *arm,
+                          int64_t seed, int i, Err *e)
+{
+    Config *all = config_load_arm(a, path, n_override, override, arm, seed, NULL, e);
+    if (!all) return NULL;
+    return finish(load(a, path, n_override, override, &(Layers){arm, seed, i, all->stage}, e), NULL, e);
 }

@@ -73,6 +73,13 @@ typedef struct DistConfig {
 #include "train/dist.def"
 #include "core/config_undef.h"
 } DistConfig;
+/* One entry of stages. recipe: pretrain, finetune, distill: trains; prune, quantize: changes without steps; export:
+ * changes nothing. */
+typedef struct StageConfig {
+    const char *name, *recipe;
+    bool trains, keep_optimizer;
+    bool own_prune, own_qat, own_export; /* the entry has that section; else the section goes on from before */
+} StageConfig;
 /* NAN floats are unset: model.dropout (the model's own), distill.ce_weight is set by config_load. */
 typedef struct Config {
 #include "core/config_fields.h"
@@ -80,6 +87,9 @@ typedef struct Config {
 #include "core/config_undef.h"
     int n_arm; /* names under arms, in the order written */
     const char **arm;
+    int n_stage; /* entries of stages */
+    StageConfig *stage;
+    int at_stage;     /* config_load_stage: which one this is of; else -1 */
     const char *path; /* the file as given; NULL = command line only */
     ConfigDoc *doc;   /* for config_was_set, config_show and config_resolved */
 } Config;
@@ -106,6 +116,14 @@ Config *config_load(Arena *a, const char *path, int n_override, char *const *ove
  * written); the environment and the command line still win over the arm, the seed over everything. */
 Config *config_load_arm(Arena *a, const char *path, int n_override, char *const *override, const char *arm,
                         int64_t seed, ConfigDoc **doc, Err *e);
+/* Stage i of the file, or of arm (NULL: none): its overrides over the file's, and what the entries before it say of
+ * lora, prune and qat under them. */
+Config *config_load_stage(Arena *a, const char *path, int n_override, char *const *override, const char *arm,
+                          int64_t seed, int i, Err *e);
+/* config_stages.c: reads the list; errors go to c->doc. */
+void config_list_stages(Config *c, Arena *a, Err *e);
+/* Lays stage i over d, before config_fill. s: what config_list_stages found. */
+void config_select_stage(ConfigDoc *d, const StageConfig *s, int i, Arena *a, Err *e);
 /* What model, teacher, tokenizer and data sources name must exist (`pare validate`); adds errors to c->doc.
  */
 bool config_check_files(Config *c);

@@ -209,8 +209,9 @@ static const char *loop(Run *r, Err *e)
 {
     Clock ck = {.limit = config_seconds(r->c->run.time_limit), .start = r->started, .last_save = time_now()};
     if (r->st.step >= r->st.n_steps) {
-        if (!run_evaluate(r, e)) return "failed";
-        return "done";
+        const bool row = r->c->at_stage >= 0; /* a stage's row evaluates what it wrote */
+        if (!row && !run_evaluate(r, e)) return "failed";
+        return r->checkpoint || save(r, e) ? "done" : "failed";
     }
     bool stale = false;
     if (r->c->eval.at_start && r->st.step == 0 && !run_evaluate(r, e)) return "failed";
@@ -261,9 +262,28 @@ static bool resume(Run *r, const char *how, bool *resumed, Err *e)
             path, r->st.data_hash, hash);
     r->st.n_steps = n_steps;
     r->st.data_hash = hash;
+    r->checkpoint = path;
     log_info("resuming at step %lld from %s", (long long)r->st.step, path);
     *resumed = true;
     return true;
+}
+
+/* A stage starts from what the one before left; its own optimizer and schedule, unless asked otherwise. */
+static bool carry(Run *r, const StageOptions *s, Err *e)
+{
+    if (!s || !s->from) return true;
+    log_info("starting from %s", s->from);
+    Optim *o = s->keep_optimizer || s->no_steps ? r->opt
+                                                : NULL; /* a stage without steps hands the moments on */
+    return checkpoint_carry(s->from, &r->model, o, &r->st, r->a, e);
+}
+
+/* A stage that stopped because it no longer improved is at its end. */
+static bool ended(const Run *r, const char *status)
+{
+    const int patience = (int)r->c->train.early_stopping.patience;
+    return !strcmp(status, "done") ||
+           (!strcmp(status, "stopped") && patience > 0 && r->st.stale_evals >= patience);
 }
 
 static bool teacher_row(Run *r, RunResult *out, Err *e)
@@ -297,11 +317,8 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
     Run r;
     *out = (RunResult){.status = "failed"};
     bool resumed = false, written = false;
-    if (run_setup(&r, c, a, e) && resume(&r,
-                                         o->overwrite ? "never"
-                                         : o->resume  ? o->resume
-                                                      : c->run.resume,
-                                         &resumed, e)) {
+    const char *how = o->overwrite ? "never" : o->resume ? o->resume : c->run.resume;
+    if (run_setup(&r, c, a, e) && resume(&r, how, &resumed, e) && (resumed || carry(&r, o->stage, e))) {
         r.start_step = r.st.step;
         if (o->dry_run) {
             run_header(&r);
@@ -317,7 +334,11 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
             if (!e->code) out->status = loop(&r, e);
             if (!e->code && !strcmp(out->status, "done") && run_samples(&r, &r.model, &out->sample, e))
                 run_export(&r, e);
-            if (!e->code && !strcmp(out->status, "done")) teacher_row(&r, out, e);
+            if (!e->code && !strcmp(out->status, "done") && !o->stage) teacher_row(&r, out, e);
+            if (!e->code && o->stage && ended(&r, out->status)) {
+                out->status = "done";
+                run_stage(&r, o->stage, &out->stage, e);
+            }
         }
     }
     out->step = r.st.step;

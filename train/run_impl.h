@@ -41,6 +41,9 @@ typedef struct Run {
 } Run;
 /* models, data, graph, optimizer; nothing is written */
 bool run_setup(Run *r, Config *c, Arena *a, Err *e);
+/* of run_setup: the tokenizer that the config or a model names; data.val */
+bool run_tokenizer(Run *r, Err *e);
+bool run_val(Run *r, Err *e);
 void run_free(Run *r);
 /* FLOP/s of large matrix products with k: threads x one thread's rate; about 50 ms the first time. */
 double measured_peak(const Kernels *k, Err *e);
@@ -49,7 +52,11 @@ void run_progress(const Run *r, const StepInfo *s, double dt, bool line);
 /* the first prompt's continuation; samples/step_N.txt when logging */
 bool run_samples(Run *r, Model *m, const char **text, Err *e);
 bool run_evaluate(Run *r, Err *e);
-bool run_export(Run *r, Err *e);
+bool run_export(Run *r, Err *e);                               /* the list `export` */
+bool run_bake(Run *r, const char *path, BakeReport *b, Err *e); /* one HDF5 file, verified and counted */
+bool run_stage(Run *r, const StageOptions *o, StageResult *out, Err *e); /* a stage's artefact and its row */
 /* config.yaml, config.resolved.yaml, env.json ... */
 bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e);
+/* perplexity and speed of the model at path, with c's evaluation */
+bool stage_base_eval(const Config *c, const char *path, EvalResult *out, double *rate, Arena *a, Err *e);
 #endif

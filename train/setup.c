@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool open_tokenizer(Run *r, Err *e)
+bool run_tokenizer(Run *r, Err *e)
 {
     Config *c = r->c;
     const char *path = c->tokenizer.path;
@@ -51,7 +51,7 @@ static bool open_models(Run *r, Err *e)
         }
     }
     if (c->model.path && !model_open(&r->model, c->model.path, r->k, r->a, e)) return err_prefix(e, "model");
-    if (!open_tokenizer(r, e)) return false;
+    if (!run_tokenizer(r, e)) return false;
     if (!c->model.path) {
         ModelSpec s;
         long vocab = r->tk ? tokenizer_vocab(r->tk) : r->has_teacher ? r->teacher.spec.V : 0;
@@ -77,6 +77,25 @@ static bool open_models(Run *r, Err *e)
     return !r->has_teacher || same_tokenizer(r, e);
 }
 
+bool run_val(Run *r, Err *e)
+{
+    const Config *c = r->c;
+    if (!c->data.val.n) return true;
+    tokens_h5_enable();
+    for (int i = 0; i < c->data.val.n; i++) {
+        Tokens t;
+        if (!tokens_load(&t, &c->data.val.v[i], &c->data, r->tk, (int)r->model.spec.V, r->a, e))
+            return err_prefix(e, "data.val");
+        if (!i) {
+            r->val = t;
+            continue;
+        }
+        if (!tokens_join(&r->val, &t, r->a, e)) return false;
+    }
+    r->has_val = true;
+    return true;
+}
+
 static bool open_data(Run *r, Err *e)
 {
     Config *c = r->c;
@@ -97,19 +116,7 @@ static bool open_data(Run *r, Err *e)
     if (!r->loader) return err_prefix(e, "data.train");
     r->prefetch = prefetch_open(r->loader, r->B, (int)c->data.workers, r->a, e);
     if (!r->prefetch) return false;
-    if (!c->data.val.n) return true;
-    for (int i = 0; i < c->data.val.n; i++) {
-        Tokens t;
-        if (!tokens_load(&t, &c->data.val.v[i], &c->data, r->tk, (int)r->model.spec.V, r->a, e))
-            return err_prefix(e, "data.val");
-        if (!i) {
-            r->val = t;
-            continue;
-        }
-        if (!tokens_join(&r->val, &t, r->a, e)) return false;
-    }
-    r->has_val = true;
-    return true;
+    return run_val(r, e);
 }
 
 static Tensor *input(Run *r, const char *name)
@@ -212,6 +219,7 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
     r->st.n_steps = by_epochs < 1 ? 1 : (int64_t)by_epochs;
     if (c->train.max_steps && (c->train.max_steps < r->st.n_steps || !config_was_set(c->doc, "train.epochs")))
         r->st.n_steps = c->train.max_steps;
+    if (c->at_stage >= 0 && !c->stage[c->at_stage].trains) r->st.n_steps = 0;
     r->st.data_hash = loader_hash(r->loader);
     if (!params_alloc_grads(&r->model.params, e) || !record(r, e)) return false;
     r->opt = optim_new(&c->optim, &c->schedule, c->train.clip_grad_norm, &r->model.params, a, e);

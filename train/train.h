@@ -70,13 +70,29 @@ const char *checkpoint_find(const char *dir, Arena *a, Err *e);
 /* Into a model and optimizer of the same shapes; every tensor checked. o may be NULL (weights only). */
 bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena *a, Err *e);
 
+/* What the next stage takes over: weights, and what hangs on them, where the state at path has it. o NULL: moments
+ * start afresh. */
+bool checkpoint_carry(const char *path, Model *m, Optim *o, TrainState *s, Arena *a, Err *e);
+
 /* ---- run.c --------------------------------------------------------------------------------------------- */
+/* One stage of several. from: the state it starts from, a training state; NULL: as the config says. */
+typedef struct StageOptions {
+    const char *from, *base; /* base: the model to compare with, NULL = none */
+    bool no_steps, keep_optimizer;
+} StageOptions;
+typedef struct StageResult {
+    BakeReport file; /* of model.h5, as counted in it */
+    EvalResult eval; /* of that file, against the base */
+    bool has_eval;
+    double decode_tokens_per_s;
+} StageResult;
 /* resume NULL = run.resume */
 typedef struct TrainOptions {
     const char *resume;
     bool overwrite, dry_run;
     int n_override; /* key=value from the command line, for overrides.txt */
     char *const *override;
+    const StageOptions *stage; /* NULL: the run stands alone */
 } TrainOptions;
 typedef struct RunResult {
     const char *status; /* done, stopped, interrupted */
@@ -87,8 +103,31 @@ typedef struct RunResult {
     int64_t parameters, teacher_parameters, bytes, teacher_bytes;
     const char *checkpoint, *sample, *teacher_sample;
     double seconds, tokens_per_s;
+    StageResult stage;
 } RunResult;
 bool train_run(Config *c, const TrainOptions *o, RunResult *r, Arena *a, Err *e);
+/* ---- stages.c: the list `stages`, in order, on one state ------------------------------------------------------
+ * Stage i works in <output_dir>/stages/NN-name: a run of its own with checkpoints and metrics, its model as model.h5,
+ * its row in row.json. Stages whose row is there are not run again. */
+typedef struct StageRow {
+    const char *arm, *name, *recipe, *status, *file, *checkpoint; /* arm NULL: none */
+    int64_t seed, steps, bytes, stored, parameters, nonzeros;
+    bool has_eval;
+    double perplexity, kl, top1_agreement, decode_tokens_per_s, train_tokens_per_s, seconds;
+    bool against;
+    int64_t tokens; /* scored */
+} StageRow;
+typedef struct StageRows {
+    int n;
+    StageRow *row; /* the first: the base */
+    const char *status; /* of the last stage that ran */
+} StageRows;
+/* dir: the run's folder. arm and seed as in config_load_arm. base: a row that is known already, or NULL. */
+bool train_stages(const char *path, const char *dir, const char *arm, int64_t seed, const TrainOptions *o,
+                  const StageRow *base, StageRows *out, Arena *a, Err *e);
+char *stages_table(const StageRow *row, int n, Arena *a, Err *e);
+char *stage_row_json(const StageRow *row, Arena *a, Err *e);
+
 /* Every arm with every seed, same data order; one JSON row each in arms.jsonl; *table = the comparison as
  * text. */
 bool train_arms(const char *path, int n_override, char *const *override, const TrainOptions *o, char **table,

@@ -12,6 +12,21 @@ static bool files_exist(Config *c, Err *e)
     return config_check_files(c) || err_set(e, ERR_USAGE, "%s", config_error_text(c->doc));
 }
 
+static int stages(Args *x, const Config *c, const TrainOptions *o)
+{
+    StageRows rows;
+    if (args_has(x, "json"))
+        err_set(x->e, ERR_USAGE,
+                "a run in stages writes its rows to stages.jsonl in run.output_dir: no --json");
+    if (o->resume && strcmp(o->resume, "auto") && strcmp(o->resume, "never"))
+        err_set(x->e, ERR_USAGE, "a run in stages goes on where it stopped: no --resume=PATH");
+    if (x->e->code || !train_stages(c->path, c->run.output_dir, NULL, -1, o, NULL, &rows, x->a, x->e))
+        return 1;
+    char *table = stages_table(rows.row, rows.n, x->a, x->e);
+    int rc = table ? args_say(x, table) : 1;
+    return !strcmp(rows.status, "interrupted") ? ERR_INTERRUPTED : rc;
+}
+
 int verb_train(Args *x)
 {
     TrainOptions o = {.overwrite = args_has(x, "overwrite"), .dry_run = args_has(x, "dry-run")};
@@ -34,7 +49,9 @@ int verb_train(Args *x)
     }
     Config *c = config_load(x->a, path, x->n_set, x->set, NULL, x->e);
     RunResult r;
-    if (!c || !files_exist(c, x->e) || !train_run(c, &o, &r, x->a, x->e)) return 1;
+    if (!c || !files_exist(c, x->e)) return 1;
+    if (c->n_stage) return stages(x, c, &o);
+    if (!train_run(c, &o, &r, x->a, x->e)) return 1;
     if (args_has(x, "json")) {
         json_t *j = json_pack("{s:s,s:I,s:o}", "status", r.status, "step", (json_int_t)r.step, "loss",
                               args_json_number(r.loss));
