@@ -297,6 +297,15 @@ static bool teacher_row(Run *r, RunResult *out, Err *e)
     evaluator_free(ev);
     out->teacher_parameters = params_count(&r->teacher.params, false);
     out->teacher_bytes = model_bytes(&r->teacher);
+    if (ok) {
+        const EvalResult *v = &out->teacher_eval;
+        Metric m[5] = {{"loss", v->nll},
+                       {"perplexity", v->perplexity},
+                       {"tokens", (double)v->tokens},
+                       {"parameters", (double)out->teacher_parameters},
+                       {"bytes", (double)out->teacher_bytes}};
+        metrics_write(r->metrics, "teacher", r->st.step, m, 5);
+    }
     return ok && run_samples(r, &r->teacher, &out->teacher_sample, e);
 }
 
@@ -352,8 +361,10 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
     out->tokens_per_s = (double)(r.st.step - r.start_step) * (double)r.step_tokens / out->seconds;
     if (written) {
         if (r.metrics) {
-            Metric m[1] = {{"seconds", out->seconds}};
-            metrics_write(r.metrics, "end", r.st.step, m, 1);
+            Metric m[3] = {{"seconds", out->seconds},
+                           {"parameters", (double)out->parameters},
+                           {"bytes", (double)out->bytes}};
+            metrics_write(r.metrics, "end", r.st.step, m, 3);
         }
         finish(&r, out->status, e);
     }

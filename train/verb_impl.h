@@ -21,7 +21,7 @@ Config *args_defaults(Args *x); /* a config's defaults with the overrides, witho
 int verb_train(Args *x);
 int verb_validate(Args *x);
 int verb_config(Args *x);
-int verb_doctor(Args *x);
+int verb_doctor(Args *x), verb_report(Args *x);
 int verb_eval(Args *x);
 int verb_generate(Args *x);
 int verb_probe(Args *x);

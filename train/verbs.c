@@ -83,6 +83,10 @@ static const Option o_data[] = {
     {"set", "K=V", "an override, as key=value", 0},
     {"json", NULL, "stats, tokenize, pack: always JSON", 0},
     END};
+static const Option o_report[] = {{"out", "FILE", "the page (RUN/report.html; report.md lies beside it)", 0},
+                                  {"svg", "FILE", "the curves of training and validation as one picture", 0},
+                                  {"title", "TEXT", "the page's heading", 0},
+                                  END};
 const Verb verb_table[] = {
     {"train", "CONFIG [key=value ...]", "run a config", 0, 1, verb_train, o_train, true},
     {"finetune", "CONFIG [key=value ...]", "the same", 0, 1, verb_train, o_train, true},
@@ -104,6 +108,8 @@ const Verb verb_table[] = {
      o_quantize, false},
     {"data", "WHAT [CONFIG|FILES]", "encode, decode, tokenize, pack, stats, inspect, train-tokenizer", 1, 200,
      verb_data, o_data, true},
+    {"report", "RUN...", "one HTML page about runs: curves, arms, sizes and qualities, samples", 1, 200, verb_report,
+     o_report, false},
     {"doctor", "", "CPU, threads, libraries, a self-test", 0, 0, verb_doctor, o_json, false},
 };
 const int n_verb_table = (int)(sizeof verb_table / sizeof *verb_table);
