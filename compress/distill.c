@@ -16,6 +16,7 @@ LmLossAttr distill_loss(const DistillConfig *c, double label_smoothing, double z
                               .z_loss = z_loss,
                               .kind = LOSS_FORWARD_KL},
                         .chunk = c->chunk_tokens,
+                        .top_k = (long)c->top_k,
                         .kd_report = t2};
 }
 

@@ -34,11 +34,13 @@ void tokenizer_set_path(Tokenizer *t,
 /* Appends the ids of text (bytes,) to out, behind BOS if bos and the tokenizer has one. */
 bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a,
                       Err *e);
-/* The same with what the file itself puts around one text: a post-processor's tokens (none for GPT-2, [CLS] and
+/* The same with what the file itself puts around one text: a post-processor's tokens (none for GPT-2, [CLS]
+ * and
  * [SEP] for BERT), SentencePiece's BOS. */
 bool tokenizer_encode_framed(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, Arena *a,
                              Err *e);
-/* Whether that starts with the BOS: what stands before a prompt. Documents get a BOS wherever there is one. */
+/* Whether that starts with the BOS: what stands before a prompt. Documents get a BOS wherever there is one.
+ * */
 bool tokenizer_adds_bos(const Tokenizer *t);
 /* The text of ids (n,), NUL-terminated, as SentencePiece's Decode: specials are dropped. *bytes (may be NULL)
  * is its length. Error: an id outside the vocabulary. */
@@ -47,8 +49,10 @@ char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t 
  * piece is dropped, a byte piece is its raw byte. */
 const char *tokenizer_piece(const Tokenizer *t, int prev, int id, size_t *bytes);
 
-/* Learns a byte-level BPE of `vocab` tokens (256 bytes and the specials among them) from text files and writes it
- * to out as tokenizer.json. Deterministic: ties go to the greater pair of byte strings. *tokens (may be NULL):
+/* Learns a byte-level BPE of `vocab` tokens (256 bytes and the specials among them) from text files and
+ * writes it
+ * to out as tokenizer.json. Deterministic: ties go to the greater pair of byte strings. *tokens (may be
+ * NULL):
  * how many it has, fewer when no pair occurs min_count times (0 = 1). Specials are cut out of the text. */
 typedef struct BpeTraining {
     const char *const *path;
@@ -124,6 +128,15 @@ long loader_seq_len(const Loader *l);
 /* Sample numbers run without end (epoch = sample / samples). Fills one row (T,) of each array: ids, targets
  * (-100 ignored), positions, segments (pos and seg may be NULL). Returns the number of targets counted. */
 long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg);
+/* The rows that samples are drawn from, 0 .. sequences - 1 in the order of the sources: whatever shuffle,
+ * seed,
+ * epoch and batch are, a sample is one of them. */
+int64_t loader_sequences(const Loader *l);
+int64_t loader_sequence(const Loader *l, int64_t sample);
+long loader_fill_sequence(const Loader *l, int64_t sequence, int32_t *ids, int32_t *targets, int32_t *pos,
+                          int32_t *seg);
+/* XXH3-128 of what a model reads of every sequence: ids, positions, segments. */
+bool loader_input_hash(const Loader *l, char hex[33], Err *e);
 bool loader_segments(const Loader *l); /* attention must stay inside segments (packing: pack) */
 /* What packing did with the documents: those longer than T (split, cut or skipped, by data.too_long), those
  * left out because nothing of them is trained, and the share of positions in use. */

@@ -251,12 +251,12 @@ static const Source *locate(const Loader *l, int64_t sample, int64_t *i)
     return &l->source[j];
 }
 
-long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg)
+/* Row i of a source. */
+static long fill_row(const Loader *l, const Source *s, int64_t i, int32_t *ids, int32_t *targets,
+                     int32_t *pos, int32_t *seg)
 {
-    int64_t i;
     const long T = l->seq_len;
     const size_t row = (size_t)T * sizeof *ids;
-    const Source *s = locate(l, sample, &i);
     if (l->packed) return packing_fill(&s->rows, &s->tok, T, i, l->restart, ids, targets, pos, seg);
     const size_t at = (size_t)i * (size_t)T;
     const int32_t *t = s->tok.id + at;
@@ -277,4 +277,48 @@ long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets
     for (long p = 0; p < T && pos; p++) pos[p] = (int32_t)p;
     if (seg) memset(seg, 0, row);
     return counted;
+}
+
+long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg)
+{
+    int64_t i;
+    const Source *s = locate(l, sample, &i);
+    return fill_row(l, s, i, ids, targets, pos, seg);
+}
+
+int64_t loader_sequences(const Loader *l)
+{
+    const Source *last = &l->source[l->n_source - 1];
+    return l->draw ? last->first + last->samples : l->samples;
+}
+
+int64_t loader_sequence(const Loader *l, int64_t sample)
+{
+    int64_t i;
+    const Source *s = locate(l, sample, &i);
+    return s->first + i;
+}
+
+long loader_fill_sequence(const Loader *l, int64_t sequence, int32_t *ids, int32_t *targets, int32_t *pos,
+                          int32_t *seg)
+{
+    int j = l->n_source - 1;
+    while (l->source[j].first > sequence) j--;
+    return fill_row(l, &l->source[j], sequence - l->source[j].first, ids, targets, pos, seg);
+}
+
+bool loader_input_hash(const Loader *l, char hex[33], Err *e)
+{
+    Arena tmp = {.name = "data hash"};
+    const size_t T = (size_t)l->seq_len, n = (size_t)loader_sequences(l);
+    uint64_t *row = arena_alloc(&tmp, n * sizeof *row, e);
+    int32_t *v = arena_alloc(&tmp, 4 * T * sizeof *v, e); /* ids, positions, segments; targets */
+    for (size_t i = 0; row && v && i < n; i++) {
+        loader_fill_sequence(l, (int64_t)i, v, v + 3 * T, v + T, v + 2 * T);
+        if (!loader_segments(l)) memset(v + 2 * T, 0, T * sizeof *v);
+        row[i] = hash64(v, 3 * T * sizeof *v);
+    }
+    if (!e->code) hash128_hex(hex, row, n * sizeof *row);
+    arena_free(&tmp);
+    return !e->code;
 }

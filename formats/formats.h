@@ -135,6 +135,15 @@ void h5_attr_f64(H5Out *h, const char *object, const char *name, double v);
 void h5_attr_str(H5Out *h, const char *object, const char *name, const char *v);
 void h5_attr_i64s(H5Out *h, const char *object, const char *name, const int64_t *v, int n);
 void h5_attr_u64s(H5Out *h, const char *object, const char *name, const uint64_t *v, int n);
+void h5_attr_f64s(H5Out *h, const char *object, const char *name, const double *v, int n);
+/* h5table.c: rows x cols too large for memory, written a run of rows at a time and read so. Chunks of whole
+ * rows.
+ * h5_table_put takes the next n rows; every row must come, then h5_table_end. Errors: as h5_tensor. */
+typedef struct H5Table H5Table;
+H5Table *h5_table(H5Out *h, const char *path, DType t, int64_t rows, int64_t cols, Arena *a, Err *e);
+void h5_table_put(H5Table *t, const void *data, int64_t n);
+void h5_table_end(H5Table *t);
+uint64_t h5_table_bytes(DType t, int64_t rows, int64_t cols); /* in the file: whole chunks */
 /* Content hash, complete=TRUE, close, user block, fsync, rename, fsync of the folder. Sticky errors come out
  * here; then the temporary file is gone and path is as it was. */
 bool h5_commit(H5Out *h, Err *e);
@@ -160,6 +169,13 @@ bool h5_read_tensor(H5In *h, const char *path, DType t, void *dst, size_t bytes,
 bool h5_get_i64(H5In *h, const char *object, const char *name, int64_t *v, Err *e);
 bool h5_get_f64(H5In *h, const char *object, const char *name, double *v, Err *e);
 char *h5_get_str(H5In *h, const char *object, const char *name, Err *e);
+int h5_get_f64s(H5In *h, const char *object, const char *name, double *v, int cap,
+                Err *e); /* count; -1: e set */
+/* A dataset of rows x cols elements, any chunks; h5_rows_read: rows [first, first + n) to dst. */
+typedef struct H5Rows H5Rows;
+H5Rows *h5_rows(H5In *h, const char *path, DType *t, int64_t *rows, int64_t *cols, Arena *a, Err *e);
+bool h5_rows_read(H5Rows *r, int64_t first, int64_t n, void *dst, Err *e);
+void h5_rows_close(H5Rows *r);
 /* In creation order; -1 = no such group. */
 int h5_list(H5In *h, const char *group, const char **names, int cap);
 #endif

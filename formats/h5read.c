@@ -19,7 +19,7 @@ struct H5In {
     int64_t objects;
 };
 
-static bool corrupt(const H5In *h, Err *e, const char *what, const char *object)
+bool h5_corrupt(const H5In *h, Err *e, const char *what, const char *object)
 {
     char shown[168];
     return err_set(e, ERR_CORRUPT, "%s: `%s` %s", h->path, name_shown(shown, object), what);
@@ -34,12 +34,12 @@ static bool dataset_allowed(H5In *h, hid_t d, const char *name, Err *e)
     int filters = H5Pget_nfilters(plist), files = layout == H5D_CONTIGUOUS ? H5Pget_external_count(plist) : 0;
     H5Pclose(plist);
     if (layout == H5D_VIRTUAL)
-        return corrupt(h, e, "is a virtual dataset, which reads other files: refused", name);
+        return h5_corrupt(h, e, "is a virtual dataset, which reads other files: refused", name);
     if (layout != H5D_CONTIGUOUS && layout != H5D_COMPACT && layout != H5D_CHUNKED)
-        return corrupt(h, e, "has an unknown layout: refused", name);
-    if (files != 0) return corrupt(h, e, "keeps its data in other files: refused", name);
+        return h5_corrupt(h, e, "has an unknown layout: refused", name);
+    if (files != 0) return h5_corrupt(h, e, "keeps its data in other files: refused", name);
     if (filters != 0)
-        return corrupt(h, e, "is compressed or filtered, which this version does not read", name);
+        return h5_corrupt(h, e, "is compressed or filtered, which this version does not read", name);
     return true;
 }
 
@@ -52,7 +52,7 @@ static bool object_allowed(H5In *h, hid_t group, const char *name, int depth, Er
     H5I_type_t type = H5Iget_type(o);
     bool ok = type == H5I_GROUP     ? group_allowed(h, o, depth + 1, e)
               : type == H5I_DATASET ? dataset_allowed(h, o, name, e)
-                                    : corrupt(h, e, "is neither a group nor a dataset: refused", name);
+                                    : h5_corrupt(h, e, "is neither a group nor a dataset: refused", name);
     H5Oclose(o);
     return ok;
 }
@@ -72,7 +72,7 @@ static bool group_allowed(H5In *h, hid_t group, int depth, Err *e)
         if (n <= 0 || n >= (ssize_t)sizeof name || H5Lget_info(group, name, &link, H5P_DEFAULT) < 0)
             return h5_error(e, ERR_CORRUPT, "%s: cannot read a link", h->path);
         if (link.type == H5L_TYPE_SOFT) continue; /* followed by name only, inside this file */
-        if (link.type != H5L_TYPE_HARD) return corrupt(h, e, "is a link to another file: refused", name);
+        if (link.type != H5L_TYPE_HARD) return h5_corrupt(h, e, "is a link to another file: refused", name);
         if (!object_allowed(h, group, name, depth, e)) return false;
     }
     return true;
@@ -248,6 +248,23 @@ bool h5_get_f64(H5In *h, const char *object, const char *name, double *v, Err *e
     return attr_number(h, object, name, H5T_NATIVE_DOUBLE, H5T_FLOAT, v, e);
 }
 
+int h5_get_f64s(H5In *h, const char *object, const char *name, double *v, int cap, Err *e)
+{
+    hid_t a = attr_open(h, object, name, e);
+    if (a < 0) return -1;
+    hid_t type = H5Aget_type(a), space = H5Aget_space(a);
+    const hssize_t n = H5Sget_simple_extent_npoints(space);
+    const bool ok = n >= 0 && n <= cap && H5Tget_class(type) == H5T_FLOAT &&
+                    (n == 0 || H5Aread(a, H5T_NATIVE_DOUBLE, v) >= 0);
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Aclose(a);
+    if (ok) return (int)n;
+    err_set(e, ERR_CORRUPT, "%s: `%s`: attribute `%s` is no list of at most %d floats", h->path, object, name,
+            cap);
+    return -1;
+}
+
 /* A scalar string, of either kind, out of an attribute (is_attr) or a dataset. */
 static char *string_of(H5In *h, hid_t id, bool is_attr, const char *what, Err *e)
 {
@@ -256,7 +273,7 @@ static char *string_of(H5In *h, hid_t id, bool is_attr, const char *what, Err *e
     char *copy = NULL, *text = NULL;
     size_t size = H5Tget_size(type);
     if (H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1 || size > TEXT_MAX) {
-        corrupt(h, e, "is not one string", what);
+        h5_corrupt(h, e, "is not one string", what);
     } else if (H5Tis_variable_str(type) > 0) {
         hid_t memory = H5Tcopy(type);
         herr_t r = is_attr ? H5Aread(id, memory, &text)
@@ -334,7 +351,7 @@ char *h5_attrs_json(H5In *h, const char *path, Err *e)
 
 /* ---- datasets ------------------------------------------------------------------------------------------ */
 
-static hid_t dataset_open(H5In *h, const char *path, Err *e)
+hid_t h5_dataset(H5In *h, const char *path, Err *e)
 {
     hid_t d = H5I_INVALID_HID;
     if (e->code) return d;
@@ -346,7 +363,7 @@ static hid_t dataset_open(H5In *h, const char *path, Err *e)
 
 char *h5_read_text(H5In *h, const char *path, Err *e)
 {
-    hid_t d = dataset_open(h, path, e);
+    hid_t d = h5_dataset(h, path, e);
     if (d < 0) return NULL;
     char *text = string_of(h, d, false, path, e);
     H5Dclose(d);
@@ -359,7 +376,7 @@ static bool dtype_of(H5In *h, hid_t d, const char *path, DType *t, Err *e)
     hid_t type = H5Dget_type(d);
     bool known = h5_type_parse(type, t);
     H5Tclose(type);
-    if (!known) return corrupt(h, e, "has an element type this version does not read", path);
+    if (!known) return h5_corrupt(h, e, "has an element type this version does not read", path);
     if (H5Aexists(d, "dtype") > 0) {
         DType said;
         const char *name = h5_get_str(h, path, "dtype", e);
@@ -367,7 +384,7 @@ static bool dtype_of(H5In *h, hid_t d, const char *path, DType *t, Err *e)
         bool f8 = dtype_parse(name, &said) && *t == DT_U8 && (said == DT_F8_E4M3 || said == DT_F8_E5M2);
         if (f8) *t = said;
         else if (!dtype_parse(name, &said) || said != *t)
-            return corrupt(h, e, "has an attribute dtype that is not its type", path);
+            return h5_corrupt(h, e, "has an attribute dtype that is not its type", path);
     }
     return true;
 }
@@ -376,7 +393,7 @@ bool h5_tensor_info(H5In *h, const char *path, DType *t, int *ndim, int64_t dim[
 {
     hsize_t size[H5S_MAX_RANK];
     uint64_t bytes = 1;
-    hid_t d = dataset_open(h, path, e);
+    hid_t d = h5_dataset(h, path, e);
     if (d < 0) return false;
     bool ok = dtype_of(h, d, path, t, e);
     hid_t space = H5Dget_space(d);
@@ -384,14 +401,14 @@ bool h5_tensor_info(H5In *h, const char *path, DType *t, int *ndim, int64_t dim[
     H5Sclose(space);
     H5Dclose(d);
     if (!ok) return false;
-    if (n < 0 || n > 4) return corrupt(h, e, "has over 4 dimensions, or none that can be read", path);
+    if (n < 0 || n > 4) return h5_corrupt(h, e, "has over 4 dimensions, or none that can be read", path);
     *ndim = n;
     bytes = dtype_size(*t);
     for (int i = 0; i < 4; i++) {
         dim[i] = i < n ? (int64_t)size[i] : 0;
         if (i < n &&
             (size[i] > INT64_MAX || __builtin_mul_overflow(bytes, size[i], &bytes) || bytes > SIZE_MAX / 2))
-            return corrupt(h, e, "has an impossible shape", path);
+            return h5_corrupt(h, e, "has an impossible shape", path);
     }
     return true;
 }
@@ -415,7 +432,7 @@ bool h5_owns(const H5In *h, const void *p, size_t bytes)
 const unsigned char *h5_view(H5In *h, const char *path, size_t bytes, Err *e)
 {
     size_t at;
-    hid_t d = dataset_open(h, path, e);
+    hid_t d = h5_dataset(h, path, e);
     if (d < 0) return NULL;
     const unsigned char *data = NULL;
     if (!bytes) {
@@ -423,7 +440,7 @@ const unsigned char *h5_view(H5In *h, const char *path, size_t bytes, Err *e)
     } else if (placed(h, d, bytes, &at)) {
         data = h->map.data + at;
     } else if (bytes > h->map.bytes) {
-        corrupt(h, e, "claims more bytes than the file has", path);
+        h5_corrupt(h, e, "claims more bytes than the file has", path);
     } else {
         unsigned char *copy = arena_alloc(h->a, bytes, e);
         hid_t type = H5Dget_type(d);
@@ -443,7 +460,7 @@ bool h5_verify(H5In *h, const char *path, const void *data, size_t bytes, Err *e
     const char *want = h5_get_str(h, path, "xxh3_64", e);
     if (!want) return false;
     snprintf(have, sizeof have, "%016llx", (unsigned long long)XXH3_64bits(data, bytes));
-    return !strcmp(have, want) || corrupt(h, e, "does not match its xxh3_64: damaged", path);
+    return !strcmp(have, want) || h5_corrupt(h, e, "does not match its xxh3_64: damaged", path);
 }
 
 bool h5_read_tensor(H5In *h, const char *path, DType t, void *dst, size_t bytes, Err *e)

@@ -198,15 +198,13 @@ void h5_text(H5Out *h, const char *path, const char *utf8)
     H5Tclose(type);
 }
 
-/* The tensor's entry in the content hash and its three attributes. */
-static bool describe(H5Out *h, hid_t d, const char *path, DType t, const void *data, size_t bytes,
-                     bool in_out)
+bool h5_describe(H5Out *h, hid_t d, const char *path, DType t, uint64_t sum, bool in_out)
 {
     Entry *en = arena_alloc(h->a, sizeof *en, &h->err);
     const char *name = en ? arena_strdup(h->a, path, &h->err) : NULL;
     if (!name) return false;
     *en = (Entry){.path = name, .next = h->entry};
-    snprintf(en->hash, sizeof en->hash, "%016llx", (unsigned long long)XXH3_64bits(data, bytes));
+    snprintf(en->hash, sizeof en->hash, "%016llx", (unsigned long long)sum);
     h->entry = en;
     h->n_entry++;
     const char *dtype = dtype_long_name(t), *hash = en->hash, *layout = in_out ? "in_out" : "out_in";
@@ -215,6 +213,22 @@ static bool describe(H5Out *h, hid_t d, const char *path, DType t, const void *d
               attr_on(d, "layout", type, -1, &layout);
     H5Tclose(type);
     return ok;
+}
+
+hid_t h5_begin(H5Out *h, const char *path, uint64_t bytes)
+{
+    return !dead(h) && room_take(h, bytes) && parent_make(h, path) ? h->file : H5I_INVALID_HID;
+}
+
+bool h5_fail(H5Out *h, const char *path)
+{
+    if (!dead(h)) lost(h, "tensor", path);
+    return false;
+}
+
+void h5_attr_f64s(H5Out *h, const char *object, const char *name, const double *v, int n)
+{
+    if (!dead(h)) attr_put(h, object, name, H5T_IEEE_F64LE, n, v);
 }
 
 void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64_t *dim, const void *data,
@@ -235,7 +249,7 @@ void h5_tensor_layout(H5Out *h, const char *path, DType t, int ndim, const int64
     hid_t type = h5_type(t), space = ndim ? H5Screate_simple(ndim, size, NULL) : H5Screate(H5S_SCALAR);
     hid_t d = dataset_create(h, path, type, space);
     if (d < 0 || (bytes && H5Dwrite(d, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) ||
-        !describe(h, d, path, t, data, bytes, in_out))
+        !h5_describe(h, d, path, t, XXH3_64bits(data, bytes), in_out))
         lost(h, "tensor", path);
     if (d >= 0 && H5Dclose(d) < 0) lost(h, "tensor", path); /* small data is written only now */
     H5Sclose(space);

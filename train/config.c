@@ -42,7 +42,8 @@ static void check_top(Config *c)
         config_error(d, "run.resume", "expected auto, never or a checkpoint");
     if (c->run.output_dir && !c->run.output_dir[0]) config_error(d, "run.output_dir", "a folder is required");
     bool distill = c->run.recipe && strcmp(c->run.recipe, "distill") == 0;
-    if (distill && !c->teacher.path) config_error(d, "teacher.path", "required for run.recipe: distill");
+    if (distill && !c->teacher.path && !c->teacher.cache)
+        config_error(d, "teacher.path", "required for run.recipe: distill, unless teacher.cache");
     for (int i = 0; i < c->seeds.n; i++)
         for (int k = 0; k < i; k++)
             if (c->seeds.v[i] == c->seeds.v[k])
@@ -245,11 +246,37 @@ static void check_layer_map(Config *c)
                      "expected uniform, last, or pairs [[student, teacher], ...]");
 }
 
+/* A cache knows the teacher's distribution over the data's tokens, nothing else of it. */
+static void check_cache(Config *c)
+{
+    const DistillConfig *k = &c->distill;
+    if (!c->teacher.cache) return;
+    if (k->loss && strcmp(k->loss, "mse_logits") == 0)
+        config_error(c->doc, "distill.loss",
+                     "mse_logits needs the teacher's logits, teacher.cache has probabilities");
+    if (c->teacher.path) return;
+    if (k->features.n > 0)
+        config_error(c->doc, "distill.features",
+                     "need the teacher's activations: give teacher.path beside teacher.cache");
+    if (c->eval.compare_teacher && config_was_set(c->doc, "eval.compare_teacher"))
+        config_error(c->doc, "eval.compare_teacher",
+                     "needs the teacher: give teacher.path beside teacher.cache");
+}
+
 static void check_distill(Config *c)
 {
     DistillConfig *k = &c->distill;
     if (isnan(k->ce_weight)) k->ce_weight = k->alpha < 1 ? 1 - k->alpha : 0;
     check_layer_map(c);
+    check_cache(c);
+    if (k->on_policy > 0 && c->teacher.cache)
+        config_error(c->doc, "distill.on_policy",
+                     "teacher.cache cannot judge what the student writes: leave it out");
+    if (k->on_policy > 0 && k->alpha == 0 && k->features.n == 0)
+        config_error(c->doc, "distill.on_policy",
+                     "needs distill.alpha > 0: nothing else judges what the student writes");
+    if (k->on_policy > 0 && c->run.recipe && strcmp(c->run.recipe, "distill") != 0)
+        config_error(c->doc, "distill.on_policy", "needs run.recipe: distill");
     for (int i = 0; i < k->features.n; i++) check_feature(c, i);
     if (c->run.recipe && strcmp(c->run.recipe, "distill") == 0 && k->alpha == 0 && k->ce_weight == 0 &&
         k->features.n == 0)
@@ -284,6 +311,7 @@ static void place_paths(Config *c, Arena *a, Err *e)
 {
     place_path(c, "model.path", &c->model.path, a, e);
     place_path(c, "teacher.path", &c->teacher.path, a, e);
+    place_path(c, "teacher.cache", &c->teacher.cache, a, e);
     place_path(c, "tokenizer.path", &c->tokenizer.path, a, e);
     if (c->run.resume && strcmp(c->run.resume, "auto") != 0 && strcmp(c->run.resume, "never") != 0)
         place_path(c, "run.resume", &c->run.resume, a, e);
@@ -335,8 +363,9 @@ static void name_run(ConfigDoc *d, const char *path, Arena *a, Err *e)
 
 bool config_check_files(Config *c)
 {
-    const char *const key[] = {"model.path", "teacher.path", "tokenizer.path"};
-    const char *const path[] = {c->model.path, c->teacher.path, c->tokenizer.path};
+    const char *const key[] = {"model.path", "teacher.path", "tokenizer.path", "teacher.cache"};
+    const char *const path[] = {c->model.path, c->teacher.path, c->tokenizer.path,
+                                c->caching ? NULL : c->teacher.cache};
     int before = config_error_count(c->doc);
     for (int i = 0; i < CFG_COUNT(key); i++) {
         bool built_in = i == 2 && path[i] && strcmp(path[i], "bytes") == 0;

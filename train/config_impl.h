@@ -91,6 +91,7 @@ typedef struct Config {
     StageConfig *stage;
     int at_stage;     /* config_load_stage: which one this is of; else -1 */
     const char *path; /* the file as given; NULL = command line only */
+    bool caching;     /* teacher.cache is what will be written */
     ConfigDoc *doc;   /* for config_was_set, config_show and config_resolved */
 } Config;
 const ConfigSection *config_section(void);

@@ -9,6 +9,31 @@ volatile int train_signal;
 
 enum { SIG_SAVE = 1, SIG_STOP = 2 }; /* what main's handlers put into train_signal */
 
+/* What the teacher said of the rows of a micro-batch. */
+static bool fill_cache(Run *r, int64_t first_sample, Err *e)
+{
+    const size_t real = r->k->real, cells = (size_t)(r->T * t_last(r->top_index));
+    for (long b = 0; b < r->B; b++) {
+        char *logp = (char *)r->top_logp->data + (size_t)b * cells * real;
+        char *rest = (char *)r->top_rest->data + (size_t)(b * r->T) * real;
+        if (!teacher_cache_fill(r->cache, loader_sequence(r->loader, first_sample + b),
+                                r->c->distill.temperature, (int32_t *)r->top_index->data + (size_t)b * cells,
+                                logp, rest, real, e))
+            return false;
+    }
+    return true;
+}
+
+/* Whether this step learns from the student's own words: from nothing but the teacher's view of them. */
+static bool begin_own(Run *r)
+{
+    const bool own = on_policy_step(r, r->st.step);
+    if (!r->on_policy) return false;
+    LmLossAttr *at = r->lm->node->attr;
+    at->a.ce_weight = own ? 0 : r->c->distill.ce_weight;
+    return own;
+}
+
 /* One micro-batch of rows from the endless sample stream. Returns the targets counted. */
 static long fill_batch(Run *r, int64_t first_sample, Err *e)
 {
@@ -19,6 +44,7 @@ static long fill_batch(Run *r, int64_t first_sample, Err *e)
     memcpy(r->targets->data, rows->targets, bytes);
     memcpy(r->pos->data, rows->pos, bytes);
     if (r->seg) memcpy(r->seg->data, rows->seg, bytes);
+    if (r->cache && !fill_cache(r, first_sample, e)) return 0;
     return rows->counted;
 }
 
@@ -39,16 +65,19 @@ static StepInfo one_step(Run *r, Err *e)
     RunState *s = graph_state(r->g);
     int64_t first = r->st.samples_seen;
     long targets = 0;
+    const bool own = begin_own(r);
     s->step = (uint32_t)r->st.step;
     qat_before(&r->qat, r->st.step);
     graph_step_begin(r->g);
     for (long a = 0; a < r->accum; a++) {
-        targets += fill_batch(r, first + a * r->B, e);
+        targets += own ? on_policy_fill(r->on_policy, first + a * r->B, e)
+                       : fill_batch(r, first + a * r->B, e);
         s->sample0 = (uint32_t)(first + a * r->B);
         graph_micro(r->g);
         add_parts(r, a == 0);
     }
     graph_step_end(r->g);
+    if (r->on_policy) r->own_length = on_policy_length(r->on_policy);
     qat_after(&r->qat, r->st.step);
     if (!targets) {
         err_set(e, ERR_USAGE, "step %lld: every label of the batch is masked; nothing can be learned from it",
@@ -88,12 +117,18 @@ static bool check_finite(Run *r, const StepInfo *info, Err *e)
 
 static void log_train(Run *r, const StepInfo *info, double dt, int64_t steps)
 {
-    Metric m[MAX_PARTS + 9];
+    Metric m[MAX_PARTS + 11];
     int n = 0;
     m[n++] = (Metric){"epoch", r->st.epoch};
     m[n++] = (Metric){"tokens", (double)r->st.tokens_seen};
     m[n++] = (Metric){"loss", r->loss};
     for (int i = 0; i < r->n_part; i++) m[n++] = (Metric){r->part[i].label, r->part[i].value};
+    if (r->on_policy) {
+        int64_t own = 0;
+        for (int64_t s = r->st.step - steps; s < r->st.step; s++) own += on_policy_step(r, s);
+        m[n++] = (Metric){"on_policy", (double)own / (double)steps};
+        if (r->own_length > 0) m[n++] = (Metric){"on_policy_length", r->own_length};
+    }
     m[n++] = (Metric){"lr", info->lr};
     m[n++] = (Metric){"grad_norm", info->grad_norm};
     m[n++] = (Metric){"dt_ms", dt * 1e3};

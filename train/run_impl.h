@@ -6,14 +6,51 @@
 #include "train/train.h"
 
 enum { MAX_PARTS = 64 };
-typedef struct Run {
+typedef struct Run Run;
+
+/* ---- teacher_cache.c: the teacher out of a file -------------------------------------------------------- */
+enum { CACHE_TEMPERATURES = 64 };
+typedef struct CacheAbout {
+    long V, k, T;
+    int64_t sequences;
+    char teacher[33], data[33];      /* content hashes */
+    const char *tokenizer, *storage; /* its hash, "" without one; "float32", "int8", ... */
+    int n_temp;
+    double temp[CACHE_TEMPERATURES]; /* 1 first */
+} CacheAbout;
+typedef struct TeacherCache TeacherCache;
+TeacherCache *teacher_cache_open(const char *path, Arena *a, Err *e);
+void teacher_cache_close(TeacherCache *t);
+const CacheAbout *teacher_cache_about(const TeacherCache *t);
+/* Same vocabulary, tokenizer, teacher, data, k and temperatures as the run's; else an error at its key. */
+bool teacher_cache_check(const TeacherCache *t, const Run *r, Err *e);
+/* index int32 (T,k), logp (T,k), rest (T) of one sequence, at temperature `at`; reals of `real` bytes. */
+bool teacher_cache_fill(TeacherCache *t, int64_t sequence, double at, int32_t *index, void *logp, void *rest,
+                        size_t real, Err *e);
+bool cache_teacher_hash(const char *path, char hex[33], Err *e); /* of its values and its configuration */
+const char *cache_storage(const Config *c, Arena *a, Err *e);
+bool cache_temperatures(const Config *c, CacheAbout *b, Err *e); /* 1 and every T of the run */
+/* ---- on_policy.c: the student's own sequences ---------------------------------------------------------- */
+typedef struct OnPolicy OnPolicy;
+OnPolicy *on_policy_open(Run *r, Err *e);
+void on_policy_close(OnPolicy *p);
+bool on_policy_step(const Run *r, int64_t step); /* drawn from (seed, step) */
+/* Writes sequences behind the prompts of samples first .. first+B-1 into the run's inputs. Returns the
+ * targets. */
+long on_policy_fill(OnPolicy *p, int64_t first_sample, Err *e);
+/* Mean tokens of the sequences written since the last call; 0 = none. */
+double on_policy_length(OnPolicy *p);
+
+struct Run {
     Config *c;
     Arena *a;
     const char *dir;
     const Kernels *k;
     Tokenizer *tk;
     Model model, teacher;
-    bool has_teacher;
+    bool has_teacher;                        /* in memory */
+    TeacherCache *cache;                     /* or in a file; NULL = not */
+    Tensor *top_index, *top_logp, *top_rest; /* what it gives to a step: int32 (B,T,k), (B,T,k), (B,T) */
     Distill distill;
     Qat qat;
     Loader *loader;
@@ -21,6 +58,9 @@ typedef struct Run {
     double waited; /* seconds the steps since the last line waited for data */
     Graph *g;
     Tensor *ids, *targets, *pos, *seg; /* (B,T); seg: packed documents, else NULL */
+    Tensor *lm;                        /* the language-model loss */
+    OnPolicy *on_policy;               /* NULL = never */
+    double own_length;                 /* mean tokens of this step's own sequences; 0 = none */
     Optim *opt;
     Evaluator *ev;
     Tokens val;
@@ -38,8 +78,9 @@ typedef struct Run {
     double started;
     int64_t start_step;
     const char *checkpoint;
-} Run;
+};
 /* models, data, graph, optimizer; nothing is written */
+bool run_open(Run *r, Config *c, Arena *a, Err *e); /* models and data alone */
 bool run_setup(Run *r, Config *c, Arena *a, Err *e);
 /* of run_setup: the tokenizer that the config or a model names; data.val */
 bool run_tokenizer(Run *r, Err *e);

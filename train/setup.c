@@ -38,11 +38,18 @@ static bool same_tokenizer(Run *r, Err *e)
     return true;
 }
 
+/* Whether the teacher is computed: with a cache only for what is not in it. */
+static bool needs_teacher(const Config *c)
+{
+    if (strcmp(c->run.recipe, "distill")) return false;
+    if (c->caching || !c->teacher.cache || c->distill.features.n) return true;
+    return c->teacher.path && c->eval.compare_teacher && config_was_set(c->doc, "eval.compare_teacher");
+}
+
 static bool open_models(Run *r, Err *e)
 {
     Config *c = r->c;
-    bool distill = !strcmp(c->run.recipe, "distill");
-    if (distill) {
+    if (needs_teacher(c)) {
         if (!model_open_frozen(&r->teacher, c->teacher.path, r->k, r->a, e)) return err_prefix(e, "teacher");
         r->has_teacher = true;
         for (int i = 0; i < r->teacher.params.n; i++) {
@@ -124,6 +131,15 @@ static Tensor *input(Run *r, const char *name)
     return graph_input(r->g, name, DT_I32, 2, (long[]){r->B, r->T});
 }
 
+/* The inputs that a cached teacher fills. */
+static void record_cache(Run *r)
+{
+    const long k = teacher_cache_about(r->cache)->k;
+    r->top_index = graph_input(r->g, "teacher.topk_index", DT_I32, 3, (long[]){r->B, r->T, k});
+    r->top_logp = graph_input(r->g, "teacher.topk_logprob", DT_F32, 3, (long[]){r->B, r->T, k});
+    r->top_rest = graph_input(r->g, "teacher.rest_logsumexp", DT_F32, 2, (long[]){r->B, r->T});
+}
+
 /* Teacher first: its interior is dead before the student starts, so both share the step arena. */
 static bool record(Run *r, Err *e)
 {
@@ -152,11 +168,17 @@ static bool record(Run *r, Err *e)
     const ModelInputs in = {.ids = r->ids, .pos = r->pos, .seg = r->seg, .train = true};
     Tensor *h = model_hidden(r->g, &r->model, &in);
     Tensor *w = model_head(r->g, &r->model);
-    if (r->has_teacher) {
-        if (!distill_features(&r->distill, r->g, r->targets, e)) return false;
+    if (r->has_teacher && !distill_features(&r->distill, r->g, r->targets, e)) return false;
+    if (r->cache) {
+        LmLossAttr at = distill_loss(&c->distill, c->train.label_smoothing, c->train.z_loss);
+        model_loss_caps(&at.a, &r->model, NULL);
+        at.cached = true;
+        record_cache(r);
+        r->lm = OP_ATTR(r->g, lm_loss, at, h, w, r->targets, r->top_index, r->top_logp, r->top_rest);
+    } else if (r->has_teacher) {
         LmLossAttr at = distill_loss(&c->distill, c->train.label_smoothing, c->train.z_loss);
         model_loss_caps(&at.a, &r->model, &r->teacher);
-        graph_loss(r->g, OP_ATTR(r->g, lm_loss, at, h, w, r->targets, ht, wt), 1.0, "lm");
+        r->lm = OP_ATTR(r->g, lm_loss, at, h, w, r->targets, ht, wt);
     } else {
         LmLossAttr at = {.a = {.ce_weight = 1,
                                .temperature = 1,
@@ -164,8 +186,9 @@ static bool record(Run *r, Err *e)
                                .z_loss = c->train.z_loss},
                          .chunk = c->distill.chunk_tokens};
         model_loss_caps(&at.a, &r->model, NULL);
-        graph_loss(r->g, OP_ATTR(r->g, lm_loss, at, h, w, r->targets), 1.0, "lm");
+        r->lm = OP_ATTR(r->g, lm_loss, at, h, w, r->targets);
     }
+    graph_loss(r->g, r->lm, 1.0, "lm");
     *graph_state(r->g) = (RunState){.seed = (uint64_t)c->run.seed};
     if (!graph_plan(r->g, e)) return false;
     return true;
@@ -197,7 +220,7 @@ static bool count_steps(Run *r, Err *e)
     return !e->code;
 }
 
-bool run_setup(Run *r, Config *c, Arena *a, Err *e)
+bool run_open(Run *r, Config *c, Arena *a, Err *e)
 {
     *r = (Run){.c = c, .a = a, .dir = c->run.output_dir, .started = time_now()};
     r->st = (TrainState){.best = NAN, .val = NAN, .evaluated = -1, .seed = (uint64_t)c->run.seed};
@@ -207,13 +230,26 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
                                                    : kernels_cpu_f32();
     if (!r->k)
         return err_set(e, ERR_DEVICE, "device.blas: %s is not available in this build", c->device.blas);
-    if (!count_steps(r, e) || !open_models(r, e)) return false;
+    return count_steps(r, e) && open_models(r, e) && open_data(r, e);
+}
+
+/* Opened last of what is read: it must fit models and data. */
+static bool open_cache(Run *r, Err *e)
+{
+    const Config *c = r->c;
+    if (strcmp(c->run.recipe, "distill") || !c->teacher.cache) return true;
+    r->cache = teacher_cache_open(c->teacher.cache, r->a, e);
+    return r->cache && teacher_cache_check(r->cache, r, e);
+}
+
+bool run_setup(Run *r, Config *c, Arena *a, Err *e)
+{
+    if (!run_open(r, c, a, e) || !open_cache(r, e)) return false;
     if (r->has_teacher &&
         !distill_open(&r->distill, &c->distill, &r->model, &r->teacher, (uint64_t)c->run.seed, e))
         return false;
     if (!qat_open(&r->qat, &c->qat, &r->model, c->doc, e)) return false;
     r->st.qat = &r->qat;
-    if (!open_data(r, e)) return false;
     int64_t per_step = r->B * r->accum, samples = loader_samples(r->loader);
     double by_epochs = floor(c->train.epochs * (double)samples / (double)per_step);
     r->st.n_steps = by_epochs < 1 ? 1 : (int64_t)by_epochs;
@@ -233,6 +269,7 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
         bool against = r->has_teacher && c->eval.compare_teacher;
         r->ev = evaluator_new(&r->model, against ? &r->teacher : NULL, B, r->T, a, e);
     }
+    if (r->has_teacher && c->distill.on_policy > 0) r->on_policy = on_policy_open(r, e);
     count_flops(r);
     return !e->code;
 }
@@ -243,6 +280,8 @@ void run_free(Run *r)
     evaluator_free(r->ev);
     graph_free(r->g);
     model_close(&r->teacher);
+    teacher_cache_close(r->cache);
+    on_policy_close(r->on_policy);
     if (r->metrics) metrics_close(r->metrics);
 }
 

@@ -136,6 +136,20 @@ bool train_arms(const char *path, int n_override, char *const *override, const T
 extern volatile int train_signal;
 char *memory_report(const Config *c, Arena *a, Err *e); /* the estimate `validate` prints */
 
+/* ---- teacher_cache_write.c: `pare teacher-cache` ------------------------------------------------------- */
+typedef struct CacheOptions {
+    bool dry_run, overwrite;
+} CacheOptions;
+typedef struct CacheResult {
+    int64_t positions, k, bytes;
+    double seconds;
+    bool stopped; /* by a signal; the next call goes on */
+    bool present; /* it was there already */
+} CacheResult;
+/* The teacher's distributions over data.train into teacher.cache. Goes on where an interrupted call
+ * stopped. */
+bool teacher_cache_write(Config *c, const CacheOptions *o, CacheResult *out, Arena *a, Err *e);
+
 /* ---- tokens_h5.c: token files in our HDF5 -------------------------------------------------------------- */
 void tokens_h5_enable(void); /* from now on tokens_load reads .h5 */
 /* tokenizer_hash_hex may be NULL. */

@@ -19,6 +19,7 @@ Tokenizer *args_tokenizer(Args *x, const Model *m);
 Config *args_defaults(Args *x); /* a config's defaults with the overrides, without a file */
 
 int verb_train(Args *x);
+int verb_teacher_cache(Args *x);
 int verb_validate(Args *x);
 int verb_config(Args *x);
 int verb_doctor(Args *x), verb_report(Args *x);

@@ -65,6 +65,33 @@ int verb_train(Args *x)
     return !strcmp(r.status, "interrupted") ? ERR_INTERRUPTED : 0;
 }
 
+int verb_teacher_cache(Args *x)
+{
+    const CacheOptions o = {.dry_run = args_has(x, "dry-run"), .overwrite = args_has(x, "overwrite")};
+    Config *c = config_load(x->a, x->pos[0], x->n_set, x->set, NULL, x->e);
+    CacheResult r;
+    if (!c) return 1;
+    c->caching = true;
+    if (strcmp(c->run.recipe, "distill") || !c->teacher.path || !c->teacher.cache) {
+        err_set(x->e, ERR_USAGE,
+                "%s: teacher-cache needs run.recipe: distill, teacher.path (what to read) and "
+                "teacher.cache (the file to write)",
+                x->pos[0]);
+        return 1;
+    }
+    if (!files_exist(c, x->e) || !teacher_cache_write(c, &o, &r, x->a, x->e)) return 1;
+    if (args_has(x, "json")) {
+        const int rc = args_say_json(x, json_pack("{s:s,s:I,s:I,s:I,s:f,s:b}", "cache", c->teacher.cache,
+                                                  "positions", (json_int_t)r.positions, "k", (json_int_t)r.k,
+                                                  "bytes", (json_int_t)r.bytes, "seconds", r.seconds,
+                                                  "written", !o.dry_run && !r.stopped));
+        if (rc) return rc;
+    } else if (!o.dry_run && !r.stopped && !r.present) {
+        log_info("wrote %s: %lld positions in %.1f s", c->teacher.cache, (long long)r.positions, r.seconds);
+    }
+    return r.stopped ? ERR_INTERRUPTED : 0;
+}
+
 int verb_validate(Args *x)
 {
     Config *c = config_load(x->a, x->pos[0], x->n_set, x->set, NULL, x->e);

@@ -29,6 +29,11 @@ static const Option o_eval[] = {
     {"set", "K=V", "an override", 0},
     {"json", NULL, "one JSON object on stdout", 0},
     END};
+static const Option o_cache[] = {{"dry-run", NULL, "print the size, write nothing", 'n'},
+                                 {"overwrite", NULL, "start over, whatever is there", 0},
+                                 {"set", "K=V", "an override, as key=value", 0},
+                                 {"json", NULL, "one JSON object on stdout", 0},
+                                 END};
 static const Option o_generate[] = {{"p", "TEXT", "prompt (default: BOS alone)", 'p'},
                                     {"n", "N", "new tokens (64)", 'n'},
                                     {"temp", "T", "temperature, 0 = greedy (0.8)", 0},
@@ -91,6 +96,9 @@ const Verb verb_table[] = {
     {"train", "CONFIG [key=value ...]", "run a config", 0, 1, verb_train, o_train, true},
     {"finetune", "CONFIG [key=value ...]", "the same", 0, 1, verb_train, o_train, true},
     {"distill", "CONFIG [key=value ...]", "the same", 0, 1, verb_train, o_train, true},
+    {"teacher-cache", "CONFIG [key=value ...]",
+     "the teacher's distributions over data.train into teacher.cache", 1, 1, verb_teacher_cache, o_cache,
+     true},
     {"validate", "CONFIG [key=value ...]", "check a config, all errors at once, and estimate memory", 1, 1,
      verb_validate, o_set, false},
     {"config", "show CONFIG | schema", "resolved values with their origin; every key with its help", 1, 2,
