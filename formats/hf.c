@@ -36,7 +36,7 @@ static const char *optional_text(TensorFile *f, const char *dir, const char *nam
 
 bool hf_beside(TensorFile *f, const char *dir, Err *e)
 {
-    static const char *const tokenizers[] = {"tokenizer.model", "tokenizer.json", "vocab.json"};
+    static const char *const tokenizers[] = {"tokenizer.json", "tokenizer.model", "vocab.json"};
     const char *path;
     if (!dir) return false;
     const char *config = optional_text(f, dir, "config.json", &path, e);

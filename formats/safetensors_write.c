@@ -118,28 +118,31 @@ static bool write_text(const char *dir, const char *name, const char *text, Aren
     return path && (!text || file_write_atomic(path, text, strlen(text), e));
 }
 
+static bool tail_is(const char *s, const char *tail)
+{
+    size_t n = strlen(s), m = strlen(tail);
+    return n >= m && !strcmp(s + n - m, tail);
+}
+
 /* The tokenizer and the files that always lie beside it. */
 static bool copy_tokenizer(const char *dir, const char *from, Arena *a, Err *e)
 {
-    static const char *const also[] = {"tokenizer.model",         "tokenizer.json", "tokenizer_config.json",
-                                       "special_tokens_map.json", "vocab.json",     "merges.txt",
+    static const char *const also[] = {"tokenizer.model",         "tokenizer.json",   "tokenizer_config.json",
+                                       "special_tokens_map.json", "vocab.json",       "merges.txt",
                                        "chat_template.jinja",     "added_tokens.json"};
     const char *source = from ? path_dir(a, from, e) : NULL, *base = from ? strrchr(from, '/') : NULL;
     base = base ? base + 1 : from;
     if (!from || !source) return !e->code;
     if (formats_is_h5(from)) return formats_tokenizer_files(from, dir, a, e);
+    /* A tokenizer of another name gets the one that readers look for. */
+    const char *standard = tail_is(base, ".model") ? "tokenizer.model" : base;
+    if (tail_is(base, ".json") && strcmp(base, "vocab.json") && strcmp(base, "encoder.json"))
+        standard = "tokenizer.json";
     for (int i = -1; i < (int)(sizeof also / sizeof *also) && !e->code; i++) {
         size_t bytes;
-        const char *name = i < 0 ? base : also[i];
-        const char *in = i < 0 ? from : path_join(a, source, name, e), *out = path_join(a, dir, name, e);
-        /* SentencePiece files of another name become tokenizer.model, the one readers look for */
-        size_t len = strlen(name);
-        if (i < 0 && len > 6 && !strcmp(name + len - 6, ".model"))
-            out = path_join(a, dir, "tokenizer.model", e);
-        if (!in || !out || (i >= 0 && (!file_exists(in) || !strcmp(name, base)))) continue;
-        if (i >= 0 && !strcmp(name, "tokenizer.model") && len > 6 && strcmp(base, name) &&
-            strstr(base, ".model"))
-            continue;
+        const char *in = i < 0 ? from : path_join(a, source, also[i], e),
+                   *out = path_join(a, dir, i < 0 ? standard : also[i], e);
+        if (!in || !out || (i >= 0 && (!file_exists(in) || !strcmp(also[i], standard)))) continue;
         const char *data = file_read(a, in, &bytes, e);
         if (data && strcmp(in, out)) file_write_atomic(out, data, bytes, e);
     }
