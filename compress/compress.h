@@ -170,22 +170,4 @@ bool bake_write(const char *path, const char *format, const OutModel *m, int64_t
 /* Reads path back: values are effective's, logits the state's, bit for bit, or ERR_FAIL. Counts what the file holds. */
 bool bake_verify(const BakeState *s, const char *path, const OutModel *effective, BakeReport *r, Err *e);
 bool bake_count(const char *path, BakeReport *r, Err *e); /* of any model file */
-
-/* ---- delta.c: what training changed, as a file that goes onto its base and off it again ------------------------ */
-typedef struct DeltaReport {
-    const char *base_hash, *tuned_hash;
-    int tensors, changed;              /* of the model; those whose values differ */
-    int64_t values, changed_values;    /* of all tensors */
-    int64_t bytes;                     /* of the delta's file (make) */
-    bool state;                        /* quantisers, masks or adapters go along */
-} DeltaReport;
-/* TUNED - BASE. Both are models of the same tensors in any format, or TUNED a training state: its masks, scales and
- * adapters are stored as they are. Encoded tensors are refused. */
-bool delta_make(const char *base, const char *tuned, const char *out, DeltaReport *r, Err *e);
-/* BASE + DELTA into out (.h5, .safetensors or a folder; .h5 alone can hold a state). Another base is refused. */
-bool delta_apply(const char *base, const char *delta, const char *out, DeltaReport *r, Err *e);
-/* What delta_apply wrote back into the base. */
-bool delta_revert(const char *tuned, const char *delta, const char *out, DeltaReport *r, Err *e);
-/* The file's hashes; with base (may be NULL) also that it fits, and gives the tuned model's content hash. */
-bool delta_verify(const char *delta, const char *base, DeltaReport *r, Err *e);
 #endif

@@ -20,6 +20,7 @@ typedef struct Wish {
     const char *format[3]; /* weight, input, gradient */
     const char *granularity, *rounding, *update, *ste;
     int64_t group, history, start, freeze;
+    int rule; /* of qat.rules, -1 = none */
 } Wish;
 enum { WEIGHT, INPUT, GRAD };
 
@@ -29,9 +30,10 @@ static int64_t or_int(int64_t rule, int64_t section) { return rule >= 0 ? rule :
 static Wish wish_of(const QatConfig *c, const char *name)
 {
     QatRuleConfig none = {.group_size = -1, .amax_history = -1, .start_step = -1, .freeze_scale_step = -1};
-    const QatRuleConfig *r = NULL;
+    int rule = -1;
     for (int i = 0; i < c->rules.n; i++)
-        if (tensor_match(c->rules.v[i].match, name, 2)) r = &c->rules.v[i];
+        if (tensor_match(c->rules.v[i].match, name, 2)) rule = i;
+    const QatRuleConfig *r = rule >= 0 ? &c->rules.v[rule] : NULL;
     bool take = c->include.n == 0;
     for (int i = 0; i < c->include.n; i++) take = take || tensor_match(c->include.v[i], name, 2);
     for (int i = 0; i < c->exclude.n; i++) {
@@ -51,7 +53,8 @@ static Wish wish_of(const QatConfig *c, const char *name)
                   .group = or_int(r->group_size, r->weight ? 0 : c->group_size),
                   .history = or_int(r->amax_history, c->amax_history),
                   .start = or_int(r->start_step, c->start_step),
-                  .freeze = or_int(r->freeze_scale_step, c->freeze_scale_step)};
+                  .freeze = or_int(r->freeze_scale_step, c->freeze_scale_step),
+                  .rule = rule};
 }
 
 /* ---- the spec of one quantiser ---- */
@@ -201,6 +204,22 @@ static bool at_key(const ConfigDoc *doc, const char *key, Err *e)
     return n && n->file ? err_prefix(e, "%s:%d:%d", n->file, n->line, n->col) : false;
 }
 
+/* The same for an error that names its key, "qat.KEY: ...": the rule's own value, the section's, the
+ * format's. */
+static bool at_value(const ConfigDoc *doc, int rule, Err *e)
+{
+    char word[32] = "enabled", key[4][80];
+    const char *named = strstr(e->msg, "qat.");
+    if (named && sscanf(named, "qat.%31[a-z_]", word) != 1) return false;
+    snprintf(key[0], sizeof key[0], "qat.rules[%d].%s", rule, word);
+    snprintf(key[1], sizeof key[1], "qat.%s", word);
+    snprintf(key[2], sizeof key[2], "qat.rules[%d].weight", rule);
+    snprintf(key[3], sizeof key[3], "qat.weight");
+    for (int i = rule < 0; i < 4; i += rule < 0 ? 2 : 1)
+        if (doc && config_node(doc, key[i])) return at_key(doc, key[i], e);
+    return at_key(doc, "qat", e);
+}
+
 static bool globs_ok(const QatConfig *c, const Model *m, const ConfigDoc *doc, Err *e)
 {
     Arena tmp = {.name = "qat"};
@@ -235,7 +254,7 @@ bool qat_open(Qat *q, const QatConfig *c, Model *m, const ConfigDoc *doc, Err *e
         const Wish w = wish_of(c, site_tensor(&m->site[i], name));
         for (int what = WEIGHT; what <= GRAD && w.enabled; what++)
             if (!is(w.format[what], "none") && !add_item(q, m, &m->site[i], &w, what, e))
-                return at_key(doc, "qat", e);
+                return at_value(doc, w.rule, e);
     }
     if (!q->n) {
         err_set(e, ERR_USAGE, "qat.enabled: no tensor is left to quantise by include, exclude and rules");
@@ -285,127 +304,6 @@ void qat_after(Qat *q, int64_t step)
         /* dynamic: the last forward's scales are in the state */
         if (it->delayed || (it->freeze && step + 1 >= it->freeze && it->own.q.scale)) it->state->keep = true;
     }
-}
-
-/* ---- checkpoints ---- */
-void qat_save(const Qat *q, H5Out *h)
-{
-    for (int i = 0; i < q->n; i++) {
-        const QatItem *it = &q->item[i];
-        char path[NAME_LEN + 64];
-        if (it->state != &it->own) continue;
-        const int64_t dim[3] = {it->history, it->own.q.R, it->own.q.G};
-        snprintf(path, sizeof path, "/qat/%s", it->name);
-        h5_attr_str(h, path, "format", it->attr.spec.f->name);
-        h5_attr_i64(h, path, "on", it->own.on);
-        h5_attr_i64(h, path, "block_rows", it->attr.spec.block_rows);
-        h5_attr_i64(h, path, "block_cols", it->attr.spec.block_cols);
-        h5_attr_i64(h, path, "asymmetric", it->attr.spec.asymmetric);
-        h5_attr_i64(h, path, "search", it->attr.spec.search);
-        h5_attr_i64(h, path, "scale_rounding", it->attr.spec.rule);
-        h5_attr_i64(h, path, "keep", it->own.keep);
-        h5_attr_i64(h, path, "seen", it->seen);
-        h5_attr_f64(h, path, "tensor", (double)it->own.q.tensor);
-        if (!it->own.q.scale || it->step) continue;
-        snprintf(path, sizeof path, "/qat/%s/scale", it->name);
-        h5_tensor(h, path, DT_F32, 2, dim + 1, it->own.q.scale);
-        snprintf(path, sizeof path, "/qat/%s/zero", it->name);
-        if (it->own.q.zero) h5_tensor(h, path, DT_F32, 2, dim + 1, it->own.q.zero);
-        snprintf(path, sizeof path, "/qat/%s/amax_history", it->name);
-        if (it->ring) h5_tensor(h, path, DT_F32, 3, dim, it->ring);
-    }
-}
-
-static bool read_floats(H5In *h, const char *name, const char *part, float *dst, long n, Err *e)
-{
-    char path[NAME_LEN + 64];
-    snprintf(path, sizeof path, "/qat/%s/%s", name, part);
-    return h5_read_tensor(h, path, DT_F32, dst, (size_t)n * sizeof *dst, e);
-}
-
-bool qat_load(Qat *q, H5In *h, int64_t step, Arena *a, Err *e)
-{
-    (void)a;
-    for (int i = 0; i < q->n && !e->code; i++) {
-        QatItem *it = &q->item[i];
-        char path[NAME_LEN + 64];
-        int64_t keep = 0;
-        double tensor = 1;
-        it->state->on = it->start == 0 || step > it->start;
-        if (it->state != &it->own) continue;
-        snprintf(path, sizeof path, "/qat/%s", it->name);
-        if (!h5_has(h, path))
-            return err_set(e, ERR_USAGE,
-                           "%s is not in the checkpoint: the qat section is not the one it was written with",
-                           path);
-        const char *format = h5_get_str(h, path, "format", e);
-        if (format && strcmp(format, it->attr.spec.f->name))
-            return err_set(e, ERR_USAGE, "%s was trained with %s, the config says %s", it->name, format,
-                           it->attr.spec.f->name);
-        const long n = it->own.q.R * it->own.q.G;
-        h5_get_i64(h, path, "keep", &keep, e);
-        h5_get_i64(h, path, "seen", &it->seen, e);
-        h5_get_f64(h, path, "tensor", &tensor, e);
-        it->own.keep = keep != 0;
-        it->own.q.tensor = (float)tensor;
-        if (!it->own.q.scale || it->step) continue;
-        read_floats(h, it->name, "scale", it->own.q.scale, n, e);
-        if (it->own.q.zero) read_floats(h, it->name, "zero", it->own.q.zero, n, e);
-        if (it->ring) read_floats(h, it->name, "amax_history", it->ring, n * it->history, e);
-    }
-    return !e->code;
-}
-
-/* Is the quantiser of the state the same one: format, blocks and way of finding scales? */
-static bool same_as_saved(const QatItem *it, H5In *h, const char *path)
-{
-    const QuantSpec *s = &it->attr.spec;
-    const struct {
-        const char *key;
-        int64_t want;
-    } part[] = {{"block_rows", s->block_rows},
-                {"block_cols", s->block_cols},
-                {"asymmetric", s->asymmetric},
-                {"search", s->search},
-                {"scale_rounding", s->rule}};
-    Err none = {0};
-    const char *format = h5_has(h, path) ? h5_get_str(h, path, "format", &none) : NULL;
-    bool same = format && is(format, s->f->name);
-    for (int i = 0; same && i < (int)(sizeof part / sizeof *part); i++) {
-        int64_t v = -1;
-        same = h5_get_i64(h, path, part[i].key, &v, &none) && v == part[i].want;
-    }
-    return same;
-}
-
-bool qat_carry(Qat *q, H5In *h, Err *e)
-{
-    for (int i = 0; i < q->n && !e->code; i++) {
-        QatItem *it = &q->item[i];
-        char path[NAME_LEN + 64], ring[NAME_LEN + 80];
-        int64_t keep = 0;
-        double tensor = 1;
-        snprintf(path, sizeof path, "/qat/%s", it->name);
-        snprintf(ring, sizeof ring, "%s/amax_history", path);
-        if (it->state != &it->own || !same_as_saved(it, h, path) || !it->own.q.scale || it->step) continue;
-        const long n = it->own.q.R * it->own.q.G;
-        DType t;
-        int ndim = 0;
-        int64_t dim[4] = {0};
-        const bool same_ring = it->ring && h5_has(h, ring) && h5_tensor_info(h, ring, &t, &ndim, dim, e) &&
-                               dim[0] == it->history;
-        if (it->ring && !same_ring) continue;
-        h5_get_i64(h, path, "keep", &keep, e);
-        h5_get_f64(h, path, "tensor", &tensor, e);
-        it->own.keep = keep != 0;
-        it->own.q.tensor = (float)tensor;
-        read_floats(h, it->name, "scale", it->own.q.scale, n, e);
-        if (it->own.q.zero) read_floats(h, it->name, "zero", it->own.q.zero, n, e);
-        if (!it->ring) continue;
-        h5_get_i64(h, path, "seen", &it->seen, e);
-        read_floats(h, it->name, "amax_history", it->ring, n * it->history, e);
-    }
-    return !e->code;
 }
 
 /* ---- packed export ---- */

@@ -252,7 +252,7 @@ static bool live_scales(H5In *h, const char *name, QuantScales *q, const QuantSp
 {
     const size_t n = (size_t)(q->R * q->G);
     char *scale = arena_printf(a, e, "/qat/%s/scale", name), *zero = arena_printf(a, e, "/qat/%s/zero", name);
-    char *step = arena_printf(a, e, "/aux/qat.%s.step_size", name), *at = arena_printf(a, e, "/qat/%s", name);
+    char *step = arena_printf(a, e, "/qat/%s/step_size", name), *at = arena_printf(a, e, "/qat/%s", name);
     double tensor = 1;
     if (e->code) return false;
     if (keep && h5_has(h, step)) {

@@ -103,9 +103,6 @@ typedef struct OutModel {
     const char *metadata_json; /* safetensors: more {string: string} beside "format": "pt"; or NULL */
     int n_group;
     const OutGroup *group;
-    const char *kind; /* HDF5: NULL = model */
-    struct H5In *also; /* HDF5: groups of that container go along: also_path, NULL at its end */
-    const char *const *also_path;
 } OutModel;
 /* x (rows,cols) under spec and scales as members and group of an OutModel: out [at most ENCODED_MEMBERS], *n
  * of them.
@@ -158,8 +155,6 @@ bool formats_is_h5(const char *path); /* by its name */
 /* The other way: the stored files, under the names that Hugging Face tools look for, into a folder. */
 bool formats_tokenizer_files(const char *h5_path, const char *dir, Arena *a, Err *e);
 typedef struct H5In H5In;
-/* path, a tensor or a group with all below it, from one container into another (h5copy.c). */
-bool h5_copy(H5Out *to, H5In *from, const char *path, Arena *a, Err *e);
 /* Envelope first (magic, length, XXH3-128), only then HDF5. ERR_CORRUPT names the file and tells truncation,
  * damage and half-written apart. trust_foreign: no envelope demanded. */
 H5In *h5_open(const char *path, bool trust_foreign, Arena *a, Err *e);

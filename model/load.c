@@ -142,12 +142,11 @@ bool load_values(const TensorFile *f, const Param *p, float *dst, Err *e)
     return ok;
 }
 
-/* Stored just as the kernels read it: then the mapping is the memory. A training state's weights go through what hangs
- * on them first. */
+/* Stored just as the kernels read it: then the mapping is the memory. */
 static bool usable_in_place(const Model *m, const TensorFile *f, const FileTensor *t)
 {
-    return m->params.k->real == sizeof(float) && !strcmp(f->kind, "model") && t->dtype == DT_F32 &&
-           !t->in_out && !t->unpermute_heads && (uintptr_t)t->data % 64 == 0 && formats_mapped(f, t);
+    return m->params.k->real == sizeof(float) && t->dtype == DT_F32 && !t->in_out && !t->unpermute_heads &&
+           (uintptr_t)t->data % 64 == 0 && formats_mapped(f, t);
 }
 
 /* One parameter from the file: in the mapping where it may stay and fits, else converted into the arena. */

@@ -1,7 +1,7 @@
-/* tests/kernels_impl.h: what a case of tests/test_kernels.c is made of: one run on one table, its inputs (the same
- * floats for every table) and its outputs (guarded, compared).
+/* tests/kernels_impl.h: what a case of tests/test_kernels.c is made of: one run on one table, its inputs (the
+ * same floats for every table) and its outputs (guarded, compared).
  *
- *   static void run_mul(Ctx *c) { c->k->mul(out(c, c->a, 1), in(c, c->a, 1), in(c, c->a, 1), c->a, c->mode); }
+ *   static void run_copy(Ctx *c) { c->k->copy(out(c, c->a, 1), in(c, c->a, 1), c->a); }
  */
 #ifndef KERNELS_IMPL_H
 #define KERNELS_IMPL_H

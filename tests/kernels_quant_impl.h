@@ -1,6 +1,6 @@
-/* tests/kernels_quant_impl.h: cases of the fake-quantisation kernels for tests/test_kernels.c: another number format at
- * every shape, dynamic scales and ones that stand too low, so that values fall outside. The codecs are float on every
- * table: what is not added to anything is equal bit for bit.
+/* tests/kernels_quant_impl.h: cases of the fake-quantisation kernels for tests/test_kernels.c: other number
+ * formats at every shape, dynamic scales and ones that stand too low, so that values fall outside. The codecs
+ * are float on every table: what is not added to anything is equal bit for bit.
  */
 #ifndef KERNELS_QUANT_IMPL_H
 #define KERNELS_QUANT_IMPL_H

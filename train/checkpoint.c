@@ -9,13 +9,27 @@
 #include <string.h>
 #include <unistd.h>
 
-static void put(H5Out *h, const char *group, const Param *p, const void *data, const Kernels *k, Arena *a,
-                Err *e)
+static void put_at(H5Out *h, const char *path, const Param *p, const void *data, const Kernels *k)
 {
-    const char *path = arena_printf(a, e, "%s/%s", group, p->name);
     int64_t dim[MAX_DIM];
     for (int i = 0; i < p->w.ndim; i++) dim[i] = p->w.dim[i];
     if (path && data) h5_tensor(h, path, k->real == sizeof(double) ? DT_F64 : DT_F32, p->w.ndim, dim, data);
+}
+
+static void put(H5Out *h, const char *group, const Param *p, const void *data, const Kernels *k, Arena *a,
+                Err *e)
+{
+    put_at(h, arena_printf(a, e, "%s/%s", group, p->name), p, data, k);
+}
+
+/* qat.<tensor>.step_size lies with what else its quantiser remembers, under the tensor's name. */
+static const char *path_of(const Param *p, Arena *a, Err *e)
+{
+    const size_t n = strlen(p->name), tail = strlen(".step_size");
+    if (!p->aux) return arena_printf(a, e, "/tensors/%s", p->name);
+    if (n > tail + 4 && !strncmp(p->name, "qat.", 4) && !strcmp(p->name + n - tail, ".step_size"))
+        return arena_printf(a, e, "/qat/%.*s/step_size", (int)(n - tail - 4), p->name + 4);
+    return arena_printf(a, e, "/aux/%s", p->name);
 }
 
 static void put_state(H5Out *h, const TrainState *s)
@@ -49,8 +63,7 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
     if (s->run_yaml) h5_text(h, "/config/run_yaml", s->run_yaml);
     if (m->tokenizer_path) h5_attr_str(h, "/config", "tokenizer_path", m->tokenizer_path);
     h5_put_tokenizer(h, m->tokenizer_path, a, e);
-    for (int i = 0; i < ps->n; i++)
-        put(h, ps->p[i]->aux ? "/aux" : "/tensors", ps->p[i], ps->p[i]->w.data, ps->k, a, e);
+    for (int i = 0; i < ps->n; i++) put_at(h, path_of(ps->p[i], a, e), ps->p[i], ps->p[i]->w.data, ps->k);
     if (c->save_optimizer && o) {
         for (int i = 0; i < ps->n; i++) {
             put(h, "/optimizer/m", ps->p[i], ps->p[i]->m, ps->k, a, e);
@@ -205,9 +218,8 @@ const char *checkpoint_find(const char *run, Arena *a, Err *e)
     return NULL;
 }
 
-static bool get(H5In *h, const char *group, const Param *p, void *data, const Kernels *k, Arena *a, Err *e)
+static bool get_at(H5In *h, const char *path, const Param *p, void *data, const Kernels *k, Err *e)
 {
-    const char *path = arena_printf(a, e, "%s/%s", group, p->name);
     DType t;
     int ndim;
     int64_t dim[4];
@@ -219,6 +231,11 @@ static bool get(H5In *h, const char *group, const Param *p, void *data, const Ke
         return err_set(e, ERR_USAGE, "%s does not have the shape or type this configuration gives the tensor",
                        path);
     return h5_read_tensor(h, path, t, data, (size_t)t_numel(&p->w) * k->real, e);
+}
+
+static bool get(H5In *h, const char *group, const Param *p, void *data, const Kernels *k, Arena *a, Err *e)
+{
+    return get_at(h, arena_printf(a, e, "%s/%s", group, p->name), p, data, k, e);
 }
 
 static void get_state(H5In *h, TrainState *s, Err *e)
@@ -247,7 +264,7 @@ bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena 
     const Params *ps = &m->params;
     for (int i = 0; i < ps->n && !e->code; i++) {
         const Param *p = ps->p[i];
-        get(h, p->aux ? "/aux" : "/tensors", p, p->w.data, ps->k, a, e);
+        get_at(h, path_of(p, a, e), p, p->w.data, ps->k, e);
         if (o && p->m) get(h, "/optimizer/m", p, p->m, ps->k, a, e);
         if (o && p->v) get(h, "/optimizer/v", p, p->v, ps->k, a, e);
     }
@@ -268,11 +285,10 @@ bool checkpoint_carry(const char *path, Model *m, Optim *o, TrainState *s, Arena
     int64_t updates = 0;
     for (int i = 0; i < ps->n && !e->code; i++) {
         const Param *p = ps->p[i];
-        const char *at = arena_printf(a, e, "%s/%s", p->aux ? "/aux" : "/tensors", p->name),
-                   *moment = arena_printf(a, e, "/optimizer/m/%s", p->name);
+        const char *at = path_of(p, a, e), *moment = arena_printf(a, e, "/optimizer/m/%s", p->name);
         if (e->code) break;
         /* what hangs on the model may be new in this stage */
-        if (!p->aux || h5_has(h, at)) get(h, p->aux ? "/aux" : "/tensors", p, p->w.data, ps->k, a, e);
+        if (!p->aux || h5_has(h, at)) get_at(h, at, p, p->w.data, ps->k, e);
         if (!o || !h5_has(h, moment)) continue;
         if (p->m) get(h, "/optimizer/m", p, p->m, ps->k, a, e);
         if (p->v) get(h, "/optimizer/v", p, p->v, ps->k, a, e);

@@ -30,6 +30,5 @@ int verb_compare(Args *x);
 int verb_inspect(Args *x);
 int verb_export(Args *x);
 int verb_quantize(Args *x);
-int verb_delta(Args *x);
 int verb_data(Args *x);
 #endif

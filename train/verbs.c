@@ -114,8 +114,6 @@ const Verb verb_table[] = {
     {"import", "IN OUT", "the same, into HDF5 by default suffix", 2, 2, verb_export, o_export, false},
     {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, verb_quantize,
      o_quantize, false},
-    {"delta", "make BASE TUNED OUT | apply BASE DELTA OUT | revert TUNED DELTA OUT | verify DELTA [BASE]",
-     "what training changed, onto its base and off again", 2, 4, verb_delta, o_set, false},
     {"data", "WHAT [CONFIG|FILES]", "encode, decode, tokenize, pack, stats, inspect, train-tokenizer", 1, 200,
      verb_data, o_data, true},
     {"report", "RUN...", "one HTML page about runs: curves, arms, sizes and qualities, samples", 1, 200, verb_report,
