@@ -145,14 +145,18 @@ static void end(Chart *c, const Report *r, bool smoothed, double ratio)
 }
 
 /* The same curve in every group, as a learning rate often is. */
-static bool all_same(const Report *r, const char *key)
+static const Series *all_same(const Report *r, const char *key)
 {
-    const Series *a = run_series(&r->run[0], key);
-    for (int i = 0; i < r->n && a; i++) {
+    const Series *a = NULL;
+    int n = 0;
+    for (int i = 0; i < r->n; i++) {
         const Series *b = run_series(&r->run[i], key);
-        if (!b || b->n != a->n || memcmp(a->b, b->b, (size_t)a->n * sizeof *a->b)) return false;
+        if (!b || !b->n) continue;
+        if (!a) a = b;
+        if (b->n != a->n || memcmp(a->b, b->b, (size_t)a->n * sizeof *a->b)) return NULL;
+        n++;
     }
-    return a && r->n > 1;
+    return n > 1 ? a : NULL;
 }
 
 /* One figure, every group. */
@@ -162,10 +166,8 @@ static Chart figure(const Report *r, const char *key, Text *t)
     Chart c = begin(n ? n->title : key, n ? n->unit : "");
     bool smoothed = false;
     c.zero = n && n->zero;
-    const bool same = all_same(r, key);
-    if (same)
-        chart_line(&c, series_points(run_series(&r->run[0], key), t->a, t->e), "all runs", 6, LINE_THICK,
-                   t->a, t->e);
+    const Series *same = all_same(r, key);
+    if (same) chart_line(&c, series_points(same, t->a, t->e), "all runs", 6, LINE_THICK, t->a, t->e);
     for (int g = 0; g < r->n_group && !same; g++)
         add_group(&c, r, g, key, r->n_group > 1 || r->group[0].n > 1 ? group_label(r, g, t) : NULL, g,
                   &smoothed, t);
