@@ -15,7 +15,7 @@ typedef struct Row {
 
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
-static char *row_json(const Row *row, const char *data_hash, Arena *a, Err *e)
+static char *row_json(const Row *row, Arena *a, Err *e)
 {
     const EvalResult *v = &row->r.eval;
     json_t *o = json_pack("{s:s,s:I,s:s,s:I,s:I,s:I}", "arm", row->arm, "seed", (json_int_t)row->seed,
@@ -38,7 +38,6 @@ static char *row_json(const Row *row, const char *data_hash, Arena *a, Err *e)
     }
     json_object_set_new(o, "seconds", number(row->r.seconds));
     json_object_set_new(o, "checkpoint", row->r.checkpoint ? json_string(row->r.checkpoint) : json_null());
-    if (data_hash) json_object_set_new(o, "data_hash", json_string(data_hash));
     char *s = json_dumps(o, JSON_REAL_PRECISION(9)), *copy = s ? arena_strdup(a, s, e) : NULL;
     free(s);
     json_decref(o);
@@ -151,6 +150,41 @@ static char *samples_text(const Config *c, const Row *row, int n, char *text, Ar
     return text;
 }
 
+/* Everything that any arm names must be there before the first one trains. */
+static bool check_files(const Config *base, const char *path, int n_override, char *const *override, Err *e)
+{
+    for (int i = 0; i < base->n_arm && !e->code; i++) {
+        Arena tmp = {.name = "check"};
+        Config *c = config_load_arm(&tmp, path, n_override, override, base->arm[i], base->run.seed, NULL, e);
+        if (c && !config_check_files(c))
+            err_set(e, ERR_USAGE, "%s (arm %s)", config_error_text(c->doc), base->arm[i]);
+        arena_free(&tmp);
+    }
+    return !e->code;
+}
+
+/* One arm with one seed. What the row shows is copied: it outlives the run's arena. */
+static bool run_arm(Row *row, const Config *base, const char *path, int n_override, char *const *override,
+                    const TrainOptions *o, Arena *a, Err *e)
+{
+    Arena one = {.name = "run"};
+    Config *c = config_load_arm(&one, path, n_override, override, row->arm, row->seed, NULL, e);
+    if (c) {
+        c->run.output_dir = arena_printf(a, e, "%s/%s-seed%lld", base->run.output_dir, row->arm,
+                                         (long long)row->seed);
+        log_info("arm %s, seed %lld", row->arm, (long long)row->seed);
+        train_run(c, o, &row->r, &one, e);
+    }
+    RunResult *r = &row->r;
+    r->sample = r->sample ? arena_strdup(a, r->sample, e) : NULL;
+    r->teacher_sample = r->teacher_sample ? arena_strdup(a, r->teacher_sample, e) : NULL;
+    r->checkpoint = r->checkpoint ? arena_strdup(a, r->checkpoint, e) : NULL;
+    r->eval.protocol = r->eval.protocol ? arena_strdup(a, r->eval.protocol, e) : NULL;
+    log_close();
+    arena_free(&one);
+    return !e->code || err_prefix(e, "arm %s, seed %lld", row->arm, (long long)row->seed);
+}
+
 bool train_arms(const char *path, int n_override, char *const *override, const TrainOptions *o, char **table,
                 Arena *a, Err *e)
 {
@@ -158,38 +192,27 @@ bool train_arms(const char *path, int n_override, char *const *override, const T
     if (!base) return false;
     if (!base->n_arm)
         return err_set(e, ERR_USAGE, "%s: --arms needs a map `arms:` of name to overrides", path);
+    if (!check_files(base, path, n_override, override, e)) return false;
     int n_seed = base->seeds.n ? base->seeds.n : 1, n = 0;
     Row *row = arena_alloc(a, (size_t)(base->n_arm * n_seed) * sizeof *row, e);
     const char *out = path_join(a, base->run.output_dir, "arms.jsonl", e);
     char *jsonl = arena_strdup(a, "", e);
-    for (int i = 0; i < base->n_arm && row && jsonl && !e->code; i++)
-        for (int s = 0; s < n_seed && !e->code && strcmp(n ? row[n - 1].r.status : "done", "interrupted");
-             s++) {
-            int64_t seed = base->seeds.n ? base->seeds.v[s] : base->run.seed;
-            Arena one = {.name = "run"};
-            Config *c = config_load_arm(&one, path, n_override, override, base->arm[i], seed, NULL, e);
-            if (!c) return false;
-            c->run.output_dir = arena_printf(a, e, "%s/%s-seed%lld", base->run.output_dir, base->arm[i],
-                                             (long long)seed);
-            log_info("arm %s, seed %lld", base->arm[i], (long long)seed);
-            row[n] = (Row){.arm = base->arm[i], .seed = seed};
-            log_show_plain(n == 0); /* one header is enough on the screen; every run.log has its own */
-            bool ok = train_run(c, o, &row[n].r, &one, e);
-            log_show_plain(true);
-            if (!ok) return err_prefix(e, "arm %s, seed %lld", base->arm[i], (long long)seed);
-            RunResult *r = &row[n].r; /* strings must outlive the run's arena */
-            r->sample = r->sample ? arena_strdup(a, r->sample, e) : NULL;
-            r->teacher_sample = r->teacher_sample ? arena_strdup(a, r->teacher_sample, e) : NULL;
-            r->checkpoint = r->checkpoint ? arena_strdup(a, r->checkpoint, e) : NULL;
-            if (r->eval.protocol) r->eval.protocol = arena_strdup(a, r->eval.protocol, e);
-            char *l = row_json(&row[n], NULL, a, e);
-            jsonl = l ? arena_printf(a, e, "%s%s\n", jsonl, l) : NULL;
-            n++;
-            if (jsonl && !o->dry_run && dir_make(base->run.output_dir, e))
-                file_write_atomic(out, jsonl, strlen(jsonl), e);
-            log_close();
-            arena_free(&one);
-        }
+    for (int i = 0; i < base->n_arm * n_seed && row && jsonl && !e->code; i++) {
+        int64_t seed = base->seeds.n ? base->seeds.v[i % n_seed] : base->run.seed;
+        row[n] = (Row){.arm = base->arm[i / n_seed], .seed = seed};
+        TrainOptions with = *o;
+        with.teacher_row = n == 0;
+        log_show_plain(n == 0); /* one header is enough on the screen; every run.log has its own */
+        run_arm(&row[n], base, path, n_override, override, &with, a, e);
+        log_show_plain(true);
+        if (e->code) return false;
+        char *l = row_json(&row[n], a, e);
+        jsonl = l ? arena_printf(a, e, "%s%s\n", jsonl, l) : NULL;
+        n++;
+        if (jsonl && !o->dry_run && dir_make(base->run.output_dir, e))
+            file_write_atomic(out, jsonl, strlen(jsonl), e);
+        if (!strcmp(row[n - 1].r.status, "interrupted")) break;
+    }
     if (!e->code) *table = samples_text(base, row, n, table_text(base, row, n, a, e), a, e);
     return !e->code;
 }

@@ -324,7 +324,8 @@ static bool ended(const Run *r, const char *status)
 static bool teacher_row(Run *r, RunResult *out, Err *e)
 {
     if (!r->has_teacher || !r->has_val) return true;
-    Evaluator *ev = evaluator_new(&r->teacher, NULL, r->B, r->T, r->a, e);
+    long B = r->c->eval.batch_size ? (long)r->c->eval.batch_size : r->B;
+    Evaluator *ev = evaluator_new(&r->teacher, NULL, B, r->T, r->a, e);
     const PerplexityConfig *p = &r->c->eval.perplexity;
     bool ok = ev &&
               evaluator_run(ev, &r->val, r->tk ? tokenizer_bos(r->tk) : -1, p->protocol, (long)p->window,
@@ -378,7 +379,7 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
             if (!e->code) out->status = loop(&r, e);
             if (!e->code && !strcmp(out->status, "done") && run_samples(&r, &r.model, &out->sample, e))
                 run_export(&r, e);
-            if (!e->code && !strcmp(out->status, "done") && !o->stage) teacher_row(&r, out, e);
+            if (!e->code && !strcmp(out->status, "done") && o->teacher_row) teacher_row(&r, out, e);
             if (!e->code && o->stage && ended(&r, out->status)) {
                 out->status = "done";
                 run_stage(&r, o->stage, &out->stage, e);

@@ -17,24 +17,23 @@ bool run_tokenizer(Run *r, Err *e)
     return r->tk != NULL;
 }
 
-/* Teacher and student must read the same ids as the same text: content, not names or paths, is compared. */
-static bool same_tokenizer(Run *r, Err *e)
+bool same_vocabulary(const Model *t, const Model *s, const Tokenizer *tk, const TokenizerConfig *how,
+                     Arena *a, Err *e)
 {
-    const Model *t = &r->teacher, *s = &r->model;
     if (t->spec.V != s->spec.V)
         return err_set(e, ERR_USAGE,
                        "teacher %s has %ld tokens, the student %ld: a distillation needs one vocabulary",
                        t->path, t->spec.V, s->spec.V);
-    if (!r->c->tokenizer.must_match_teacher || !t->tokenizer_path || !r->tk) return true;
-    if (!strcmp(t->tokenizer_path, tokenizer_path(r->tk))) return true;
-    Tokenizer *tt = model_tokenizer(t->tokenizer_path, &r->c->tokenizer, r->a, e);
+    if ((how && !how->must_match_teacher) || !t->tokenizer_path || !tk) return true;
+    if (!strcmp(t->tokenizer_path, tokenizer_path(tk))) return true;
+    Tokenizer *tt = model_tokenizer(t->tokenizer_path, how, a, e);
     if (!tt) return false;
-    if (strcmp(tokenizer_hash(tt), tokenizer_hash(r->tk)))
+    if (strcmp(tokenizer_hash(tt), tokenizer_hash(tk)))
         return err_set(
             e, ERR_USAGE,
-            "the teacher's tokenizer %s and the student's %s differ in content; distillation would "
-            "compare different tokens (tokenizer.must_match_teacher: false overrides)",
-            t->tokenizer_path, tokenizer_path(r->tk));
+            "the teacher's tokenizer %s and the student's %s differ in content: they read different "
+            "tokens (tokenizer.must_match_teacher: false overrides)",
+            t->tokenizer_path, tokenizer_path(tk));
     return true;
 }
 
@@ -81,26 +80,28 @@ static bool open_models(Run *r, Err *e)
         if (!model_freeze(&r->model, c->model.freeze.v[i]))
             return err_set(e, ERR_USAGE, "model.freeze: no parameter matches \"%s\" (for example %s)",
                            c->model.freeze.v[i], r->model.params.p[0]->name);
-    return !r->has_teacher || same_tokenizer(r, e);
+    return !r->has_teacher || same_vocabulary(&r->teacher, &r->model, r->tk, &r->c->tokenizer, r->a, e);
+}
+
+bool tokens_of_sources(Tokens *out, const SourceConfig *list, int n, const DataConfig *d, const Tokenizer *tk,
+                       int vocab, Arena *a, Err *e)
+{
+    tokens_h5_enable();
+    for (int i = 0; i < n; i++) {
+        Tokens t;
+        if (!tokens_load(&t, &list[i], d, tk, vocab, a, e)) return false;
+        if (!i) *out = t;
+        else if (!tokens_join(out, &t, a, e)) return false;
+    }
+    return n > 0;
 }
 
 bool run_val(Run *r, Err *e)
 {
-    const Config *c = r->c;
-    if (!c->data.val.n) return true;
-    tokens_h5_enable();
-    for (int i = 0; i < c->data.val.n; i++) {
-        Tokens t;
-        if (!tokens_load(&t, &c->data.val.v[i], &c->data, r->tk, (int)r->model.spec.V, r->a, e))
-            return err_prefix(e, "data.val");
-        if (!i) {
-            r->val = t;
-            continue;
-        }
-        if (!tokens_join(&r->val, &t, r->a, e)) return false;
-    }
-    r->has_val = true;
-    return true;
+    const DataConfig *d = &r->c->data;
+    if (!d->val.n) return true;
+    r->has_val = tokens_of_sources(&r->val, d->val.v, d->val.n, d, r->tk, (int)r->model.spec.V, r->a, e);
+    return r->has_val || err_prefix(e, "data.val");
 }
 
 static bool open_data(Run *r, Err *e)
@@ -220,16 +221,22 @@ static bool count_steps(Run *r, Err *e)
     return !e->code;
 }
 
+const Kernels *device_kernels(const DeviceConfig *d, Err *e)
+{
+    threads_init((int)d->threads);
+    const Kernels *k = !strcmp(d->precision, "float64") ? kernels_ref_f64()
+                       : strcmp(d->blas, "auto")        ? kernels_isa_f32((int)cpu_isa(), d->blas)
+                                                        : kernels_cpu_f32();
+    if (!k) err_set(e, ERR_DEVICE, "device.blas: %s is not available in this build", d->blas);
+    return k;
+}
+
 bool run_open(Run *r, Config *c, Arena *a, Err *e)
 {
     *r = (Run){.c = c, .a = a, .dir = c->run.output_dir, .started = time_now()};
     r->st = (TrainState){.best = NAN, .val = NAN, .evaluated = -1, .seed = (uint64_t)c->run.seed};
-    threads_init((int)c->device.threads);
-    r->k = !strcmp(c->device.precision, "float64") ? kernels_ref_f64()
-           : strcmp(c->device.blas, "auto")        ? kernels_isa_f32((int)cpu_isa(), c->device.blas)
-                                                   : kernels_cpu_f32();
-    if (!r->k)
-        return err_set(e, ERR_DEVICE, "device.blas: %s is not available in this build", c->device.blas);
+    r->k = device_kernels(&c->device, e);
+    if (!r->k) return false;
     return count_steps(r, e) && open_models(r, e) && open_data(r, e);
 }
 

@@ -89,8 +89,8 @@ typedef struct StageResult {
 /* resume NULL = run.resume */
 typedef struct TrainOptions {
     const char *resume;
-    bool overwrite, dry_run;
-    int n_override; /* key=value from the command line, for overrides.txt */
+    bool overwrite, dry_run, teacher_row; /* teacher_row: the teacher is evaluated too, at the end */
+    int n_override;                       /* key=value from the command line, for overrides.txt */
     char *const *override;
     const StageOptions *stage; /* NULL: the run stands alone */
 } TrainOptions;
@@ -106,6 +106,14 @@ typedef struct RunResult {
     StageResult stage;
 } RunResult;
 bool train_run(Config *c, const TrainOptions *o, RunResult *r, Arena *a, Err *e);
+/* Threads and kernels as section device asks. NULL: not in this build. */
+const Kernels *device_kernels(const DeviceConfig *d, Err *e);
+/* Every source of list (n,) as one stream. */
+bool tokens_of_sources(Tokens *out, const SourceConfig *list, int n, const DataConfig *d, const Tokenizer *tk,
+                       int vocab, Arena *a, Err *e);
+/* Teacher and student must read the same ids as the same text: content, not names or paths, is compared. */
+bool same_vocabulary(const Model *teacher, const Model *student, const Tokenizer *tk,
+                     const TokenizerConfig *how, Arena *a, Err *e);
 /* ---- stages.c: the list `stages`, in order, on one state ------------------------------------------------------
  * Stage i works in <output_dir>/stages/NN-name: a run of its own with checkpoints and metrics, its model as model.h5,
  * its row in row.json. Stages whose row is there are not run again. */
@@ -119,7 +127,7 @@ typedef struct StageRow {
 } StageRow;
 typedef struct StageRows {
     int n;
-    StageRow *row; /* the first: the base */
+    StageRow *row;      /* the first: the base */
     const char *status; /* of the last stage that ran */
 } StageRows;
 /* dir: the run's folder. arm and seed as in config_load_arm. base: a row that is known already, or NULL. */

@@ -97,5 +97,6 @@ Config *args_defaults(Args *x)
         err_set(x->e, ERR_USAGE, "%s", config_error_text(d));
         return NULL;
     }
+    c->doc = d;
     return c;
 }

@@ -24,60 +24,114 @@ static int eval_task(Args *x, const char *task)
     return text ? args_say(x, text) : 1;
 }
 
+/* What an evaluation reads, from a config's file or from the command line alone. */
+typedef struct EvalJob {
+    const Config *c;
+    bool from_file;
+    const char *model, *against, *protocol;
+    const SourceConfig *source;
+    int n_source;
+    SourceConfig one; /* --data */
+    long T, window, stride;
+} EvalJob;
+
+/* The newest checkpoint of the config's run; before there is one, the model it starts from. */
+static void job_of_config(Args *x, EvalJob *j)
+{
+    const Config *c = j->c;
+    const char *dir = path_join(x->a, c->run.output_dir, "checkpoints", x->e);
+    j->model = dir && file_exists(dir) ? checkpoint_find(c->run.output_dir, x->a, x->e) : NULL;
+    if (!j->model && !x->e->code) {
+        j->model = c->model.path;
+        if (j->model)
+            log_info("%s holds no checkpoint: evaluating model.path %s", c->run.output_dir, j->model);
+        else
+            err_set(x->e, ERR_USAGE, "%s: neither a checkpoint in %s nor model.path", x->pos[0],
+                    c->run.output_dir);
+    }
+    if (!j->against && !strcmp(c->run.recipe, "distill") && c->eval.compare_teacher)
+        j->against = c->teacher.path;
+}
+
+static bool job_of(Args *x, EvalJob *j, const Config *c)
+{
+    const char *data = args_get(x, "data", NULL);
+    *j = (EvalJob){.c = c,
+                   .from_file = args_is_config(x->pos[0]),
+                   .model = x->pos[0],
+                   .against = args_get(x, "against", NULL),
+                   .protocol = args_get(x, "protocol", c->eval.perplexity.protocol),
+                   .source = c->data.val.v,
+                   .n_source = c->data.val.n,
+                   .one = {.path = data, .format = "auto", .weight = 1, .field = "text"},
+                   .window = (long)c->eval.perplexity.window,
+                   .stride = (long)args_number(x, "stride", (double)c->eval.perplexity.stride)};
+    if (j->from_file) job_of_config(x, j);
+    if (data) j->source = &j->one, j->n_source = 1;
+    if (!j->n_source && !x->e->code)
+        err_set(x->e, ERR_USAGE, "eval needs --data FILE (text or .bin tokens)%s",
+                j->from_file ? ", or data.val in the config" : "");
+    return !x->e->code;
+}
+
+/* The window: --seq-len, the protocol's own N, data.seq_len where it was written, else the model's positions. */
+static bool job_length(Args *x, EvalJob *j, const Model *m)
+{
+    const bool written = j->from_file || config_was_set(j->c->doc, "data.seq_len");
+    const long positions = m->spec.max_pos < 1024 ? m->spec.max_pos : 1024;
+    double n;
+    j->T = (long)args_number(x, "seq-len", written ? (double)j->c->data.seq_len : (double)positions);
+    if (!strncmp(j->protocol, "concat-", 7) && config_parse_float(j->protocol + 7, &n)) j->T = (long)n;
+    if (!x->e->code && (j->T < 2 || j->T > m->spec.max_pos))
+        err_set(x->e, ERR_USAGE, "--seq-len %ld: the model reads 2 to %ld tokens", j->T, m->spec.max_pos);
+    return !x->e->code;
+}
+
+static int say_result(Args *x, const EvalJob *j, const EvalResult *r)
+{
+    if (args_has(x, "json")) {
+        char *json = eval_json(r, j->model, j->source->path, x->a, x->e);
+        return json ? args_say(x, json) : 1;
+    }
+    char *text = arena_printf(x->a, x->e,
+                              "%s: perplexity %.4f (%s, window %ld, %lld tokens, %.4f nat per token)",
+                              j->model, r->perplexity, r->protocol, r->window, (long long)r->tokens, r->nll);
+    if (text && r->against)
+        text = arena_printf(x->a, x->e, "%s\nKL to %s %.5f nat per token, top-1 agreement %.2f %%", text,
+                            j->against, r->kl, 100 * r->top1_agreement);
+    return text ? args_say(x, text) : 1;
+}
+
 int verb_eval(Args *x)
 {
     if (args_has(x, "task")) return eval_task(x, args_get(x, "task", ""));
     Config *c = args_is_config(x->pos[0]) ? config_load(x->a, x->pos[0], x->n_set, x->set, NULL, x->e)
                                           : args_defaults(x);
-    if (!c) return 1;
-    const char *path = x->pos[0], *against = args_get(x, "against", NULL), *data = args_get(x, "data", NULL);
-    if (args_is_config(path)) {
-        Err none = {0};
-        const char *newest = checkpoint_find(c->run.output_dir, x->a, &none);
-        path = newest ? newest : c->model.path;
-        if (!against && !strcmp(c->run.recipe, "distill")) against = c->teacher.path;
-        if (!path)
-            err_set(x->e, ERR_USAGE, "%s: neither a checkpoint in %s nor model.path", x->pos[0],
-                    c->run.output_dir);
-    }
-    SourceConfig one = {.path = data, .format = "auto", .weight = 1, .field = "text"};
-    const SourceConfig *src = data ? &one : c->data.val.n ? &c->data.val.v[0] : NULL;
-    if (!src && !x->e->code) err_set(x->e, ERR_USAGE, "eval needs --data FILE (text or .bin tokens)");
+    EvalJob j;
     Model m, t;
     Tokens tok = {0};
-    if (x->e->code || !args_model(x, &m, path) || (against && !args_model(x, &t, against))) return 1;
-    Tokenizer *tk = args_is_config(x->pos[0]) && c->tokenizer.path && !args_has(x, "tokenizer")
+    EvalResult r;
+    if (!c || !job_of(x, &j, c)) return 1;
+    const Kernels *k = device_kernels(&c->device, x->e);
+    if (!k || !model_open_frozen(&m, args_path(x, j.model), k, x->a, x->e)) return 1;
+    if (j.against && !model_open_frozen(&t, args_path(x, j.against), k, x->a, x->e)) return 1;
+    Tokenizer *tk = j.from_file && c->tokenizer.path && !args_has(x, "tokenizer")
                         ? model_tokenizer(c->tokenizer.path, &c->tokenizer, x->a, x->e)
                         : args_tokenizer(x, &m);
-    if (x->e->code || !tokens_load(&tok, src, &c->data, tk, (int)m.spec.V, x->a, x->e)) return 1;
-    const char *protocol = args_get(x, "protocol", c->eval.perplexity.protocol);
-    long T = (long)args_number(x, "seq-len",
-                               args_is_config(x->pos[0]) ? (double)c->data.seq_len
-                               : m.spec.max_pos < 1024   ? (double)m.spec.max_pos
-                                                         : 1024);
-    if (!strncmp(protocol, "concat-", 7)) {
-        double n;
-        if (config_parse_float(protocol + 7, &n)) T = (long)n;
-    }
-    if (!x->e->code && (T < 2 || T > m.spec.max_pos))
-        err_set(x->e, ERR_USAGE, "--seq-len %ld: the model reads 2 to %ld tokens", T, m.spec.max_pos);
-    if (x->e->code) return 1;
-    long B = 4096 / T > 0 ? 4096 / T : 1;
-    Evaluator *ev = evaluator_new(&m, against ? &t : NULL, B < 32 ? B : 32, T, x->a, x->e);
-    EvalResult r;
-    if (!ev || !evaluator_run(ev, &tok, tk ? tokenizer_bos(tk) : -1, protocol, T,
-                              (long)args_number(x, "stride", 0), 0, &r, x->e))
+    if (x->e->code || (j.against && !same_vocabulary(&t, &m, tk, &c->tokenizer, x->a, x->e))) return 1;
+    if (!tokens_of_sources(&tok, j.source, j.n_source, &c->data, tk, (int)m.spec.V, x->a, x->e) ||
+        !job_length(x, &j, &m))
         return 1;
-    char *json = eval_json(&r, x->pos[0], src->path, x->a, x->e);
-    if (!json) return 1;
-    if (args_has(x, "json")) return args_say(x, json);
-    char *text = arena_printf(
-        x->a, x->e, "perplexity %.4f (%s, window %ld, %lld tokens, %.4f nat per token)%s", r.perplexity,
-        r.protocol, r.window, (long long)r.tokens, r.nll,
-        r.against ? arena_printf(x->a, x->e, "\nKL to %s %.5f nat per token, top-1 agreement %.2f %%",
-                                 against, r.kl, 100 * r.top1_agreement)
-                  : "");
-    return text ? args_say(x, text) : 1;
+    const long most = 4096 / j.T > 0 ? 4096 / j.T : 1;
+    const long B = j.from_file && c->eval.batch_size ? (long)c->eval.batch_size
+                   : j.from_file                     ? (long)c->train.batch_size
+                   : most < 32                       ? most
+                                                     : 32;
+    Evaluator *ev = evaluator_new(&m, j.against ? &t : NULL, B, j.T, x->a, x->e);
+    if (!ev || !evaluator_run(ev, &tok, tk ? tokenizer_bos(tk) : -1, j.protocol, j.window ? j.window : j.T,
+                              j.stride, c->eval.max_batches, &r, x->e))
+        return 1;
+    return say_result(x, &j, &r);
 }
 
 int verb_generate(Args *x)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 int verb_compare(Args *x)
 {
@@ -22,13 +23,31 @@ int verb_inspect(Args *x)
     return text ? args_say(x, text) : 1;
 }
 
-static const char *guess_format(const char *out)
+static bool tail_is(const char *s, const char *tail)
 {
-    size_t n = strlen(out);
-    if (n > 3 && !strcmp(out + n - 3, ".h5")) return "hdf5";
-    if (n > 12 && !strcmp(out + n - 12, ".safetensors")) return "safetensors";
-    if (n > 4 && !strcmp(out + n - 4, ".bin")) return "llama2c";
-    return "hf";
+    size_t n = strlen(s), m = strlen(tail);
+    return n > m && !strcmp(s + n - m, tail);
+}
+
+/* By OUT's suffix; a name without one is a folder. import's default is HDF5. An unknown suffix names no format. */
+static const char *guess_format(const Args *x, const char *out)
+{
+    static const char *const by[][2] = {
+        {".h5", "hdf5"},     {".hdf5", "hdf5"}, {".safetensors", "safetensors"},
+        {".bin", "llama2c"}, {".gguf", "gguf"}, {".onnx", "onnx"}};
+    for (size_t i = 0; i < sizeof by / sizeof *by; i++)
+        if (tail_is(out, by[i][0])) return by[i][1];
+    const char *base = strrchr(out, '/'), *dot = strrchr(base ? base : out, '.');
+    if (dot && !(dot[1] >= '0' && dot[1] <= '9')) return dot;
+    return !strcmp(x->verb, "import") ? "hdf5" : "hf";
+}
+
+/* Writing over what is being read would lose it. */
+static bool other_file(Args *x, const char *in, const char *out)
+{
+    struct stat a, b;
+    if (stat(in, &a) || stat(out, &b) || a.st_dev != b.st_dev || a.st_ino != b.st_ino) return true;
+    return err_set(x->e, ERR_USAGE, "%s: OUT is IN; give another name", out);
 }
 
 /* "5GB", "200MB", "4096": bytes, decimal units as the Hugging Face tools count them. */
@@ -51,7 +70,7 @@ static double size_bytes(Args *x, const char *name, double def)
 
 int verb_export(Args *x)
 {
-    const char *out = x->pos[1], *format = args_get(x, "format", guess_format(out)),
+    const char *out = x->pos[1], *format = args_get(x, "format", guess_format(x, out)),
                *dtype = args_get(x, "dtype", "float32");
     static const char *const known[] = {"hdf5", "safetensors", "hf", "llama2c"};
     bool ok = false;
@@ -59,11 +78,12 @@ int verb_export(Args *x)
     DType t;
     if (!ok)
         err_set(x->e, ERR_USAGE,
-                "--format %s: not in this version; formats are hdf5, safetensors, hf, llama2c", format);
+                "%s%s: not in this version; formats are hdf5, safetensors, hf, llama2c (--format)",
+                args_has(x, "format") ? "--format " : "OUT's suffix means format ", format);
     else if (!dtype_parse(dtype, &t) || (t != DT_F32 && t != DT_BF16 && t != DT_F16))
         err_set(x->e, ERR_USAGE, "--dtype %s: float32, bfloat16 or float16", dtype);
     double shard = size_bytes(x, "max-shard-size", 5e9);
-    if (x->e->code) return 1;
+    if (x->e->code || !other_file(x, args_path(x, x->pos[0]), out)) return 1;
     if (strcmp(format, "llama2c")) {
         ConvertOptions c = {format, args_get(x, "tokenizer", NULL), t, (int64_t)shard,
                             args_has(x, "dry-run")};
