@@ -166,6 +166,8 @@ const char *graph_prefix(Graph *g, const char *prefix);
 
 /* total = sum of weight * value */
 void graph_loss(Graph *g, Tensor *scalar, double weight, const char *label);
+/* another weight from now on, between steps */
+void graph_loss_weight(Graph *g, const Tensor *scalar, double weight);
 
 /* Plan and run. */
 bool graph_plan(Graph *g, Err *e);
@@ -247,9 +249,11 @@ typedef struct SliceAttr {
     long at, width;
 } SliceAttr;
 /* chunk: rows of logits alive at a time. kd_report: factor of the reported loss/kd (T^2 when it is scaled so;
- * 0 = 1). top_k: the teacher's largest that count, 0 = all; renormalize: without the others, else with them as one
+ * 0 = 1). top_k: the teacher's largest that count, 0 = all; renormalize: without the others, else with them
+ * as one
  * class. weight, cap: share and soft-cap of each of several teachers, whose probabilities at T are averaged.
- * cached: no teacher heads; in[3] ids (N,k), in[4] log-probabilities (N,k), in[5] log mass of the others at T (N). */
+ * cached: no teacher heads; in[3] ids (N,k), in[4] log-probabilities (N,k), in[5] log mass of the others at
+ * T (N). */
 typedef struct LmLossAttr {
     LossAttr a;
     long chunk;
@@ -258,8 +262,10 @@ typedef struct LmLossAttr {
     bool renormalize, cached;
     double weight[MAX_TEACHER], cap[MAX_TEACHER];
 } LmLossAttr;
-/* Attention-like matrices of student and teacher, head by head (op_relation.c): group g of a side reads the columns
- * [a_at + g width, ...) of its first tensor and of its second the columns of key head (g per + i) / repeat. */
+/* Attention-like matrices of student and teacher, head by head (op_relation.c): group g of a side reads the
+ * columns
+ * [a_at + g width, ...) of its first tensor and of its second the columns of key head (g per + i) / repeat.
+ * */
 typedef enum { RELATION_KL, RELATION_SCORES } RelationKind;
 typedef struct RelationSide {
     long heads, kv_heads, D; /* of the two tensors: widths heads D and kv_heads D */

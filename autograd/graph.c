@@ -228,6 +228,12 @@ void graph_loss(Graph *g, Tensor *scalar, double weight, const char *label)
     v[g->n_loss++] = (LossTerm){scalar->node, weight, arena_strdup(&g->own, label, &g->err)};
 }
 
+void graph_loss_weight(Graph *g, const Tensor *scalar, double weight)
+{
+    for (int i = 0; i < g->n_loss; i++)
+        if (g->loss[i].n == scalar->node) g->loss[i].weight = scalar->node->loss_weight = weight;
+}
+
 const Node *const *graph_nodes(const Graph *g, int *n)
 {
     *n = g->n_node;

@@ -58,29 +58,50 @@ const ConfigSection *qat_section(void);
 const ConfigSection *quantize_rule_section(void);
 const ConfigSection *quantize_section(void);
 
-/* ---- distill.c: the distillation terms, as loss nodes and taps; the model knows nothing of them
- * ------------------- */
+/* ---- distill.c, distill_features.c: the distillation terms, as loss nodes and taps; the model knows
+ * nothing of them --- */
+/* A tap of the graph, or columns [at, at + width) of it. */
+typedef struct TapPart {
+    const char *tap;
+    bool cut;
+    long at, width;
+} TapPart;
 typedef struct FeatureTerm {
-    const char *student, *teacher, *label;
-    bool cosine;
+    const char *hook[2], *label; /* of student, teacher */
+    TapPart part[2][2];          /* student, teacher: rows, or the two sides of a matrix */
+    bool cosine, l1, normalize, is_relation;
+    RelationAttr relation;
     double weight;
     Param *projector;
+    Tensor *loss; /* once recorded */
 } FeatureTerm;
 typedef struct Distill {
     const DistillConfig *c;
     int n;
     FeatureTerm *term;
+    Param *balance; /* balance: match_kd; else NULL */
+    Tensor *lm;     /* the language-model loss, set by who records it */
+    size_t real;
 } Distill;
 /* Feature terms of the config: templates expanded by layer_map (algorithms 5.2), layers checked against both
  * models, projectors (d_T,d_S) added to the student's parameters as aux. Call before gradients are allocated.
- */
+ * doc: for places in messages, may be NULL. */
 bool distill_open(Distill *d, const DistillConfig *c, Model *student, const Model *teacher, uint64_t seed,
-                  Err *e);
-/* What the language-model loss is made of: ce_weight CE + alpha (T^2) KL. */
+                  const ConfigDoc *doc, Err *e);
+/* What the language-model loss is made of: ce_weight CE + alpha (T^2) D, at step 0. */
 LmLossAttr distill_loss(const DistillConfig *c, double label_smoothing, double z_loss);
-/* Adds the feature losses over taps `student.*` and `teacher.*` of the recorded graph. targets: int32 (B,T).
- */
-bool distill_features(const Distill *d, Graph *g, Tensor *targets, Err *e);
+/* T of a step: temperature, or the schedule's, linear between its points and flat beyond. */
+double distill_temperature(const DistillConfig *c, int64_t step);
+/* Adds the feature losses over taps `student.*` and `teacher.*` of the recorded graph, before any other
+ * loss. targets
+ * seg: int32 (B,T), seg may be NULL. */
+bool distill_features(Distill *d, Graph *g, Tensor *targets, Tensor *seg, Err *e);
+/* Around optimizer step 0, 1, ...: temperature and weights; what was measured of it (parts summed over
+ * targets). With
+ * balance: match_kd the first step is measured before it counts: wants_measure, one micro-batch, after. */
+void distill_before(const Distill *d, Graph *g, int64_t step);
+bool distill_wants_measure(const Distill *d);
+void distill_after(const Distill *d, Graph *g, const LossPart *part, int n, double targets);
 
 /* ---- quant_spec.c: number formats from config words, tensors by glob ----------------------------------- */
 typedef struct QuantWords {

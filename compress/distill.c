@@ -1,175 +1,154 @@
-/* compress/distill.c: distillation as loss terms over taps (algorithms 5.1, 5.2; 1503.02531, 1909.10351).
- * loss = ce_weight CE + alpha T^2 KL(p_T || q_T) + sum of weight * feature, all per target token. */
+/* compress/distill.c: distillation as loss terms over taps (algorithms 5.1, 5.2; 1503.02531).
+ * loss = ce_weight CE + alpha T^2 D(p_T, q_T) + sum of weight * feature, all per target token. What changes
+ * from step to
+ * step is here: the temperature, and the weights of features that follow the soft loss. */
 #include "compress/compress.h"
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+
+static int loss_kind(const DistillConfig *c, double *mix)
+{
+    static const char *const name[] = {"forward_kl", "reverse_kl", "jsd",       "symmetric_kl",
+                                       "tvd",        "skew_kl",    "mse_logits"};
+    int kind = LOSS_FORWARD_KL;
+    for (int i = 0; i < CFG_COUNT(name); i++)
+        if (c->loss && !strcmp(c->loss, name[i])) kind = i;
+    *mix = kind == LOSS_SKEW_KL ? c->skew : c->beta;
+    /* the ends of the generalised JSD are 0; forward and reverse KL stand for them (2306.13649) */
+    if (kind == LOSS_JSD && *mix <= 0) kind = LOSS_FORWARD_KL;
+    if (kind == LOSS_JSD && *mix >= 1) kind = LOSS_REVERSE_KL;
+    return kind;
+}
+
+static void set_temperature(LmLossAttr *at, const DistillConfig *c, double T)
+{
+    const double t2 = c->scale_t2 && at->a.kind != LOSS_MSE_LOGITS ? T * T : 1;
+    at->a.temperature = T;
+    at->a.kd_weight = c->alpha * t2;
+    at->kd_report = t2;
+}
 
 LmLossAttr distill_loss(const DistillConfig *c, double label_smoothing, double z_loss)
 {
-    double T = c->temperature, t2 = c->scale_t2 ? T * T : 1;
-    return (LmLossAttr){.a = {.ce_weight = isnan(c->ce_weight) ? fmax(0, 1 - c->alpha) : c->ce_weight,
-                              .kd_weight = c->alpha * t2,
-                              .temperature = T,
-                              .label_smoothing = label_smoothing,
-                              .z_loss = z_loss,
-                              .kind = LOSS_FORWARD_KL},
-                        .chunk = c->chunk_tokens,
-                        .top_k = (long)c->top_k,
-                        .kd_report = t2};
+    LmLossAttr at = {.a = {.ce_weight = isnan(c->ce_weight) ? fmax(0, 1 - c->alpha) : c->ce_weight,
+                           .label_smoothing = label_smoothing,
+                           .z_loss = z_loss},
+                     .chunk = c->chunk_tokens,
+                     .top_k = c->top_k,
+                     .renormalize = c->top_k_mode && !strcmp(c->top_k_mode, "renormalize")};
+    at.a.kind = loss_kind(c, &at.a.mix);
+    set_temperature(&at, c, distill_temperature(c, 0));
+    return at;
 }
 
-/* Width of a hook point, 0 if the model has no such tap. Layers are checked. */
-static long tap_width(const ModelSpec *s, const char *name)
+static double number(const ConfigNode *n, int i)
 {
-    if (!strcmp(name, "embed") || !strcmp(name, "final_norm")) return s->C;
-    int layer, used = 0;
-    if (sscanf(name, "layers.%d.%n", &layer, &used) != 1 || !used || layer < 0 || layer >= s->L) return 0;
-    const char *what = name + used;
-    static const char *const wide[] = {"attn_in", "attn_out", "mlp_in", "mlp_out", "out"};
-    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
-        if (!strcmp(what, wide[i])) return s->C;
-    if (s->family->name.qkv) return 0;
-    if (!strcmp(what, "q")) return s->H * s->D;
-    return !strcmp(what, "k") || !strcmp(what, "v") ? s->Hkv * s->D : 0;
+    double v = 0;
+    if (i < n->n && n->item[i]->kind == NODE_SCALAR) config_parse_float(n->item[i]->text, &v);
+    return v;
 }
 
-/* One pair of the map: student layer i, teacher layer; false at the end. */
-typedef struct LayerMap {
-    const ConfigNode *node;
-    bool uniform;
-    long LS, LT;
-} LayerMap;
-
-static long map_length(const LayerMap *m)
+double distill_temperature(const DistillConfig *c, int64_t step)
 {
-    return !m->node ? 0 : m->node->kind == NODE_LIST ? m->node->n : m->uniform ? m->LS : 1;
+    const ConfigNode *s = c->temperature_schedule;
+    if (!s || config_is_null(s) || s->kind != NODE_LIST || !s->n) return c->temperature;
+    int i = 0;
+    while (i < s->n && number(s->item[i], 0) <= (double)step) i++;
+    if (!i) return number(s->item[0], 1);
+    if (i == s->n) return number(s->item[i - 1], 1);
+    const double from = number(s->item[i - 1], 0), to = number(s->item[i], 0), a = number(s->item[i - 1], 1);
+    return a + (number(s->item[i], 1) - a) * ((double)step - from) / (to - from);
 }
 
-static bool map_get(const LayerMap *m, long i, long pair[2], Err *e)
+/* ---- balance: [0] steps seen, [1] running mean of the soft loss, [2 + i] of term i
+ * ----------------------- */
+static double get(const Distill *d, int i)
 {
-    if (m->node->kind == NODE_LIST) {
-        const ConfigNode *p = m->node->item[i];
-        int64_t v[2] = {-1, -1};
-        bool ok = p->kind == NODE_LIST && p->n == 2;
-        for (int j = 0; ok && j < 2; j++)
-            ok = p->item[j]->kind == NODE_SCALAR && config_parse_int(p->item[j]->text, &v[j]);
-        pair[0] = (long)v[0];
-        pair[1] = (long)v[1];
-        if (!ok || v[0] < 0 || v[0] >= m->LS || v[1] < 0 || v[1] >= m->LT)
-            return err_set(
-                e, ERR_USAGE,
-                "%s:%d:%d: distill.layer_map: entry %ld must be [student layer 0..%ld, teacher layer "
-                "0..%ld]",
-                p->file ? p->file : "config", p->line, p->col, i, m->LS - 1, m->LT - 1);
-        return true;
+    return d->real == sizeof(float) ? (double)((const float *)d->balance->w.data)[i]
+                                    : ((const double *)d->balance->w.data)[i];
+}
+
+static void put(const Distill *d, int i, double v)
+{
+    if (d->real == sizeof(float)) ((float *)d->balance->w.data)[i] = (float)v;
+    else ((double *)d->balance->w.data)[i] = v;
+}
+
+static void reweigh(const Distill *d, Graph *g)
+{
+    for (int i = 0; i < d->n; i++)
+        graph_loss_weight(g, d->term[i].loss,
+                          get(d, 2 + i) > 0 ? d->term[i].weight * get(d, 1) / get(d, 2 + i) : 0);
+}
+
+void distill_before(const Distill *d, Graph *g, int64_t step)
+{
+    if (!d->c) return;
+    if (d->lm && d->c->temperature_schedule)
+        set_temperature(d->lm->node->attr, d->c, distill_temperature(d->c, step));
+    if (d->balance && get(d, 0) > 0) reweigh(d, g);
+}
+
+bool distill_wants_measure(const Distill *d) { return d->c && d->balance && !(get(d, 0) > 0); }
+
+void distill_after(const Distill *d, Graph *g, const LossPart *part, int n, double targets)
+{
+    if (!d->c || !d->balance) return;
+    const bool first = !(get(d, 0) > 0);
+    double kd = 0;
+    for (int i = 0; i < n; i++)
+        if (!strcmp(part[i].label, "loss/kd")) kd = d->c->alpha * part[i].value / targets;
+    for (int i = 0; i <= d->n && i <= n; i++) { /* the terms are the graph's first losses */
+        const double now = i ? part[i - 1].value / targets : kd;
+        put(d, 1 + i, first ? now : get(d, 1 + i) + 0.1 * (now - get(d, 1 + i)));
     }
-    pair[0] = m->uniform ? i : m->LS - 1;
-    /* student s <-> teacher (s+1) L_T/L_S - 1, halves up */
-    pair[1] = m->uniform ? (long)floor((double)(i + 1) * (double)m->LT / (double)m->LS + 0.5) - 1 : m->LT - 1;
-    if (pair[1] < 0) pair[1] = 0;
-    return true;
+    put(d, 0, 1);
+    reweigh(d, g);
 }
 
-/* "layers.{s}.out" with the number put in. */
-static const char *fill_template(const char *name, const char *key, long layer, Arena *a, Err *e)
+/* ---- recording ----------------------------------------------------------------------------------------- */
+static Tensor *tap(Graph *g, const TapPart *t, Err *e)
 {
-    const char *at = strstr(name, key);
-    return at ? arena_printf(a, e, "%.*s%ld%s", (int)(at - name), name, layer, at + strlen(key)) : name;
+    Tensor *x = t->tap ? graph_find(g, t->tap) : NULL;
+    if (!x && !graph_err(g)->code) err_set(e, ERR_USAGE, "distill.features: the graph has no tap %s", t->tap);
+    if (!x || !t->cut) return x;
+    SliceAttr at = {t->at, t->width};
+    return OP_ATTR(g, slice, at, x);
 }
 
-static bool add_projector(Distill *d, FeatureTerm *t, Model *student, long dS, long dT, uint64_t seed, Err *e)
+static Tensor *relation(Graph *g, const FeatureTerm *t, Tensor *targets, Tensor *seg, Err *e)
 {
-    Arena *run = student->run;
-    const char *name = arena_printf(run, e, "projector.%d.weight", d->n);
-    Param *p = name ? params_add(&student->params, name, 2, (long[]){dT, dS}, e) : NULL;
-    if (!p) return false;
-    p->aux = true;
-    p->w.data = arena_alloc(run, (size_t)(dS * dT) * student->params.k->real, e);
-    float *v = arena_alloc(run, (size_t)(dS * dT) * sizeof *v, e);
-    if (!v || !p->w.data) return false;
-    double bound = sqrt(6.0 / (double)(dS + dT)); /* Xavier uniform */
-    rng_uniform_f32(v, (size_t)(dS * dT), (RngKey){.seed = seed, .stream = rng_stream(name)}, -bound, bound);
-    for (long i = 0; i < dS * dT; i++) {
-        if (student->params.k->real == sizeof(float)) ((float *)p->w.data)[i] = v[i];
-        else ((double *)p->w.data)[i] = v[i];
+    Tensor *x[2][2];
+    for (int i = 0; i < 2; i++) {
+        graph_scope_nograd(g, i == 1);
+        x[i][0] = tap(g, &t->part[i][0], e);
+        x[i][1] = t->part[i][1].tap == t->part[i][0].tap && t->part[i][1].at == t->part[i][0].at
+                      ? x[i][0]
+                      : tap(g, &t->part[i][1], e);
     }
-    t->projector = p;
-    return true;
+    graph_scope_nograd(g, false);
+    return OP_ATTR(g, relation, t->relation, x[0][0], x[0][1], x[1][0], x[1][1], targets, seg);
 }
 
-static bool add_term(Distill *d, const FeatureConfig *f, const char *s, const char *t, Model *student,
-                     const Model *teacher, uint64_t seed, int index, Err *e)
+static Tensor *rows(Graph *g, const FeatureTerm *t, Tensor *targets, Err *e)
 {
-    long dS = tap_width(&student->spec, s), dT = tap_width(&teacher->spec, t);
-    if (!dS || !dT)
-        return err_set(
-            e, ERR_USAGE,
-            "distill.features[%d]: the %s has no hook point \"%s\" (it has %ld layers, numbered from "
-            "0); hook points: embed, layers.N.{attn_in,q,k,v,attn_out,mlp_in,"
-            "mlp_out,out}, final_norm",
-            index, dS ? "teacher" : "student", dS ? t : s, dS ? teacher->spec.L : student->spec.L);
-    FeatureTerm *term = &d->term[d->n];
-    Arena *run = student->run;
-    *term = (FeatureTerm){.cosine = !strcmp(f->loss, "cosine"), .weight = f->weight};
-    term->student = arena_printf(run, e, "student.%s", s);
-    term->teacher = arena_printf(run, e, "teacher.%s", t);
-    term->label = arena_printf(run, e, "loss/feature/%s", s);
-    bool linear = !strcmp(f->projector, "linear") || (!strcmp(f->projector, "auto") && dS != dT);
-    if (dS != dT && !linear)
-        return err_set(
-            e, ERR_USAGE,
-            "distill.features[%d]: %s is %ld wide, the teacher's %s %ld: set projector: linear (or auto)",
-            index, s, dS, t, dT);
-    if (linear && !add_projector(d, term, student, dS, dT, seed, e)) return false;
-    d->n++;
-    return !e->code;
+    Tensor *hs = tap(g, &t->part[0][0], e);
+    graph_scope_nograd(g, true);
+    Tensor *ht = tap(g, &t->part[1][0], e);
+    if (t->normalize) ht = OP(g, unit, ht);
+    graph_scope_nograd(g, false);
+    if (t->projector) hs = OP(g, linear, hs, graph_param(g, &t->projector->w));
+    if (t->normalize) hs = OP(g, unit, hs);
+    if (t->cosine) return OP(g, cosine, hs, ht, targets);
+    return t->l1 ? OP(g, l1, hs, ht, targets) : OP(g, mse, hs, ht, targets);
 }
 
-bool distill_open(Distill *d, const DistillConfig *c, Model *student, const Model *teacher, uint64_t seed,
-                  Err *e)
+bool distill_features(Distill *d, Graph *g, Tensor *targets, Tensor *seg, Err *e)
 {
-    *d = (Distill){.c = c};
-    LayerMap map = {.LS = student->spec.L, .LT = teacher->spec.L};
-    if (c->layer_map && !config_is_null(c->layer_map)) map.node = c->layer_map;
-    if (map.node && map.node->kind == NODE_SCALAR) map.uniform = !strcmp(map.node->text, "uniform");
-    if (map.node && map.node->kind == NODE_SCALAR && !map.uniform && strcmp(map.node->text, "last"))
-        return err_set(
-            e, ERR_USAGE, "%s:%d:%d: distill.layer_map: \"%s\" is not uniform, last, or a list of pairs",
-            map.node->file ? map.node->file : "config", map.node->line, map.node->col, map.node->text);
-    d->term = arena_alloc(student->run,
-                          (size_t)(c->features.n * (map_length(&map) + 1) + 1) * sizeof *d->term, e);
-    for (int i = 0; d->term && i < c->features.n && !e->code; i++) {
-        const FeatureConfig *f = &c->features.v[i];
-        if (!f->student || !f->teacher)
-            return err_set(e, ERR_USAGE,
-                           "distill.features[%d]: student and teacher hook points are both required", i);
-        bool many = strstr(f->student, "{s}") || strstr(f->teacher, "{t}");
-        if (many && !map.node)
-            return err_set(e, ERR_USAGE, "distill.features[%d]: {s} and {t} need distill.layer_map", i);
-        for (long j = 0; j < (many ? map_length(&map) : 1) && !e->code; j++) {
-            long pair[2] = {0, 0};
-            if (many && !map_get(&map, j, pair, e)) return false;
-            add_term(d, f, fill_template(f->student, "{s}", pair[0], student->run, e),
-                     fill_template(f->teacher, "{t}", pair[1], student->run, e), student, teacher, seed, i,
-                     e);
-        }
-    }
-    return !e->code;
-}
-
-bool distill_features(const Distill *d, Graph *g, Tensor *targets, Err *e)
-{
-    for (int i = 0; i < d->n; i++) {
-        const FeatureTerm *t = &d->term[i];
-        Tensor *hs = graph_find(g, t->student), *ht = graph_find(g, t->teacher);
-        if (!graph_err(g)->code && (!hs || !ht))
-            return err_set(e, ERR_USAGE, "distill.features: the graph has no tap %s",
-                           hs ? t->teacher : t->student);
-        if (t->projector) hs = OP(g, linear, hs, graph_param(g, &t->projector->w));
-        Tensor *loss = t->cosine ? OP(g, cosine, hs, ht, targets) : OP(g, mse, hs, ht, targets);
-        graph_loss(g, loss, t->weight, t->label);
+    for (int i = 0; i < d->n && !e->code; i++) {
+        FeatureTerm *t = &d->term[i];
+        t->loss = t->is_relation ? relation(g, t, targets, seg, e) : rows(g, t, targets, e);
+        if (!e->code) graph_loss(g, t->loss, t->weight, t->label);
     }
     return !e->code;
 }

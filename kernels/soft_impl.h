@@ -1,4 +1,5 @@
-/* kernels/soft_impl.h: one class of a divergence D(p, q) = sum of d(p, q): its share and what its gradient needs.
+/* kernels/soft_impl.h: one class of a divergence D(p, q) = sum of d(p, q): its share and what its gradient
+ * needs.
  *
  *   x = log q - log p, m = mix p + (1-mix) q, phi(y) = exp(y) - 1 - y >= 0
  *   forward KL    p phi(x)                        reverse KL    q phi(-x)
@@ -6,7 +7,8 @@
  *   skew KL       p phi(log m/p)                  TVD           p |exp(x) - 1| / 2
  *   symmetric KL  (1-mix) forward + mix reverse
  *
- * Every share is >= 0 and exact where p and q are close (high temperature), where sums of p log p/q cancel. The
+ * Every share is >= 0 and exact where p and q are close (high temperature), where sums of p log p/q cancel.
+ * The
  * shares differ from the textbook's by multiples of q - p, which add up to 0 over all classes.
  * Gradient: dD/dz_v = (w_v - q_v W) / T, w = q dD/dq up to a multiple of q, W = sum of w.
  */

@@ -1,4 +1,5 @@
-/* kernels/soft_vec_impl.h: soft_impl.h in vectors: the divergences other than forward KL, for whole rows of logits.
+/* kernels/soft_vec_impl.h: soft_impl.h in vectors: the divergences other than forward KL, for whole rows of
+ * logits.
  * The shares are those of soft_impl.h with 0.34 as the edge between series and difference. Included by
  * xent_vec_impl.h, whose row constants it uses.
  */

@@ -1,8 +1,10 @@
-/* kernels/top_impl.h: losses against a teacher known by its k largest, and how those are chosen; the passes over
+/* kernels/top_impl.h: losses against a teacher known by its k largest, and how those are chosen; the passes
+ * over
  * whole rows come from xent_top.c (reference) or xent_top_vec_impl.h.
  *
  * Classes: the k ids, and one for all others together (rest_bucket): by the data processing inequality every
- * divergence over them is a lower bound of the one over the vocabulary, and never negative. Masses are kept as
+ * divergence over them is a lower bound of the one over the vocabulary, and never negative. Masses are kept
+ * as
  * logarithms, the others' summed by themselves and never taken as 1 - sum (algorithms 5.1).
  */
 #ifndef TOP_IMPL_H
@@ -117,7 +119,8 @@ static inline void top_grad(const TopPasses *pass, void *z, const TopRow *r, lon
     }
 }
 
-/* Loss of one row; dz in place of z where g is not 0. rest: NULL or the teacher's log mass of the others at T. */
+/* Loss of one row; dz in place of z where g is not 0. rest: NULL or the teacher's log mass of the others at
+ * T. */
 static inline XentPart top_loss(const TopPasses *pass, void *z, TopRow *r, const double *rest, void *room,
                                 int32_t t, long V, const LossAttr *a, double g)
 {
@@ -224,18 +227,23 @@ static inline void top_choose(const TopPasses *pass, int32_t *index, void *logp,
     const size_t real = pass->real;
     top_select(index, z, V, k, real);
     const double m = top_cap(pass->max(z, V), softcap), least = top_get(z, index[k - 1], real);
-    const double lse = m + log(pass->exp_sum(z, V, m, 1.0, softcap, false, 0.0)),
-                 edge = top_cap(least, softcap);
+    const double lse = m + log(pass->exp_sum(z, V, m, 1.0, softcap, false, 0.0));
     long equal = 0; /* left out although as large as the least of the k */
+    double next = -INFINITY;
     for (long c = 0; c < k; c++) {
         const double y = top_get(z, index[c], real);
         equal -= y == least;
         top_put(logp, c, top_cap(y, softcap) - lse, real);
     }
-    for (long v = 0; v < V; v++) equal += top_get(z, v, real) == least;
+    for (long v = 0; v < V; v++) {
+        const double y = top_get(z, v, real);
+        equal += y == least;
+        next = y < least && y > next ? y : next;
+    }
+    const double edge = equal ? top_cap(least, softcap) : top_cap(next, softcap); /* the largest left out */
     for (long i = 0; i < nT; i++) {
-        double s = (double)equal; /* all below the edge, so exp does not underflow together */
-        if (k < V && edge > -INFINITY) s += pass->exp_sum(z, V, edge, 1.0 / T[i], softcap, true, least);
+        double s = (double)equal;
+        if (next > -INFINITY) s += pass->exp_sum(z, V, edge, 1.0 / T[i], softcap, true, least);
         top_put(rest, i, edge > -INFINITY && s > 0.0 ? (edge - lse) / T[i] + log(s) : -INFINITY, real);
     }
 }

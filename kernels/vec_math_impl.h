@@ -68,7 +68,8 @@ VFN VF vf_expm1(VF x)
 {
     return vf_pick(vf_lt(vf_abs(x), vf_set(0.34f)), x + vf_phi_small(x), vf_exp(x) - vf_set(1.0f));
 }
-/* log(1 + u) for u > -1, relatively exact around 0: 1 + u = 2^e f, f in [0.75, 1.5); log f = r + r^2 P(r), r = f - 1, P to
+/* log(1 + u) for u > -1, relatively exact around 0: 1 + u = 2^e f, f in [0.75, 1.5); log f = r + r^2 P(r),
+ * r = f - 1, P to
  * 7e-10 of log f. What rounding 1 + u loses is put back. */
 VFN VF vf_log1p(VF u)
 {
@@ -85,7 +86,8 @@ VFN VF vf_log1p(VF u)
     p = vf_fma(p, r, vf_set(-2.500029024047175e-1f));
     p = vf_fma(p, r, vf_set(3.333334219450089e-1f));
     p = vf_fma(p, r, vf_set(-4.9999998441473126e-1f));
-    const VF low = vf_fma(p * r, r, vf_fma(e, vf_set(-2.12194440e-4f), r)); /* ln 2 = 0.693359375 - 2.1219444e-4 */
+    /* ln 2 = 0.693359375 - 2.1219444e-4 */
+    const VF low = vf_fma(p * r, r, vf_fma(e, vf_set(-2.12194440e-4f), r));
     return vf_fma(e, vf_set(0.693359375f), low) + lost;
 }
 

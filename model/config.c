@@ -10,6 +10,23 @@ static const ConfigField model_init_fields[] = {
 CFG_SECTION(model_init_section, "init", ModelInitConfig, model_init_fields,
             "a fresh model, in names of Hugging Face config.json")
 
+static const ConfigField init_teacher_fields[] = {
+#define CFG_STRUCT InitTeacherConfig
+#include "core/config_table.h"
+#include "model/init_teacher.def"
+#include "core/config_undef.h"
+};
+CFG_SECTION(init_teacher_section, "init_from_teacher", InitTeacherConfig, init_teacher_fields,
+            "a student made of its teacher's parts")
+
+static const ConfigField teacher_entry_fields[] = {
+#define CFG_STRUCT TeacherEntry
+#include "core/config_table.h"
+#include "model/teacher_entry.def"
+#include "core/config_undef.h"
+};
+CFG_SECTION(teacher_entry_section, "teachers", TeacherEntry, teacher_entry_fields, "one of several teachers")
+
 static const ConfigField model_fields[] = {
 #define CFG_STRUCT ModelConfig
 #include "core/config_table.h"

@@ -121,6 +121,14 @@ bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run
 /* Fresh values: N(0, init_std), residual projections times residual_scale, norms 1, biases 0; keyed by tensor
  * name. */
 bool model_fresh(Model *m, const ModelSpec *s, uint64_t seed, const Kernels *k, Arena *run, Err *e);
+/* ---- init_teacher.c: model.init_from_teacher ---- */
+/* The student's shape: the teacher's with what model.init says; *map (L): the teacher's layer of each of
+ * its own. doc:
+ * for places in messages, may be NULL. */
+bool spec_from_teacher(ModelSpec *s, const ModelSpec *t, const ModelConfig *c, const ConfigDoc *doc,
+                       long **map, Arena *a, Err *e);
+/* Values of a model of that shape from the teacher's; embeddings false: tables and head stay as they are. */
+bool model_from_teacher(Model *m, const Model *teacher, const long *map, bool embeddings, Err *e);
 int model_freeze(Model *m, const char *glob);                     /* returns how many parameters matched */
 int64_t model_bytes(const Model *m);                              /* parameters as float32 */
 const char *model_content_hash(const Model *m, Arena *a, Err *e); /* XXH3-128 over names and values */

@@ -41,9 +41,7 @@ static void check_top(Config *c)
     if (c->run.resume && !c->run.resume[0])
         config_error(d, "run.resume", "expected auto, never or a checkpoint");
     if (c->run.output_dir && !c->run.output_dir[0]) config_error(d, "run.output_dir", "a folder is required");
-    bool distill = c->run.recipe && strcmp(c->run.recipe, "distill") == 0;
-    if (distill && !c->teacher.path && !c->teacher.cache)
-        config_error(d, "teacher.path", "required for run.recipe: distill, unless teacher.cache");
+    config_check_teachers(c);
     for (int i = 0; i < c->seeds.n; i++)
         for (int k = 0; k < i; k++)
             if (c->seeds.v[i] == c->seeds.v[k])
@@ -114,7 +112,10 @@ static void check_model(Config *c)
 {
     ConfigDoc *d = c->doc;
     c->model.has_init = config_was_set(d, "model.init");
-    if (c->model.path && c->model.has_init) config_error(d, "model.init", "exclusive with model.path");
+    c->model.has_teacher = config_was_set(d, "model.init_from_teacher") &&
+                           !config_is_null(config_node(d, "model.init_from_teacher"));
+    if (c->model.has_teacher) config_check_init_teacher(c);
+    else if (c->model.path && c->model.has_init) config_error(d, "model.init", "exclusive with model.path");
     else if (!c->model.path && !c->model.has_init)
         config_error(d, "model.path", "required: a model to load, or model.init for a fresh one");
     else if (c->model.has_init) check_init(c);
@@ -182,108 +183,6 @@ static void check_optim(Config *c)
         config_error(d, "schedule.decay_ratio", "warmup_ratio and decay_ratio together exceed 1");
 }
 
-/* embed, final_norm, logits, or layers.N.NAME with N a number or, under layer_map, {s} or {t}. */
-static bool is_hook(const char *text, const char *placeholder, bool *is_template)
-{
-    static const char *const plain[] = {"embed", "final_norm", "logits"};
-    static const char *const in_layer[] = {"attn_in",    "q",        "k",      "v",       "attn_scores",
-                                           "attn_probs", "attn_out", "mlp_in", "mlp_out", "out"};
-    *is_template = false;
-    for (int i = 0; i < CFG_COUNT(plain); i++)
-        if (strcmp(text, plain[i]) == 0) return true;
-    if (strncmp(text, "layers.", 7) != 0) return false;
-    const char *p = text + 7;
-    size_t digits = strspn(p, "0123456789"), len = strlen(placeholder);
-    *is_template = strncmp(p, placeholder, len) == 0;
-    p += *is_template ? len : digits;
-    if ((!*is_template && (digits == 0 || digits > 5)) || *p++ != '.') return false;
-    for (int i = 0; i < CFG_COUNT(in_layer); i++)
-        if (strcmp(p, in_layer[i]) == 0) return true;
-    return false;
-}
-
-static void check_feature(Config *c, int i)
-{
-    const FeatureConfig *f = &c->distill.features.v[i];
-    const char *text[2] = {f->student, f->teacher};
-    bool is_template[2] = {false, false};
-    for (int side = 0; side < 2; side++) {
-        char at[64];
-        snprintf(at, sizeof at, "distill.features[%d].%s", i, side ? "teacher" : "student");
-        if (!text[side]) config_error(c->doc, at, "required: a hook point such as layers.3.out");
-        else if (!is_hook(text[side], side ? "{t}" : "{s}", &is_template[side]))
-            config_error(
-                c->doc, at,
-                "\"%.60s\" is not a hook point (embed, layers.N.{attn_in,q,k,v,attn_scores,attn_probs,"
-                "attn_out,mlp_in,mlp_out,out}, final_norm, logits)",
-                text[side]);
-        else if (is_template[side] && !c->distill.layer_map)
-            config_error(c->doc, at, "a template needs distill.layer_map");
-    }
-}
-
-static bool is_layer_number(const ConfigNode *n)
-{
-    int64_t v;
-    return n->kind == NODE_SCALAR && config_parse_int(n->text, &v) && v >= 0 && v < 100000;
-}
-
-static void check_layer_map(Config *c)
-{
-    const ConfigNode *m = c->distill.layer_map;
-    bool ok = !m ||
-              (m->kind == NODE_SCALAR && (strcmp(m->text, "uniform") == 0 || strcmp(m->text, "last") == 0));
-    if (m && m->kind == NODE_LIST) {
-        ok = m->n > 0;
-        for (int i = 0; i < m->n; i++) {
-            const ConfigNode *p = m->item[i];
-            ok = ok && p->kind == NODE_LIST && p->n == 2 && is_layer_number(p->item[0]) &&
-                 is_layer_number(p->item[1]);
-        }
-    }
-    if (!ok)
-        config_error(c->doc, "distill.layer_map",
-                     "expected uniform, last, or pairs [[student, teacher], ...]");
-}
-
-/* A cache knows the teacher's distribution over the data's tokens, nothing else of it. */
-static void check_cache(Config *c)
-{
-    const DistillConfig *k = &c->distill;
-    if (!c->teacher.cache) return;
-    if (k->loss && strcmp(k->loss, "mse_logits") == 0)
-        config_error(c->doc, "distill.loss",
-                     "mse_logits needs the teacher's logits, teacher.cache has probabilities");
-    if (c->teacher.path) return;
-    if (k->features.n > 0)
-        config_error(c->doc, "distill.features",
-                     "need the teacher's activations: give teacher.path beside teacher.cache");
-    if (c->eval.compare_teacher && config_was_set(c->doc, "eval.compare_teacher"))
-        config_error(c->doc, "eval.compare_teacher",
-                     "needs the teacher: give teacher.path beside teacher.cache");
-}
-
-static void check_distill(Config *c)
-{
-    DistillConfig *k = &c->distill;
-    if (isnan(k->ce_weight)) k->ce_weight = k->alpha < 1 ? 1 - k->alpha : 0;
-    check_layer_map(c);
-    check_cache(c);
-    if (k->on_policy > 0 && c->teacher.cache)
-        config_error(c->doc, "distill.on_policy",
-                     "teacher.cache cannot judge what the student writes: leave it out");
-    if (k->on_policy > 0 && k->alpha == 0 && k->features.n == 0)
-        config_error(c->doc, "distill.on_policy",
-                     "needs distill.alpha > 0: nothing else judges what the student writes");
-    if (k->on_policy > 0 && c->run.recipe && strcmp(c->run.recipe, "distill") != 0)
-        config_error(c->doc, "distill.on_policy", "needs run.recipe: distill");
-    for (int i = 0; i < k->features.n; i++) check_feature(c, i);
-    if (c->run.recipe && strcmp(c->run.recipe, "distill") == 0 && k->alpha == 0 && k->ce_weight == 0 &&
-        k->features.n == 0)
-        config_error(c->doc, "distill.alpha",
-                     "alpha and ce_weight are 0 and there are no features: nothing to learn from");
-}
-
 static void check_rest(Config *c)
 {
     const PerplexityConfig *p = &c->eval.perplexity;
@@ -312,6 +211,13 @@ static void place_paths(Config *c, Arena *a, Err *e)
     place_path(c, "model.path", &c->model.path, a, e);
     place_path(c, "teacher.path", &c->teacher.path, a, e);
     place_path(c, "teacher.cache", &c->teacher.cache, a, e);
+    for (int i = 0; i < c->teachers.n; i++) {
+        char at[64];
+        snprintf(at, sizeof at, "teachers[%d].path", i);
+        place_path(c, at, &c->teachers.v[i].path, a, e);
+    }
+    /* what asks for one teacher means the first */
+    if (c->teachers.n) c->teacher.path = c->teachers.v[0].path;
     place_path(c, "tokenizer.path", &c->tokenizer.path, a, e);
     if (c->run.resume && strcmp(c->run.resume, "auto") != 0 && strcmp(c->run.resume, "never") != 0)
         place_path(c, "run.resume", &c->run.resume, a, e);
@@ -363,7 +269,8 @@ static void name_run(ConfigDoc *d, const char *path, Arena *a, Err *e)
 
 bool config_check_files(Config *c)
 {
-    const char *const key[] = {"model.path", "teacher.path", "tokenizer.path", "teacher.cache"};
+    const char *first = c->teachers.n ? "teachers[0].path" : "teacher.path";
+    const char *const key[] = {"model.path", first, "tokenizer.path", "teacher.cache"};
     const char *const path[] = {c->model.path, c->teacher.path, c->tokenizer.path,
                                 c->caching ? NULL : c->teacher.cache};
     int before = config_error_count(c->doc);
@@ -371,6 +278,12 @@ bool config_check_files(Config *c)
         bool built_in = i == 2 && path[i] && strcmp(path[i], "bytes") == 0;
         if (path[i] && !built_in && !file_exists(path[i]))
             config_error(c->doc, key[i], "no such file or folder: %s", path[i]);
+    }
+    for (int i = 1; i < c->teachers.n; i++) {
+        char at[64];
+        snprintf(at, sizeof at, "teachers[%d].path", i);
+        if (c->teachers.v[i].path && !file_exists(c->teachers.v[i].path))
+            config_error(c->doc, at, "no such file or folder: %s", c->teachers.v[i].path);
     }
     for (int set = 0; set < 2; set++)
         for (int i = 0; i < (set ? c->data.val.n : c->data.train.n); i++) {
@@ -419,7 +332,7 @@ static Config *load(Arena *a, const char *path, int n, char *const *override, co
     check_data(c);
     check_train(c);
     check_optim(c);
-    check_distill(c);
+    config_check_distill(c);
     check_rest(c);
     place_paths(c, a, e);
     return e->code ? NULL : c;

@@ -125,6 +125,10 @@ Config *config_load_stage(Arena *a, const char *path, int n_override, char *cons
 void config_list_stages(Config *c, Arena *a, Err *e);
 /* Lays stage i over d, before config_fill. s: what config_list_stages found. */
 void config_select_stage(ConfigDoc *d, const StageConfig *s, int i, Arena *a, Err *e);
+/* config_distill.c: rules that config_load asks for. */
+void config_check_teachers(Config *c);
+void config_check_init_teacher(Config *c);
+void config_check_distill(Config *c);
 /* What model, teacher, tokenizer and data sources name must exist (`pare validate`); adds errors to c->doc.
  */
 bool config_check_files(Config *c);

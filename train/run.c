@@ -68,11 +68,18 @@ static StepInfo one_step(Run *r, Err *e)
     const bool own = begin_own(r);
     s->step = (uint32_t)r->st.step;
     qat_before(&r->qat, r->st.step);
+    distill_before(&r->distill, r->g, r->st.step);
     graph_step_begin(r->g);
     for (long a = 0; a < r->accum; a++) {
         targets += own ? on_policy_fill(r->on_policy, first + a * r->B, e)
                        : fill_batch(r, first + a * r->B, e);
         s->sample0 = (uint32_t)(first + a * r->B);
+        if (targets && distill_wants_measure(&r->distill)) {
+            graph_micro(r->g);
+            add_parts(r, true);
+            distill_after(&r->distill, r->g, r->part, r->n_part, (double)targets);
+            graph_step_begin(r->g);
+        }
         graph_micro(r->g);
         add_parts(r, a == 0);
     }
@@ -85,6 +92,7 @@ static StepInfo one_step(Run *r, Err *e)
         return (StepInfo){0};
     }
     double n = (double)targets;
+    distill_after(&r->distill, r->g, r->part, r->n_part, n);
     r->loss /= n;
     for (int i = 0; i < r->n_part; i++) r->part[i].value /= n;
     StepInfo info = optim_step(r->opt, r->st.step, r->st.n_steps, 1 / n);

@@ -47,7 +47,8 @@ struct Run {
     const char *dir;
     const Kernels *k;
     Tokenizer *tk;
-    Model model, teacher;
+    Model model, teacher, more[MAX_TEACHER - 1]; /* more: teachers behind the first */
+    int n_more;
     bool has_teacher;                        /* in memory */
     TeacherCache *cache;                     /* or in a file; NULL = not */
     Tensor *top_index, *top_logp, *top_rest; /* what it gives to a step: int32 (B,T,k), (B,T,k), (B,T) */

@@ -41,24 +41,53 @@ bool same_vocabulary(const Model *t, const Model *s, const Tokenizer *tk, const 
 static bool needs_teacher(const Config *c)
 {
     if (strcmp(c->run.recipe, "distill")) return false;
-    if (c->caching || !c->teacher.cache || c->distill.features.n) return true;
+    if (c->caching || !c->teacher.cache || c->model.has_teacher || c->distill.features.n) return true;
     return c->teacher.path && c->eval.compare_teacher && config_was_set(c->doc, "eval.compare_teacher");
+}
+
+static bool open_teacher(Run *r, Model *m, const char *path, Err *e)
+{
+    if (!model_open_frozen(m, path, r->k, r->a, e)) return err_prefix(e, "teacher");
+    for (int i = 0; i < m->params.n; i++) {
+        m->params.p[i]->frozen = true;
+        m->params.p[i]->w.flags |= T_NOGRAD;
+    }
+    return true;
+}
+
+static bool open_teachers(Run *r, Err *e)
+{
+    const Config *c = r->c;
+    if (!needs_teacher(c)) return true;
+    if (!open_teacher(r, &r->teacher, c->teacher.path, e)) return false;
+    r->has_teacher = true;
+    for (int i = 1; i < c->teachers.n; i++) {
+        if (!open_teacher(r, &r->more[i - 1], c->teachers.v[i].path, e)) return false;
+        r->n_more = i;
+    }
+    return true;
+}
+
+/* A student cut out of its teacher (model.init_from_teacher). */
+static bool cut_student(Run *r, Err *e)
+{
+    const Config *c = r->c;
+    ModelSpec s;
+    long *map = NULL;
+    return spec_from_teacher(&s, &r->teacher.spec, &c->model, c->doc, &map, r->a, e) &&
+           model_fresh(&r->model, &s, (uint64_t)c->run.seed, r->k, r->a, e) &&
+           model_from_teacher(&r->model, &r->teacher, map, c->model.init_from_teacher.embeddings, e);
 }
 
 static bool open_models(Run *r, Err *e)
 {
     Config *c = r->c;
-    if (needs_teacher(c)) {
-        if (!model_open_frozen(&r->teacher, c->teacher.path, r->k, r->a, e)) return err_prefix(e, "teacher");
-        r->has_teacher = true;
-        for (int i = 0; i < r->teacher.params.n; i++) {
-            r->teacher.params.p[i]->frozen = true;
-            r->teacher.params.p[i]->w.flags |= T_NOGRAD;
-        }
-    }
+    if (!open_teachers(r, e)) return false;
     if (c->model.path && !model_open(&r->model, c->model.path, r->k, r->a, e)) return err_prefix(e, "model");
     if (!run_tokenizer(r, e)) return false;
-    if (!c->model.path) {
+    if (c->model.has_teacher) {
+        if (!cut_student(r, e)) return false;
+    } else if (!c->model.path) {
         ModelSpec s;
         long vocab = r->tk ? tokenizer_vocab(r->tk) : r->has_teacher ? r->teacher.spec.V : 0;
         if (!spec_from_init(&s, &c->model.init, vocab, (long)c->data.seq_len, e)) return false;
@@ -80,7 +109,11 @@ static bool open_models(Run *r, Err *e)
         if (!model_freeze(&r->model, c->model.freeze.v[i]))
             return err_set(e, ERR_USAGE, "model.freeze: no parameter matches \"%s\" (for example %s)",
                            c->model.freeze.v[i], r->model.params.p[0]->name);
-    return !r->has_teacher || same_vocabulary(&r->teacher, &r->model, r->tk, &r->c->tokenizer, r->a, e);
+    if (r->has_teacher && !same_vocabulary(&r->teacher, &r->model, r->tk, &c->tokenizer, r->a, e))
+        return false;
+    for (int i = 0; i < r->n_more; i++)
+        if (!same_vocabulary(&r->more[i], &r->model, r->tk, &c->tokenizer, r->a, e)) return false;
+    return true;
 }
 
 bool tokens_of_sources(Tokens *out, const SourceConfig *list, int n, const DataConfig *d, const Tokenizer *tk,
@@ -107,6 +140,10 @@ bool run_val(Run *r, Err *e)
 static bool open_data(Run *r, Err *e)
 {
     Config *c = r->c;
+    for (int i = 0; i < r->n_more; i++)
+        if (r->T > r->more[i].spec.max_pos)
+            return err_set(e, ERR_USAGE, "data.seq_len %ld is longer than teacher %s's %ld positions", r->T,
+                           r->more[i].path, r->more[i].spec.max_pos);
     if (r->T > r->model.spec.max_pos || (r->has_teacher && r->T > r->teacher.spec.max_pos))
         return err_set(e, ERR_USAGE, "data.seq_len %ld is longer than the %s's %ld positions", r->T,
                        r->T > r->model.spec.max_pos ? "model" : "teacher",
@@ -141,6 +178,30 @@ static void record_cache(Run *r)
     r->top_rest = graph_input(r->g, "teacher.rest_logsumexp", DT_F32, 2, (long[]){r->B, r->T});
 }
 
+/* Hidden states and head of teacher i, without gradients: teacher., teacher1., ... */
+static void record_teacher(Run *r, int i, Tensor **out, Err *e)
+{
+    Model *m = i ? &r->more[i - 1] : &r->teacher;
+    const char *prefix = i ? arena_printf(r->a, e, "teacher%d.", i) : "teacher.";
+    graph_scope_nograd(r->g, true);
+    graph_prefix(r->g, prefix ? prefix : "teacher.");
+    out[0] = model_hidden(r->g, m, &(ModelInputs){.ids = r->ids, .pos = r->pos, .seg = r->seg});
+    out[1] = model_head(r->g, m);
+    graph_scope_nograd(r->g, false);
+}
+
+/* Weights that add up to 1, and each teacher's soft-cap. */
+static void teacher_shares(const Run *r, LmLossAttr *at)
+{
+    double sum = 0;
+    const Config *c = r->c;
+    for (int i = 0; i < c->teachers.n; i++) sum += c->teachers.v[i].weight;
+    for (int i = 0; i < c->teachers.n; i++) {
+        at->weight[i] = c->teachers.v[i].weight / sum;
+        at->cap[i] = (i ? &r->more[i - 1] : &r->teacher)->spec.final_softcap;
+    }
+}
+
 /* Teacher first: its interior is dead before the student starts, so both share the step arena. */
 static bool record(Run *r, Err *e)
 {
@@ -157,19 +218,13 @@ static bool record(Run *r, Err *e)
     r->targets = input(r, "targets");
     r->pos = input(r, "pos");
     if (loader_segments(r->loader)) r->seg = input(r, "seg");
-    Tensor *ht = NULL, *wt = NULL;
-    if (r->has_teacher) {
-        graph_scope_nograd(r->g, true);
-        graph_prefix(r->g, "teacher.");
-        ht = model_hidden(r->g, &r->teacher, &(ModelInputs){.ids = r->ids, .pos = r->pos, .seg = r->seg});
-        wt = model_head(r->g, &r->teacher);
-        graph_scope_nograd(r->g, false);
-    }
+    Tensor *in[3 + 2 * MAX_TEACHER] = {NULL};
+    for (int i = 0; r->has_teacher && i <= r->n_more; i++) record_teacher(r, i, &in[3 + 2 * i], e);
     graph_prefix(r->g, "student.");
-    const ModelInputs in = {.ids = r->ids, .pos = r->pos, .seg = r->seg, .train = true};
-    Tensor *h = model_hidden(r->g, &r->model, &in);
+    const ModelInputs inputs = {.ids = r->ids, .pos = r->pos, .seg = r->seg, .train = true};
+    Tensor *h = model_hidden(r->g, &r->model, &inputs);
     Tensor *w = model_head(r->g, &r->model);
-    if (r->has_teacher && !distill_features(&r->distill, r->g, r->targets, e)) return false;
+    if (r->has_teacher && !distill_features(&r->distill, r->g, r->targets, r->seg, e)) return false;
     if (r->cache) {
         LmLossAttr at = distill_loss(&c->distill, c->train.label_smoothing, c->train.z_loss);
         model_loss_caps(&at.a, &r->model, NULL);
@@ -179,7 +234,11 @@ static bool record(Run *r, Err *e)
     } else if (r->has_teacher) {
         LmLossAttr at = distill_loss(&c->distill, c->train.label_smoothing, c->train.z_loss);
         model_loss_caps(&at.a, &r->model, &r->teacher);
-        r->lm = OP_ATTR(r->g, lm_loss, at, h, w, r->targets, ht, wt);
+        teacher_shares(r, &at);
+        in[0] = h;
+        in[1] = w;
+        in[2] = r->targets;
+        r->lm = graph_record(r->g, &op_lm_loss, &at, 5 + 2 * r->n_more, in);
     } else {
         LmLossAttr at = {.a = {.ce_weight = 1,
                                .temperature = 1,
@@ -190,6 +249,7 @@ static bool record(Run *r, Err *e)
         r->lm = OP_ATTR(r->g, lm_loss, at, h, w, r->targets);
     }
     graph_loss(r->g, r->lm, 1.0, "lm");
+    r->distill.lm = r->lm;
     *graph_state(r->g) = (RunState){.seed = (uint64_t)c->run.seed};
     if (!graph_plan(r->g, e)) return false;
     return true;
@@ -199,11 +259,11 @@ static bool record(Run *r, Err *e)
  * teacher 2. */
 static void count_flops(Run *r)
 {
-    const Model *both[2] = {&r->model, &r->teacher};
-    for (int i = 0; i < (r->has_teacher ? 2 : 1); i++) {
+    for (int i = 0; i < (r->has_teacher ? 2 + r->n_more : 1); i++) {
+        const Model *m = i > 1 ? &r->more[i - 2] : i ? &r->teacher : &r->model;
         double n = 0;
-        for (int j = 0; j < both[i]->n_site; j++) n += (double)t_numel(&both[i]->site[j].w->w);
-        const ModelSpec *s = &both[i]->spec;
+        for (int j = 0; j < m->n_site; j++) n += (double)t_numel(&m->site[j].w->w);
+        const ModelSpec *s = &m->spec;
         double attn = (double)(s->L * s->H * s->D * r->T);
         r->flops_per_token += i ? 2 * n + 2 * attn : 6 * n + 6 * attn;
     }
@@ -253,7 +313,7 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
 {
     if (!run_open(r, c, a, e) || !open_cache(r, e)) return false;
     if (r->has_teacher &&
-        !distill_open(&r->distill, &c->distill, &r->model, &r->teacher, (uint64_t)c->run.seed, e))
+        !distill_open(&r->distill, &c->distill, &r->model, &r->teacher, (uint64_t)c->run.seed, c->doc, e))
         return false;
     if (!qat_open(&r->qat, &c->qat, &r->model, c->doc, e)) return false;
     r->st.qat = &r->qat;
@@ -287,6 +347,7 @@ void run_free(Run *r)
     evaluator_free(r->ev);
     graph_free(r->g);
     model_close(&r->teacher);
+    for (int i = 0; i < r->n_more; i++) model_close(&r->more[i]);
     teacher_cache_close(r->cache);
     on_policy_close(r->on_policy);
     if (r->metrics) metrics_close(r->metrics);
