@@ -3,6 +3,7 @@
  * what is logged, and that a resumed run writes the same. */
 #define _GNU_SOURCE
 #include "tests/pare_impl.h"
+#include "train/run_impl.h"
 
 static char *in(const char *dir, const char *name) { return text_of("%s/%s", dir, name); }
 
@@ -130,6 +131,131 @@ TEST(on_policy, packed_and_padded)
         json_t *o = last_event(in(d, "run/metrics.jsonl"), "train");
         ASSERT(field(o, "on_policy_length") > 1 && field(o, "loss/kd") > 0);
     }
+}
+
+/* A run opened in this process, with greedy sampling of 5 tokens. */
+static void open_run(Run *r, const char *const *more, Arena *a, Err *e)
+{
+    char *set[24] = {text_of("model.path=%s", repo("tests/data/hf-tiny-llama")),
+                     text_of("~model.init"),
+                     text_of("teacher.path=%s", repo("tests/data/hf-tiny-llama")),
+                     text_of("run.recipe=distill"),
+                     text_of("distill.on_policy=1"),
+                     text_of("distill.on_policy_temperature=0"),
+                     text_of("distill.max_new_tokens=5"),
+                     text_of("data.seq_len=24")};
+    int n = 8;
+    for (; more[n - 8]; n++) set[n] = text_of("%s", more[n - 8]);
+    Config *c = config_load(a, in(tiny_dir("r"), "c.yaml"), n, set, NULL, e);
+    ASSERT_MSG(c != NULL, "%s", e->msg);
+    ASSERT_MSG(run_setup(r, c, a, e), "%s", e->msg);
+}
+
+/* Rows are the data's prompt and what a forward without a cache finds most likely; only that is a target. */
+TEST(on_policy, rows_are_prompt_and_continuation)
+{
+    enum { T = 24, NEW = 5 };
+    Arena a = {.name = "test"};
+    Err e = {0};
+    Run r;
+    open_run(&r, (const char *const[]){NULL}, &a, &e);
+    const long counted = on_policy_fill(r.on_policy, 7, &e);
+    ASSERT_OK(e);
+    Graph *g = graph_new(&(GraphOptions){.k = r.k, .run = &a}, &e);
+    Tensor *ids = graph_input(g, "ids", DT_I32, 2, (long[]){1, T});
+    Tensor *pos = graph_input(g, "pos", DT_I32, 2, (long[]){1, T});
+    Tensor *z = model_logits(g, &r.model, model_hidden(g, &r.model, &(ModelInputs){.ids = ids, .pos = pos}));
+    graph_keep(g, z);
+    ASSERT(graph_plan(g, &e));
+    long seen = 0;
+    for (long b = 0; b < r.B; b++) {
+        int32_t data[T], want[T], *row = (int32_t *)r.ids->data + b * T,
+                                  *y = (int32_t *)r.targets->data + b * T;
+        loader_fill(r.loader, 7 + b, data, want, pos->data, NULL);
+        ASSERT_BYTES(row, data, (T - NEW) * sizeof *row);
+        memcpy(ids->data, row, T * sizeof *row);
+        graph_forward(g);
+        bool ended = false;
+        for (long t = 0; t < T; t++) {
+            const float *zt = (const float *)z->data + t * 97;
+            int best = 0;
+            for (int v = 1; v < 97; v++)
+                if (zt[v] > zt[best]) best = v;
+            const bool on = t >= T - NEW - 1 && t < T - 1 && !ended;
+            ASSERT_EQ(y[t], on ? best : -100);
+            seen += on;
+            ended = ended || (on && best == r.model.spec.eos);
+            if (on && t + 1 < T - 1 && !ended) ASSERT_EQ(row[t + 1], best);
+        }
+    }
+    ASSERT(seen > 0);
+    ASSERT_EQ(counted, seen);
+    /* what the first row writes third ends it from now on */
+    r.model.spec.eos = ((int32_t *)r.targets->data)[T - NEW + 1];
+    ASSERT(on_policy_fill(r.on_policy, 7, &e) < counted);
+    const int32_t *y = r.targets->data;
+    long last = T;
+    while (y[--last] < 0) {}
+    ASSERT_EQ(y[last], r.model.spec.eos);
+    ASSERT(last <= T - NEW + 1);
+    graph_free(g);
+    run_free(&r);
+    arena_free(&a);
+}
+
+/* Masked prompts are prompts; several documents share a row, each in its own segment with positions of its
+ * own. */
+TEST(on_policy, prompts_of_packed_documents)
+{
+    enum { T = 400 };
+    Arena a = {.name = "test"};
+    Err e = {0};
+    Run r;
+    Pare p = PARE(.dir = tiny_dir("t"),
+                  ARGS("train", "c.yaml", "model.init.vocab_size=257", "train.max_steps=1",
+                       "model.init.max_position_embeddings=512", "export=[{format: hdf5, path: t.h5}]"));
+    ASSERT_RAN(p, 0);
+    put_text(in_dir("chat.jsonl"), "{\"prompt\": \"ab\", \"response\": \"cdefgh\"}\n"
+                                   "{\"prompt\": \"ijklm\", \"response\": \"no\"}\n"
+                                   "{\"prompt\": \"p\", \"response\": \"qrstuvwxyz\"}\n");
+    open_run(&r,
+             (const char *const[]){"~model.path", "tokenizer.path=bytes", "data.packing=pack",
+                                   "data.seq_len=100", "~teacher.path", "~data.val",
+                                   text_of("data.train=[{path: %s, format: jsonl, prompt_field: prompt, "
+                                           "response_field: response}]",
+                                           in_dir("chat.jsonl")),
+                                   text_of("model.path=%s", in_dir("t/run/export/t.h5")),
+                                   text_of("teacher.path=%s", in_dir("t/run/export/t.h5")),
+                                   "train.batch_size=1", NULL},
+             &a, &e);
+    const long n = r.T;
+    int32_t from[T], want[T], at[T], part[T];
+    const long all = loader_fill(r.loader, 0, from, want, at, part);
+    ASSERT(all > 0 && r.seg);
+    const long counted = on_policy_fill(r.on_policy, 0, &e);
+    ASSERT_OK(e);
+    const int32_t *ids = r.ids->data, *y = r.targets->data, *pos = r.pos->data, *seg = r.seg->data;
+    long out = 0, targets = 0, documents = 0;
+    for (long i = 0, j; i < n && part[i]; i = j) {
+        for (j = i; j < n && part[j] == part[i]; j++) {}
+        long prompt = 0;
+        while (want[i + prompt] < 0) prompt++;
+        ASSERT_BYTES(ids + out, from + i, (size_t)(prompt + 1) * sizeof *ids);
+        for (long t = 0; t < prompt; t++) ASSERT_EQ(y[out + t], -100);
+        const long begin = out;
+        for (; out < n && seg[out] == seg[begin]; out++) {
+            ASSERT_EQ(pos[out], out - begin);
+            targets += y[out] >= 0;
+            if (out > begin + prompt) ASSERT_EQ(ids[out], y[out - 1]);
+        }
+        ASSERT(out - begin > prompt && out - begin <= prompt + 5);
+        documents++;
+    }
+    ASSERT_EQ(documents, 3);
+    ASSERT_EQ(counted, targets);
+    for (; out < n; out++) ASSERT(y[out] == -100 && seg[out] == 0);
+    run_free(&r);
+    arena_free(&a);
 }
 
 /* A student that is its teacher writes what the teacher would: no loss, whatever it writes. */

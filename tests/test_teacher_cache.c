@@ -69,6 +69,24 @@ TEST(teacher_cache, equals_online_bit_for_bit)
                                         "distill.temperature=3.5", NULL});
 }
 
+/* T moves: with all tokens kept the file knows every T, else those of the run's steps, and no others. */
+TEST(teacher_cache, temperatures_that_move)
+{
+    const char *moves = "distill.temperature_schedule=[[0, 4], [6, 1]]";
+    Pare p = ACT("teacher-cache", tiny_dir("w"), "distill.top_k=97");
+    ASSERT_RAN(p, 0);
+    equals_online(1, "distill.top_k=97", (const char *const[]){moves, NULL});
+    unlink(in_dir("cache.h5"));
+    p = ACT("teacher-cache", in_dir("w"), "distill.top_k=8", moves);
+    ASSERT_RAN(p, 0);
+    ASSERT_CONTAINS(p.err, "7 temperatures");
+    p = ACT("train", tiny_dir("c"), moves);
+    ASSERT_RAN(p, 0);
+    p = ACT("train", tiny_dir("d"), "distill.temperature_schedule=[[0, 4], [9, 1]]");
+    ASSERT_RAN(p, 2);
+    ASSERT_CONTAINS(p.err, "distill.temperature_schedule: the mass outside the top 8 at T = ");
+}
+
 /* Against the loss over the whole vocabulary, which sums in another order. */
 TEST(teacher_cache, equals_the_full_loss)
 {

@@ -13,7 +13,6 @@ void config_check_teachers(Config *c)
     ConfigDoc *d = c->doc;
     if (distills(c) && !c->teacher.path && !c->teachers.n && !c->teacher.cache)
         config_error(d, "teacher.path", "required for run.recipe: distill, unless teacher.cache");
-    if (c->teacher.cache && c->teachers.n) config_error(d, "teachers", "exclusive with teacher.cache");
     if (c->teacher.path && c->teachers.n) config_error(d, "teachers", "exclusive with teacher.path");
     if (c->teachers.n > MAX_TEACHER)
         config_error(d, "teachers", "%d, at most %d", c->teachers.n, MAX_TEACHER);
@@ -169,6 +168,40 @@ static void check_schedule(Config *c)
     if (!ok) config_error(c->doc, "distill.temperature_schedule", "expected [[step, T], ...]");
 }
 
+/* A cache knows the teacher's distribution over the data's tokens, nothing else of it. */
+static void check_cache(Config *c)
+{
+    const DistillConfig *k = &c->distill;
+    if (!c->teacher.cache) return;
+    if (k->loss && strcmp(k->loss, "mse_logits") == 0)
+        config_error(c->doc, "distill.loss",
+                     "mse_logits needs the teacher's logits, teacher.cache has probabilities");
+    if (k->on_policy > 0)
+        config_error(c->doc, "distill.on_policy",
+                     "teacher.cache cannot judge what the student writes: leave it out");
+    if (c->teachers.n > 0) config_error(c->doc, "teachers", "teacher.cache holds one teacher");
+    if (c->teacher.path) return;
+    if (k->features.n > 0)
+        config_error(c->doc, "distill.features",
+                     "need the teacher's activations: give teacher.path beside teacher.cache");
+    if (c->model.has_teacher)
+        config_error(c->doc, "model.init_from_teacher",
+                     "needs the teacher's values: give teacher.path beside teacher.cache");
+    if (c->eval.compare_teacher && config_was_set(c->doc, "eval.compare_teacher"))
+        config_error(c->doc, "eval.compare_teacher",
+                     "needs the teacher: give teacher.path beside teacher.cache");
+}
+
+static void check_on_policy(Config *c)
+{
+    const DistillConfig *k = &c->distill;
+    if (k->on_policy <= 0) return;
+    if (!distills(c)) config_error(c->doc, "distill.on_policy", "needs run.recipe: distill");
+    if (k->alpha == 0 && k->features.n == 0)
+        config_error(c->doc, "distill.on_policy",
+                     "needs distill.alpha > 0: nothing else judges what the student writes");
+}
+
 /* Raw logits have no temperature, no top-k and no mean of probabilities. */
 static void check_logits(Config *c)
 {
@@ -183,26 +216,6 @@ static void check_logits(Config *c)
                      "match_kd scales features to the soft loss, whose alpha is 0");
 }
 
-/* A cache knows the teacher's distribution over the data's tokens, nothing else of it. */
-static void check_cache(Config *c)
-{
-    const DistillConfig *k = &c->distill;
-    if (!c->teacher.cache) return;
-    if (k->loss && strcmp(k->loss, "mse_logits") == 0)
-        config_error(c->doc, "distill.loss",
-                     "mse_logits needs the teacher's logits, teacher.cache has probabilities");
-    if (k->temperature_schedule && !config_is_null(k->temperature_schedule))
-        config_error(c->doc, "distill.temperature_schedule",
-                     "teacher.cache holds what lies outside of the top k at distill.temperature only");
-    if (c->teacher.path) return;
-    if (k->features.n > 0)
-        config_error(c->doc, "distill.features",
-                     "need the teacher's activations: give teacher.path beside teacher.cache");
-    if (c->eval.compare_teacher && config_was_set(c->doc, "eval.compare_teacher"))
-        config_error(c->doc, "eval.compare_teacher",
-                     "needs the teacher: give teacher.path beside teacher.cache");
-}
-
 void config_check_distill(Config *c)
 {
     DistillConfig *k = &c->distill;
@@ -211,14 +224,7 @@ void config_check_distill(Config *c)
     check_schedule(c);
     check_logits(c);
     check_cache(c);
-    if (k->on_policy > 0 && c->teacher.cache)
-        config_error(c->doc, "distill.on_policy",
-                     "teacher.cache cannot judge what the student writes: leave it out");
-    if (k->on_policy > 0 && k->alpha == 0 && k->features.n == 0)
-        config_error(c->doc, "distill.on_policy",
-                     "needs distill.alpha > 0: nothing else judges what the student writes");
-    if (k->on_policy > 0 && !distills(c))
-        config_error(c->doc, "distill.on_policy", "needs run.recipe: distill");
+    check_on_policy(c);
     for (int i = 0; i < k->features.n; i++) check_feature(c, i);
     if (c->run.recipe && strcmp(c->run.recipe, "distill") == 0 && k->alpha == 0 && k->ce_weight == 0 &&
         k->features.n == 0)

@@ -17,8 +17,8 @@ static bool fill_cache(Run *r, int64_t first_sample, Err *e)
         char *logp = (char *)r->top_logp->data + (size_t)b * cells * real;
         char *rest = (char *)r->top_rest->data + (size_t)(b * r->T) * real;
         if (!teacher_cache_fill(r->cache, loader_sequence(r->loader, first_sample + b),
-                                r->c->distill.temperature, (int32_t *)r->top_index->data + (size_t)b * cells,
-                                logp, rest, real, e))
+                                distill_temperature(&r->c->distill, r->st.step),
+                                (int32_t *)r->top_index->data + (size_t)b * cells, logp, rest, real, e))
             return false;
     }
     return true;

@@ -29,7 +29,7 @@ bool teacher_cache_fill(TeacherCache *t, int64_t sequence, double at, int32_t *i
                         size_t real, Err *e);
 bool cache_teacher_hash(const char *path, char hex[33], Err *e); /* of its values and its configuration */
 const char *cache_storage(const Config *c, Arena *a, Err *e);
-bool cache_temperatures(const Config *c, CacheAbout *b, Err *e); /* 1 and every T of the run */
+bool cache_temperatures(const Run *r, CacheAbout *b, Err *e); /* 1 and every T of the run's steps */
 /* ---- on_policy.c: the student's own sequences ---------------------------------------------------------- */
 typedef struct OnPolicy OnPolicy;
 OnPolicy *on_policy_open(Run *r, Err *e);
@@ -48,8 +48,8 @@ struct Run {
     const Kernels *k;
     Tokenizer *tk;
     Model model, teacher, more[MAX_TEACHER - 1]; /* more: teachers behind the first */
+    bool has_teacher;                            /* in memory */
     int n_more;
-    bool has_teacher;                        /* in memory */
     TeacherCache *cache;                     /* or in a file; NULL = not */
     Tensor *top_index, *top_logp, *top_rest; /* what it gives to a step: int32 (B,T,k), (B,T,k), (B,T) */
     Distill distill;
@@ -82,6 +82,7 @@ struct Run {
 };
 /* models, data, graph, optimizer; nothing is written */
 bool run_open(Run *r, Config *c, Arena *a, Err *e); /* models and data alone */
+int64_t run_steps(const Run *r);                    /* by train.max_steps and epochs */
 bool run_setup(Run *r, Config *c, Arena *a, Err *e);
 /* of run_setup: the tokenizer that the config or a model names; data.val */
 bool run_tokenizer(Run *r, Err *e);
@@ -94,7 +95,7 @@ void run_progress(const Run *r, const StepInfo *s, double dt, bool line);
 /* the first prompt's continuation; samples/step_N.txt when logging */
 bool run_samples(Run *r, Model *m, const char **text, Err *e);
 bool run_evaluate(Run *r, Err *e);
-bool run_export(Run *r, Err *e);                               /* the list `export` */
+bool run_export(Run *r, Err *e);                                /* the list `export` */
 bool run_bake(Run *r, const char *path, BakeReport *b, Err *e); /* one HDF5 file, verified and counted */
 bool run_stage(Run *r, const StageOptions *o, StageResult *out, Err *e); /* a stage's artefact and its row */
 /* config.yaml, config.resolved.yaml, env.json ... */

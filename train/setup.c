@@ -41,7 +41,7 @@ bool same_vocabulary(const Model *t, const Model *s, const Tokenizer *tk, const 
 static bool needs_teacher(const Config *c)
 {
     if (strcmp(c->run.recipe, "distill")) return false;
-    if (c->caching || !c->teacher.cache || c->model.has_teacher || c->distill.features.n) return true;
+    if (c->caching || !c->teacher.cache || c->distill.features.n || c->model.has_teacher) return true;
     return c->teacher.path && c->eval.compare_teacher && config_was_set(c->doc, "eval.compare_teacher");
 }
 
@@ -170,12 +170,16 @@ static Tensor *input(Run *r, const char *name)
 }
 
 /* The inputs that a cached teacher fills. */
-static void record_cache(Run *r)
+static void record_cache(Run *r, LmLossAttr *at, Tensor **in)
 {
+    at->cached = true;
     const long k = teacher_cache_about(r->cache)->k;
     r->top_index = graph_input(r->g, "teacher.topk_index", DT_I32, 3, (long[]){r->B, r->T, k});
     r->top_logp = graph_input(r->g, "teacher.topk_logprob", DT_F32, 3, (long[]){r->B, r->T, k});
     r->top_rest = graph_input(r->g, "teacher.rest_logsumexp", DT_F32, 2, (long[]){r->B, r->T});
+    in[3] = r->top_index;
+    in[4] = r->top_logp;
+    in[5] = r->top_rest;
 }
 
 /* Hidden states and head of teacher i, without gradients: teacher., teacher1., ... */
@@ -225,20 +229,16 @@ static bool record(Run *r, Err *e)
     Tensor *h = model_hidden(r->g, &r->model, &inputs);
     Tensor *w = model_head(r->g, &r->model);
     if (r->has_teacher && !distill_features(&r->distill, r->g, r->targets, r->seg, e)) return false;
-    if (r->cache) {
+    if (r->has_teacher || r->cache) {
         LmLossAttr at = distill_loss(&c->distill, c->train.label_smoothing, c->train.z_loss);
-        model_loss_caps(&at.a, &r->model, NULL);
-        at.cached = true;
-        record_cache(r);
-        r->lm = OP_ATTR(r->g, lm_loss, at, h, w, r->targets, r->top_index, r->top_logp, r->top_rest);
-    } else if (r->has_teacher) {
-        LmLossAttr at = distill_loss(&c->distill, c->train.label_smoothing, c->train.z_loss);
-        model_loss_caps(&at.a, &r->model, &r->teacher);
-        teacher_shares(r, &at);
+        model_loss_caps(&at.a, &r->model, r->has_teacher ? &r->teacher : NULL);
         in[0] = h;
         in[1] = w;
         in[2] = r->targets;
-        r->lm = graph_record(r->g, &op_lm_loss, &at, 5 + 2 * r->n_more, in);
+        if (r->cache) record_cache(r, &at, in);
+        else teacher_shares(r, &at);
+        r->distill.lm = graph_record(r->g, &op_lm_loss, &at, r->cache ? 6 : 5 + 2 * r->n_more, in);
+        r->lm = r->distill.lm;
     } else {
         LmLossAttr at = {.a = {.ce_weight = 1,
                                .temperature = 1,
@@ -249,7 +249,6 @@ static bool record(Run *r, Err *e)
         r->lm = OP_ATTR(r->g, lm_loss, at, h, w, r->targets);
     }
     graph_loss(r->g, r->lm, 1.0, "lm");
-    r->distill.lm = r->lm;
     *graph_state(r->g) = (RunState){.seed = (uint64_t)c->run.seed};
     if (!graph_plan(r->g, e)) return false;
     return true;
@@ -300,12 +299,23 @@ bool run_open(Run *r, Config *c, Arena *a, Err *e)
     return count_steps(r, e) && open_models(r, e) && open_data(r, e);
 }
 
+int64_t run_steps(const Run *r)
+{
+    const Config *c = r->c;
+    const int64_t per_step = r->B * r->accum, samples = loader_samples(r->loader);
+    const double by_epochs = floor(c->train.epochs * (double)samples / (double)per_step);
+    const int64_t n = by_epochs < 1 ? 1 : (int64_t)by_epochs;
+    const bool limit = c->train.max_steps < n || !config_was_set(c->doc, "train.epochs");
+    return c->train.max_steps && limit ? c->train.max_steps : n;
+}
+
 /* Opened last of what is read: it must fit models and data. */
 static bool open_cache(Run *r, Err *e)
 {
     const Config *c = r->c;
     if (strcmp(c->run.recipe, "distill") || !c->teacher.cache) return true;
     r->cache = teacher_cache_open(c->teacher.cache, r->a, e);
+    r->distill.c = &c->distill; /* its schedule holds, whoever teaches */
     return r->cache && teacher_cache_check(r->cache, r, e);
 }
 
@@ -317,11 +327,7 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
         return false;
     if (!qat_open(&r->qat, &c->qat, &r->model, c->doc, e)) return false;
     r->st.qat = &r->qat;
-    int64_t per_step = r->B * r->accum, samples = loader_samples(r->loader);
-    double by_epochs = floor(c->train.epochs * (double)samples / (double)per_step);
-    r->st.n_steps = by_epochs < 1 ? 1 : (int64_t)by_epochs;
-    if (c->train.max_steps && (c->train.max_steps < r->st.n_steps || !config_was_set(c->doc, "train.epochs")))
-        r->st.n_steps = c->train.max_steps;
+    r->st.n_steps = run_steps(r);
     if (c->at_stage >= 0 && !c->stage[c->at_stage].trains) r->st.n_steps = 0;
     r->st.data_hash = loader_hash(r->loader);
     if (!params_alloc_grads(&r->model.params, e) || !record(r, e)) return false;
@@ -347,9 +353,9 @@ void run_free(Run *r)
     evaluator_free(r->ev);
     graph_free(r->g);
     model_close(&r->teacher);
-    for (int i = 0; i < r->n_more; i++) model_close(&r->more[i]);
     teacher_cache_close(r->cache);
     on_policy_close(r->on_policy);
+    for (int i = 0; i < r->n_more; i++) model_close(&r->more[i]);
     if (r->metrics) metrics_close(r->metrics);
 }
 

@@ -43,6 +43,14 @@ const char *cache_storage(const Config *c, Arena *a, Err *e)
     return arena_strdup(a, c->teacher.dtype, e);
 }
 
+/* "file:line:col: key: " before an error about key. */
+static bool at_key(const Config *c, const char *key, Err *e)
+{
+    const ConfigNode *n = config_node(c->doc, key);
+    err_prefix(e, "%s", key);
+    return n && n->file ? err_prefix(e, "%s:%d:%d", n->file, n->line, n->col) : false;
+}
+
 static bool has_temperature(const CacheAbout *b, double T)
 {
     for (int i = 0; i < b->n_temp; i++)
@@ -50,13 +58,27 @@ static bool has_temperature(const CacheAbout *b, double T)
     return false;
 }
 
-bool cache_temperatures(const Config *c, CacheAbout *b, Err *e)
+bool cache_temperatures(const Run *r, CacheAbout *b, Err *e)
 {
+    const DistillConfig *d = &r->c->distill;
+    const bool moves = d->temperature_schedule && !config_is_null(d->temperature_schedule);
+    const int64_t n = moves ? run_steps(r) : 1;
     b->n_temp = 0;
     b->temp[b->n_temp++] = 1;
-    const double T = c->distill.temperature;
-    if (!has_temperature(b, T)) b->temp[b->n_temp++] = T;
-    return !e->code;
+    for (int64_t i = 0; i < n; i++) {
+        const double T = distill_temperature(d, i);
+        if (has_temperature(b, T)) continue;
+        if (b->n_temp == CACHE_TEMPERATURES) {
+            err_set(
+                e, ERR_USAGE,
+                "%lld steps of other temperatures; a teacher.cache of top_k tokens holds %d: let T move in "
+                "plateaus ([[0, 4], [99, 4], [100, 2]]), or top_k: 0",
+                (long long)n, CACHE_TEMPERATURES);
+            return at_key(r->c, "distill.temperature_schedule", e);
+        }
+        b->temp[b->n_temp++] = T;
+    }
+    return true;
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------- */
@@ -166,14 +188,6 @@ bool teacher_cache_fill(TeacherCache *t, int64_t sequence, double T, int32_t *in
 
 /* ---- is it the right one? ------------------------------------------------------------------------------ */
 
-/* "file:line:col: key: " before an error about key. */
-static bool at_key(const Config *c, const char *key, Err *e)
-{
-    const ConfigNode *n = config_node(c->doc, key);
-    err_prefix(e, "%s", key);
-    return n && n->file ? err_prefix(e, "%s:%d:%d", n->file, n->line, n->col) : false;
-}
-
 static bool check_k(const CacheAbout *b, const Config *c, const char *path, Err *e)
 {
     const long want = c->distill.top_k ? (long)c->distill.top_k : b->V;
@@ -185,18 +199,18 @@ static bool check_k(const CacheAbout *b, const Config *c, const char *path, Err 
     return at_key(c, "distill.top_k", e);
 }
 
-static bool check_temperatures(const CacheAbout *b, const Config *c, const char *path, Err *e)
+static bool check_temperatures(const CacheAbout *b, const Run *r, const char *path, Err *e)
 {
     CacheAbout want;
     if (b->k == b->V) return true; /* nothing is left out: any temperature follows from the file */
-    if (!cache_temperatures(c, &want, e)) return false;
+    if (!cache_temperatures(r, &want, e)) return false;
     for (int i = 1; i < want.n_temp; i++) {
         if (has_temperature(b, want.temp[i])) continue;
         err_set(e, ERR_USAGE,
                 "the mass outside the top %ld at T = %g is not in teacher.cache %s; `pare teacher-cache` "
                 "with this config writes it",
                 b->k, want.temp[i], path);
-        return at_key(c, "distill.temperature", e);
+        return at_key(r->c, want.n_temp > 2 ? "distill.temperature_schedule" : "distill.temperature", e);
     }
     return true;
 }
@@ -245,5 +259,5 @@ bool teacher_cache_check(const TeacherCache *t, const Run *r, Err *e)
                 b->tokenizer, tokenizer_path(r->tk), tokenizer_hash(r->tk));
     else if (check_teacher(b, r, t->path, e)) check_data(b, r, t->path, e);
     if (e->code) return at_key(r->c, "teacher.cache", e);
-    return check_k(b, r->c, t->path, e) && check_temperatures(b, r->c, t->path, e);
+    return check_k(b, r->c, t->path, e) && check_temperatures(b, r, t->path, e);
 }

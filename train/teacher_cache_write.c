@@ -60,8 +60,12 @@ static bool about(Writer *w, Err *e)
     b->tokenizer = r->tk ? tokenizer_hash(r->tk) : "";
     b->storage = cache_storage(c, w->a, e);
     if (b->k > b->V) return err_set(e, ERR_USAGE, "distill.top_k: %ld of a vocabulary of %ld", b->k, b->V);
+    b->temp[b->n_temp++] = 1;
+    /* with all tokens kept nothing is outside at any T: a schedule need not be listed */
+    if (c->distill.temperature < 1 || c->distill.temperature > 1)
+        b->temp[b->n_temp++] = c->distill.temperature;
     if (!cache_teacher_hash(c->teacher.path, b->teacher, e) || !loader_input_hash(r->loader, b->data, e) ||
-        !cache_temperatures(c, b, e))
+        (b->k < b->V && !cache_temperatures(r, b, e)))
         return false;
     w->rows = b->sequences * b->T;
     const DType logp = b->k == b->V ? DT_F32 : DT_F16;
@@ -331,6 +335,9 @@ static bool run(Writer *w, const CacheOptions *o, CacheResult *out, Err *e)
         log_info("%s holds this already", w->out);
         return true;
     }
+    const char *slash = strrchr(w->out, '/');
+    const char *dir = slash ? arena_strndup(w->a, w->out, (size_t)(slash - w->out), e) : NULL;
+    if (dir && *dir && !dir_make(dir, e)) return false;
     if (!o->overwrite) cursor_load(w);
     if (!compute(w, &out->stopped, e) || out->stopped) return !e->code;
     if (!assemble(w, e)) return false;
