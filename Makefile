@@ -131,6 +131,9 @@ test: deps ## build and run all tests; the last line counts them (T="-k NAME" fo
 demo: deps ## teach a student from a pretrained teacher and print the table
 	@$(MAKE) $(JOBS) --no-print-directory $(B)/pare
 	@scripts/demo.sh $(B)/pare
+experiments: deps ## run configs/experiments into docs/results.md, hours (E="e1 e8" for some, MORE="train.max_steps=5" tries)
+	@$(MAKE) $(JOBS) --no-print-directory $(B)/pare
+	@MORE="$(MORE)" scripts/experiments.sh $(B)/pare $(E)
 bench: deps ## measure (BENCH="ops train" for a part, QUICK=1 for a short run, PEER_PYTHON=... for PyTorch)
 	@$(MAKE) $(JOBS) --no-print-directory $(B)/bench $(B)/pare
 	@$(B)/bench --pare=$(B)/pare $(if $(filter-out 0,$(QUICK)),--quick) $(if $(CPU_TIME),--cpu-time) $(if $(WAIT),--wait=$(WAIT)) \
@@ -160,4 +163,4 @@ uninstall: ## take it out again
 help: ## this list
 	@sed -n 's/^\([a-z ]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  %-22s %s\n", $$1, $$2}'
 	@echo '  variables              V=release|debug|asan|portable CC=gcc|clang DNNL=0 BLAS=builtin T="-k NAME -v" DEPS=0'
-.PHONY: all deps test exhaustive demo bench fuzz fuzz-targets ops style oracle debug asan portable install uninstall help FORCE
+.PHONY: all deps test exhaustive demo experiments bench fuzz fuzz-targets ops style oracle debug asan portable install uninstall help FORCE
