@@ -195,7 +195,7 @@ static const Bad bad[] = {
     {DOC "distill: {lmbda: 0.5}\n", "4:18: distill.lmbda: ", "needs run.recipe: distill", 1},
     {DOC "lora: {enabled: true}\n", "4:17: lora.enabled: ", "value true: not in this version", 1},
     {DOC "lora: {lora_rank: 8}\n", "4:19: lora.lora_rank: ", "not in this version", 1},
-    {DOC "prune: {method: magnitude}\n", "4:17: prune.method: ", "not in this version", 1},
+    {DOC "prune: {method: magnitud}\n", "4:17: prune.method: ", "(did you mean magnitude?)", 1},
     {DOC "quantize: {fromat: nf4}\n", "4:12: quantize.fromat: ", "unknown key (did you mean format?)", 1},
     {DOC "stages: [{name: a}]\n", "4:10: stages[0]: ", "recipe: required", 1},
     {DOC "stages: [{name: a, recipe: destill}]\n", "4:28: stages[0].recipe: ", "did you mean distill?", 1},

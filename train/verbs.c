@@ -70,6 +70,20 @@ static const Option o_quantize[] = {
     {"set", "K=V", "an override, such as quantize.symmetric=false", 0},
     {"json", NULL, "the table of errors on stdout", 0},
     END};
+static const Option o_prune[] = {
+    {"method", "M", "magnitude, random, snip, taylor, wanda, sparsegpt (magnitude)", 0},
+    {"sparsity", "S", "share of zeros (0.5)", 0},
+    {"structure", "T", "unstructured, 2:4, 4:8, block, row, head, ffn, layer", 0},
+    {"scope", "P", "layer or global (auto: global for snip and taylor)", 0},
+    {"include", "GLOB", "tensors (default: all linear ones); repeatable", 0},
+    {"exclude", "GLOB", "tensors left alone; repeatable", 0},
+    {"calibration", "FILE", "text for snip, taylor, wanda, sparsegpt (prune.calibration.data)", 0},
+    {"tokenizer", "P", "tokenizer of that text (default: the model's)", 0},
+    {"masks", "FILE", "the masks as .h5 too", 0},
+    {"dry-run", NULL, "write nothing", 'n'},
+    {"set", "K=V", "an override, such as prune.layer_floor=0.1", 0},
+    {"json", NULL, "sparsity of every tensor on stdout", 0},
+    END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
 static const Option o_data[] = {
     {"tokenizer", "P", "a tokenizer's file, a folder, or bytes", 0},
@@ -114,6 +128,8 @@ const Verb verb_table[] = {
     {"import", "IN OUT", "the same, into HDF5 by default suffix", 2, 2, verb_export, o_export, false},
     {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, verb_quantize,
      o_quantize, false},
+    {"prune", "IN OUT", "one-shot masks: magnitude, random, SNIP, Taylor, Wanda, SparseGPT", 2, 2, verb_prune,
+     o_prune, false},
     {"data", "WHAT [CONFIG|FILES]", "encode, decode, tokenize, pack, stats, inspect, train-tokenizer", 1, 200,
      verb_data, o_data, true},
     {"report", "RUN...", "one HTML page about runs: curves, arms, sizes and qualities, samples", 1, 200, verb_report,
