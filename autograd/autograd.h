@@ -22,6 +22,15 @@ enum { MAX_DIM = 4, MAX_IN = 16, NAME_LEN = 96, MAX_TEACHER = 6 };
 typedef struct Node Node;
 typedef struct Graph Graph;
 typedef struct Tensor Tensor;
+/* What hangs on a parameter that is read by row: `out` takes y = rows `ids` of it and returns what stands for y from
+ * then on; `merge` takes the parameter and returns the one that would give the same. */
+typedef struct TensorHook TensorHook;
+struct TensorHook {
+    Tensor *(*out)(Graph *g, Tensor *y, Tensor *ids, const TensorHook *h);
+    Tensor *(*merge)(Graph *g, Tensor *w, const TensorHook *h);
+    void *state;
+    const TensorHook *next;
+};
 /* T_WEIGHT: depends on params only */
 enum { T_PARAM = 1, T_INPUT = 2, T_KEEP = 4, T_NOGRAD = 8, T_WEIGHT = 16 };
 
@@ -35,6 +44,7 @@ struct Tensor {
     Node *node;        /* producer, NULL for leaves */
     unsigned flags;
     int id; /* index in the graph's tensor list */
+    const TensorHook *hook;
 };
 static inline long t_numel(const Tensor *t)
 {
@@ -194,6 +204,8 @@ typedef struct Param {
     /* part of the training state, not of the model (projectors): never exported */
     bool aux;
     bool in_out;         /* files store it [in,out] (GPT-2 Conv1D); memory is [out,in] */
+    bool read_only;      /* frozen for good: w.data lies in a file's mapping, or is NULL and codes stand for it */
+    const char *hash;    /* of values that are no longer in memory: XXH3-128, hex */
     const char *tied_to; /* shares data with this parameter: written once */
     void *m, *v;         /* moments */
 } Param;
@@ -288,15 +300,27 @@ typedef struct FakeQuantAttr {
     QuantSpec spec;
     FakeQuantState *state;
 } FakeQuantAttr;
-/* A mask: its owner is compress/mask.c, which moves it between steps. keep (numel of w): bytes of 0 and 1. */
-typedef struct MaskState {
-    const uint8_t *keep;
-    bool dense;     /* gradients as if every entry were kept (scores of entries that may come back) */
-    double *anchor; /* (numel) where forward leaves the scores, for the surrogate of topk_mask; NULL = nobody asks */
-} MaskState;
-typedef struct MaskAttr {
-    const MaskState *state;
-} MaskAttr;
+/* A frozen matrix (rows,cols) kept as codes and scales, decoded a few rows at a time; block_rows is 1. */
+typedef struct QuantStore {
+    QuantSpec spec;
+    QuantScales scales;
+    const uint8_t *codes; /* (rows, quant_row_bytes) */
+    long rows, cols;
+} QuantStore;
+enum { STORE_TILE = 128 }; /* rows decoded at a time */
+typedef struct LinearQAttr {
+    const QuantStore *w;
+} LinearQAttr;
+typedef struct LoraWeightAttr {
+    double scale;
+} LoraWeightAttr;
+typedef struct DoraScaleAttr {
+    double scale;
+    const QuantStore *w; /* instead of in[0] */
+} DoraScaleAttr;
+typedef struct ScaleByAttr {
+    bool rows; /* one factor per row, else per column */
+} ScaleByAttr;
 enum { LM_CE, LM_KD, LM_ENTROPY, LM_COUNT, LM_SUMS }; /* stat of lm_loss: sums in double */
 
 extern const Op *const all_ops[];

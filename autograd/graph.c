@@ -165,7 +165,10 @@ Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor 
     n->out->node = n;
     set_flags(g, n);
     v[g->n_node++] = n;
-    return n->out;
+    Tensor *out = n->out;
+    for (const TensorHook *h = op == &op_embedding ? n->in[0]->hook : NULL; h && out; h = h->next)
+        out = h->out(g, out, n->in[1], h);
+    return out;
 }
 
 Tensor *graph_tap(Graph *g, Tensor *t, const char *fmt, ...)

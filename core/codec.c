@@ -129,7 +129,12 @@ static void unpack(uint8_t *code, const uint8_t *row, long first, long n, int bi
         memcpy(code, row + first, (size_t)n);
         return;
     }
-    for (long i = 0; i < n; i++) {
+    long i = 0;
+    for (; bits == 4 && !sign && first % 2 == 0 && i + 2 <= n; i += 2) {
+        code[i] = row[(first + i) / 2] & 15u;
+        code[i + 1] = row[(first + i) / 2] >> 4;
+    }
+    for (; i < n; i++) {
         const long bit = (first + i) * bits;
         unsigned v = (unsigned)row[bit >> 3] >> (bit & 7);
         if ((bit & 7) + bits > 8) v |= (unsigned)row[(bit >> 3) + 1] << (8 - (bit & 7));

@@ -162,3 +162,34 @@ bool chat_encode(const Chat *c, const Message *m, size_t n, bool mask, Stream *o
     }
     return run_flush(c, &r, out, a, e);
 }
+
+/* llama2's lead-in is the model's own to write; every other template's stands in front of the answer. */
+bool chat_prompt(const Tokenizer *tk, const char *how, const char *system, const char *user, TokenBuf *out, int *stop,
+                 Arena *a, Err *e)
+{
+    ChatPart *part;
+    size_t n_part, n = 0;
+    Run r = {0};
+    Stream all = {0};
+    Message m[2];
+    const Chat *c = chat_open(how, tk, a, e);
+    if (!c && !e->code)
+        err_set(e, ERR_USAGE, "%s has no chat template: name one of the known ones, or a .jinja file, by --chat-template",
+                tokenizer_path(tk));
+    if (!c) return false;
+    if (system) m[n++] = (Message){"system", system, strlen(system)};
+    m[n++] = (Message){"user", user, strlen(user)};
+    if (!chat_parts(c->style, m, n, &part, &n_part, a, e)) return false;
+    for (size_t i = 0; i < n_part; i++)
+        if (part[i].literal ? !put_literal(c, &r, &part[i], &all, true, a, e)
+                            : !run_add(&r, part[i].s, part[i].n, false, a, e))
+            return false;
+    const ChatPart lead = {c->style->assistant, strlen(c->style->assistant), true, false};
+    if (!(c->style->flags & CHAT_LEAD) && !put_literal(c, &r, &lead, &all, true, a, e)) return false;
+    int32_t id = -1;
+    const char *end = c->style->end + strspn(c->style->end, " ");
+    *stop = special_at(c, end, strlen(end), &id) ? id : -1;
+    if (!run_flush(c, &r, &all, a, e)) return false;
+    *out = all.ids;
+    return true;
+}

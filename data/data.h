@@ -49,6 +49,11 @@ char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t 
  * piece is dropped, a byte piece is its raw byte. */
 const char *tokenizer_piece(const Tokenizer *t, int prev, int id, size_t *bytes);
 
+/* A question as a chat template (how: data.chat_template) puts it, up to where the answer begins. system may be NULL. *stop:
+ * the token that ends a turn, -1 = none of its own. Errors: the tokenizer has no template, roles that it refuses. */
+bool chat_prompt(const Tokenizer *tk, const char *how, const char *system, const char *user, TokenBuf *out, int *stop,
+                 Arena *a, Err *e);
+
 /* Learns a byte-level BPE of `vocab` tokens (256 bytes and the specials among them) from text files and
  * writes it
  * to out as tokenizer.json. Deterministic: ties go to the greater pair of byte strings. *tokens (may be

@@ -236,6 +236,12 @@ static bool read_unpermuted(const FileTensor *t, float *dst)
     return true;
 }
 
+/* A training state keeps what it trains: who reads it gets what the run computed with. */
+static bool live_weight(const TensorFile *f, const FileTensor *t, float *x, Err *e)
+{
+    return live_lora(f, t, x, false, e) && live_quantise(f, t, x, e) && live_lora(f, t, x, true, e);
+}
+
 bool formats_read_f32(const TensorFile *f, const FileTensor *t, float *dst, Err *e)
 {
     if (e->code) return false;
@@ -244,13 +250,14 @@ bool formats_read_f32(const TensorFile *f, const FileTensor *t, float *dst, Err 
         return err_set(e, ERR_FAIL, "%s: tensor `%s` belongs to another file", f->path, t->name);
     if (!dst) return err_set(e, ERR_FAIL, "%s: tensor `%s`: no destination given", f->path, t->name);
     const FormatsImpl *im = f->impl;
-    if (t->encoded) return encoded_read(f, t, dst, e);
+    const bool live = im->h5 && !strcmp(f->kind, "train_state");
+    if (t->encoded) return encoded_read(f, t, dst, e) && (!live || live_weight(f, t, dst, e));
     if (im->h5 && !h5_verify(im->h5, t->stored_name, t->data, t->bytes, e)) return false;
     if (!t->bytes) return true;
     bool ok = t->in_out            ? read_transposed(t, dst)
               : t->unpermute_heads ? read_unpermuted(t, dst)
                                    : dtype_to_f32(dst, t->data, t->dtype, t->bytes / dtype_size(t->dtype));
-    if (ok && im->h5 && !strcmp(f->kind, "train_state")) return live_quantise(f, t, dst, e);
+    if (ok && live) return live_weight(f, t, dst, e);
     return ok || err_set(e, ERR_CORRUPT, "%s: tensor `%s`: %s cannot be read as float", f->path, t->name,
                          dtype_name(t->dtype));
 }

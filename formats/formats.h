@@ -65,7 +65,7 @@ void formats_drop(const TensorFile *f, const FileTensor *t);
 /* ---- encoded.c: tensors stored as codes and scales ----------------------------------------------------- */
 typedef struct EncodedTensor {
     const char *name, *encoding;
-    QuantSpec spec; /* f NULL: stored without zeros (sparse.c), not as codes */
+    QuantSpec spec;
     long rows, cols; /* [out,in] */
     int n_member;
     const FileTensor *member; /* [n_member], named by their last part */
@@ -110,12 +110,6 @@ typedef struct OutModel {
 enum { ENCODED_MEMBERS = 6 };
 bool formats_encode(OutTensor *out, int *n, OutGroup *group, const char *name, bool in_out, const float *x,
                     const QuantSpec *s, const QuantScales *q, long rows, long cols, Arena *a, Err *e);
-/* sparse.c: t (2-D, src) under keep (rows,cols bytes of 0 and 1, [out,in]) as members and group: at most
- * ENCODED_MEMBERS. The form that is smallest; SPARSE_NONE: stored as it is. */
-typedef enum { SPARSE_NONE, SPARSE_BITMASK, SPARSE_2_4 } SparseForm;
-SparseForm formats_sparse_form(const uint8_t *keep, long rows, long cols, DType dtype);
-bool formats_sparse(OutTensor *out, int *n, OutGroup *group, const OutTensor *t, const uint8_t *keep, SparseForm form,
-                    Arena *a, Err *e);
 bool formats_write_safetensors(const char *path, const OutModel *m, Err *e); /* metadata {"format":"pt"} */
 /* config.json, model.safetensors (shards with an index above shard_bytes; 0 = 5 GB), generation_config.json,
  * the tokenizer copied. A folder that holds the other layout (single or shards) is refused. */
@@ -182,6 +176,9 @@ typedef struct H5Rows H5Rows;
 H5Rows *h5_rows(H5In *h, const char *path, DType *t, int64_t *rows, int64_t *cols, Arena *a, Err *e);
 bool h5_rows_read(H5Rows *r, int64_t first, int64_t n, void *dst, Err *e);
 void h5_rows_close(H5Rows *r);
+/* x (rows,cols) under spec and scales as the encoded tensor /tensors/<name>. */
+void h5_encoded(H5Out *h, const char *name, bool in_out, const float *x, const QuantSpec *s, const QuantScales *q, long rows,
+                long cols, Arena *a, Err *e);
 /* In creation order; -1 = no such group. */
 int h5_list(H5In *h, const char *group, const char **names, int cap);
 #endif

@@ -156,6 +156,17 @@ static void put_group(H5Out *h, const OutGroup *g, const char *file, Arena *a, E
     json_decref(attrs);
 }
 
+void h5_encoded(H5Out *h, const char *name, bool in_out, const float *x, const QuantSpec *s, const QuantScales *q, long rows,
+                long cols, Arena *a, Err *e)
+{
+    OutTensor t[ENCODED_MEMBERS];
+    OutGroup group;
+    int n = 0;
+    if (!formats_encode(t, &n, &group, name, in_out, x, s, q, rows, cols, a, e)) return;
+    for (int i = 0; i < n && !e->code; i++) put_tensor(h, &t[i], name, a, e);
+    if (!e->code) put_group(h, &group, name, a, e);
+}
+
 /* Logical parameters: those of encoded tensors count once, not by their codes. */
 static int64_t logical_params(const OutModel *m)
 {

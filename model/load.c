@@ -40,7 +40,7 @@ static void add_site(Declare *d, const char *fmt, long out, long in, bool bias)
     Param *w = add(d, fmt, ".weight", 2, out, in), *b = bias ? add(d, fmt, ".bias", 1, out, 0) : NULL;
     if (!w) return;
     w->in_out = m->spec.family->in_out;
-    m->site[m->n_site++] = (Site){.name = name_of(d, fmt, ""), .w = w, .b = b};
+    m->site[m->n_site++] = (Site){.name = name_of(d, fmt, ""), .w = w, .b = b, .run = m->run};
 }
 
 static void add_layer(Declare *d)
@@ -80,7 +80,7 @@ static bool declare(Model *m, const ModelSpec *s, const Kernels *k, Arena *run, 
     d.layer = 0;
     add_norm(&d, n->final_norm, s->C);
     if (s->tied) {
-        if (!e->code) m->site[m->n_site++] = (Site){.name = n->head, .w = embed};
+        if (!e->code) m->site[m->n_site++] = (Site){.name = n->head, .w = embed, .run = run};
     } else {
         add_site(&d, n->head, s->V, s->C, false);
         if (!e->code) m->site[m->n_site - 1].w->in_out = false; /* GPT-2's head is a plain linear */
@@ -145,18 +145,33 @@ bool load_values(const TensorFile *f, const Param *p, float *dst, Err *e)
 /* Stored just as the kernels read it: then the mapping is the memory. */
 static bool usable_in_place(const Model *m, const TensorFile *f, const FileTensor *t)
 {
+    if (!strcmp(f->kind, "train_state")) return false; /* what is stored is not what is effective */
     return m->params.k->real == sizeof(float) && t->dtype == DT_F32 && !t->in_out && !t->unpermute_heads &&
            (uintptr_t)t->data % 64 == 0 && formats_mapped(f, t);
 }
 
-/* One parameter from the file: in the mapping where it may stay and fits, else converted into the arena. */
-static bool read_param(Model *m, Param *p, const TensorFile *f, bool in_place, Err *e)
+/* Values that somebody keeps in his own way are floats for as long as he looks at them. */
+static bool offer(Model *m, Param *p, const TensorFile *f, const ModelStore *st, bool *taken, Err *e)
 {
+    Arena tmp = {.name = "conversion"};
+    float *v = arena_alloc(&tmp, (size_t)t_numel(&p->w) * sizeof *v, e);
+    if (v && load_values(f, p, v, e) && st->take(m, p, v, st->ctx, taken, e) && *taken) p->read_only = true;
+    arena_free(&tmp);
+    return !e->code;
+}
+
+/* One parameter from the file: in the mapping where it may stay and fits, else converted into the arena. */
+static bool read_param(Model *m, Param *p, const TensorFile *f, bool in_place, const ModelStore *st, Err *e)
+{
+    bool taken = false;
     if (!load_check(f, p, e)) return false;
     const FileTensor *t = formats_find(f, p->name);
     size_t n = (size_t)t_numel(&p->w);
+    if (st && p->w.ndim == 2 && !offer(m, p, f, st, &taken, e)) return false;
+    if (taken) return true;
     if (in_place && usable_in_place(m, f, t)) {
         p->w.data = (void *)(uintptr_t)t->data;
+        p->read_only = true;
         m->mapped_bytes += (int64_t)t->bytes;
         return all_finite(p->w.data, n, f, p, e);
     }
@@ -169,6 +184,18 @@ static bool read_param(Model *m, Param *p, const TensorFile *f, bool in_place, E
         for (size_t i = 0; i < n; i++) ((double *)p->w.data)[i] = v[i];
     arena_free(&tmp);
     return !e->code;
+}
+
+bool model_own(Model *m, Param *p, Err *e)
+{
+    if (!p->read_only || !p->w.data) return true;
+    const size_t bytes = (size_t)t_numel(&p->w) * m->params.k->real;
+    void *copy = arena_alloc(m->run, bytes, e);
+    if (!copy) return false;
+    memcpy(copy, p->w.data, bytes);
+    p->w.data = copy;
+    p->read_only = false;
+    return true;
 }
 
 void load_warn_unused(const Model *m, const TensorFile *f)
@@ -195,16 +222,16 @@ bool load_spec(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err 
     return !e->code;
 }
 
-static bool read_all(Model *m, const TensorFile *f, bool in_place, Err *e)
+static bool read_all(Model *m, const TensorFile *f, bool in_place, const ModelStore *st, Err *e)
 {
-    for (int i = 0; i < m->params.n && !e->code; i++) read_param(m, m->params.p[i], f, in_place, e);
+    for (int i = 0; i < m->params.n && !e->code; i++) read_param(m, m->params.p[i], f, in_place, st, e);
     if (!e->code) load_warn_unused(m, f);
     return !e->code;
 }
 
 bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e)
 {
-    return load_spec(m, f, k, run, e) && read_all(m, f, false, e);
+    return load_spec(m, f, k, run, e) && read_all(m, f, false, NULL, e);
 }
 
 bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e)
@@ -219,8 +246,13 @@ bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e
 
 bool model_open_frozen(Model *m, const char *path, const Kernels *k, Arena *run, Err *e)
 {
+    return model_open_stored(m, path, NULL, k, run, e);
+}
+
+bool model_open_stored(Model *m, const char *path, const ModelStore *st, const Kernels *k, Arena *run, Err *e)
+{
     TensorFile f = {0};
-    bool ok = formats_open(&f, path, run, e) && load_spec(m, &f, k, run, e) && read_all(m, &f, true, e);
+    bool ok = formats_open(&f, path, run, e) && load_spec(m, &f, k, run, e) && read_all(m, &f, true, st, e);
     if (ok && m->mapped_bytes) {
         m->file = arena_alloc(run, sizeof f, e);
         if (m->file) *m->file = f;
@@ -282,22 +314,33 @@ int model_freeze(Model *m, const char *glob)
 
 int64_t model_bytes(const Model *m) { return params_count(&m->params, false) * 4; }
 
-/* The values a writer stores: the weight itself, or what its site's attachments make of it. */
-static const void *effective(const Model *m, Param *p, Graph **keep, Arena *a, Err *e)
+/* The effective weight of a parameter: NULL when nothing hangs on it. */
+static Tensor *merged(Graph *g, const Model *m, Param *p)
 {
     for (int i = 0; i < m->n_site; i++) {
         Site *s = &m->site[i];
-        if (s->w != p || !s->n_wx) continue;
-        Graph *g = graph_new(&(GraphOptions){.k = m->params.k, .run = a}, e);
-        if (!g) return NULL;
-        *keep = g;
-        Tensor *w = site_weight(g, s);
-        graph_keep(g, w);
-        if (!graph_plan(g, e)) return NULL;
-        graph_forward(g);
-        return w->data;
+        if (s->w == p && (s->n_wx || s->n_side || s->q)) return site_merged(g, s);
     }
-    return p->w.data;
+    Tensor *w = p->w.hook ? graph_param(g, &p->w) : NULL;
+    for (const TensorHook *h = p->w.hook; h; h = h->next) w = h->merge(g, w, h);
+    return w;
+}
+
+/* The values a writer stores: the weight itself, or what its site's attachments make of it. */
+static const void *effective(const Model *m, Param *p, Graph **keep, Arena *a, Err *e)
+{
+    Graph *g = graph_new(&(GraphOptions){.k = m->params.k, .run = a}, e);
+    if (!g) return NULL;
+    Tensor *w = merged(g, m, p);
+    if (!w && !graph_err(g)->code) {
+        graph_free(g);
+        return p->w.data;
+    }
+    *keep = g;
+    graph_keep(g, w);
+    if (!graph_plan(g, e)) return NULL;
+    graph_forward(g);
+    return w->data;
 }
 
 bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e)
@@ -329,6 +372,19 @@ bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e)
     return !e->code;
 }
 
+/* Of the values as floats, whatever the run computes in. */
+static bool values_hash(char hex[33], const Param *p, const Kernels *k, Err *e)
+{
+    const size_t n = (size_t)t_numel(&p->w);
+    Arena tmp = {.name = "hash"};
+    const float *v = p->w.data;
+    float *f = k->real == sizeof(float) ? NULL : arena_alloc(&tmp, n * sizeof *f, e);
+    for (size_t i = 0; f && i < n; i++) f[i] = (float)((const double *)p->w.data)[i];
+    if (!e->code) hash128_hex(hex, f ? f : v, n * sizeof *v);
+    arena_free(&tmp);
+    return !e->code;
+}
+
 const char *model_content_hash(const Model *m, Arena *a, Err *e)
 {
     char line[NAME_LEN + 64], hex[33];
@@ -336,8 +392,8 @@ const char *model_content_hash(const Model *m, Arena *a, Err *e)
     for (int i = 0; all && i < m->params.n; i++) {
         const Param *p = m->params.p[i];
         if (p->aux) continue;
-        hash128_hex(hex, p->w.data, (size_t)t_numel(&p->w) * m->params.k->real);
-        snprintf(line, sizeof line, "%s %s\n", p->name, hex);
+        if (!p->hash && !values_hash(hex, p, m->params.k, e)) return NULL;
+        snprintf(line, sizeof line, "%s %s\n", p->name, p->hash ? p->hash : hex);
         all = arena_printf(a, e, "%s%s", all, line);
     }
     if (!all) return NULL;

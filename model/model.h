@@ -83,16 +83,29 @@ struct Attachment {
     Tensor *(*apply)(Graph *g, Tensor *t, const Attachment *a);
     void *state;
 };
+/* What stands beside a projection (adapters): apply records nodes on its input x and its output y and returns the output
+ * to use from then on; merge takes the weight and returns the one that would do it alone. */
+typedef struct Site Site;
+typedef struct Branch Branch;
+struct Branch {
+    const char *kind;
+    bool bias; /* apply gets y without the projection's bias and adds it itself */
+    Tensor *(*apply)(Graph *g, Tensor *x, Tensor *y, Site *s, const Branch *b);
+    Tensor *(*merge)(Graph *g, Tensor *w, Site *s, const Branch *b);
+    void *state;
+};
 enum { SITE_MAX = 4 };
-typedef struct Site {
+struct Site {
     const char *name; /* HF module path: model.layers.0.self_attn.q_proj */
     Param *w, *b;     /* w (out,in), b (out) or NULL */
     /* on the weight (mask, then quantiser), on the activation */
-    Attachment wx[SITE_MAX], ax[SITE_MAX], yx[SITE_MAX]; /* yx: on the output, before LoRA's branch */
+    Attachment wx[SITE_MAX], ax[SITE_MAX], yx[SITE_MAX]; /* yx: on the output, before the branches */
     int n_wx, n_ax, n_yx;
-    Tensor *lora_a, *lora_b;
-    double lora_scale; /* side branch: a (r,in), b (out,r) */
-} Site;
+    Branch side[SITE_MAX]; /* adapters, in order */
+    int n_side;
+    const QuantStore *q; /* the frozen weight as codes, w->w.data is NULL; or NULL */
+    Arena *run;          /* the model's */
+};
 
 typedef struct Model {
     ModelSpec spec;
@@ -116,6 +129,14 @@ bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e
  * file as memory wants them, on 64 bytes, are used where the file is mapped, read-only. model_close gives
  * it back. */
 bool model_open_frozen(Model *m, const char *path, const Kernels *k, Arena *run, Err *e);
+/* The same with a say in what is kept: take gets the values of a parameter (in memory layout, gone when it returns) and
+ * tells by *taken that it keeps them in its own way; the parameter is then read-only and without data. */
+typedef struct ModelStore {
+    bool (*take)(Model *m, Param *p, const float *values, void *ctx, bool *taken, Err *e);
+    void *ctx;
+} ModelStore;
+bool model_open_stored(Model *m, const char *path, const ModelStore *st, const Kernels *k, Arena *run, Err *e);
+bool model_own(Model *m, Param *p, Err *e); /* a mapped parameter's values copied, so that they can change */
 void model_close(Model *m); /* of any model; nothing to do for most */
 bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e);
 /* Fresh values: N(0, init_std), residual projections times residual_scale, norms 1, biases 0; keyed by tensor
@@ -164,5 +185,6 @@ Tensor *model_logits(Graph *g, Model *m, Tensor *hidden);
  * xent start from uncapped logits. */
 void model_loss_caps(LossAttr *a, const Model *student, const Model *teacher);
 Tensor *site_weight(Graph *g, Site *s); /* the site's weight after its attachments */
+Tensor *site_merged(Graph *g, Site *s); /* and with its branches in it: what a writer stores */
 Tensor *site_linear(Graph *g, Tensor *x, Site *s);
 #endif

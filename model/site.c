@@ -1,26 +1,46 @@
 /* model/site.c: the one doorway every projection takes. compress/ hung the attachments on the site, from the
- * config, before the graph was recorded: mask first, then quantiser; the LoRA branch stands beside W, so that
+ * config, before the graph was recorded: mask first, then quantiser; an adapter's branch stands beside W, so that
  * a frozen W needs no dW. */
 #include "model/model.h"
 #include <string.h>
 
+/* Coded weights are frozen: they are decoded where somebody asks for the matrix itself (a writer), never for a step. */
+static Tensor *decoded(Graph *g, const Site *s)
+{
+    const QuantStore *q = s->q;
+    const Kernels *k = graph_kernels(g);
+    void *w = arena_alloc(s->run, (size_t)(q->rows * q->cols) * k->real, graph_err(g));
+    Tensor *t = w ? graph_leaf(g, s->w->name, 2, (long[]){q->rows, q->cols}, w) : NULL;
+    if (!t) return NULL;
+    k->decode_rows(w, q->codes, &q->spec, &q->scales, 0, q->rows, q->cols);
+    t->flags |= T_WEIGHT;
+    return t;
+}
+
 Tensor *site_weight(Graph *g, Site *s)
 {
-    Tensor *w = graph_param(g, &s->w->w);
+    Tensor *w = s->q ? decoded(g, s) : graph_param(g, &s->w->w);
     for (int i = 0; i < s->n_wx; i++) w = s->wx[i].apply(g, w, &s->wx[i]);
+    return w;
+}
+
+Tensor *site_merged(Graph *g, Site *s)
+{
+    Tensor *w = site_weight(g, s);
+    for (int i = 0; i < s->n_side; i++) w = s->side[i].merge(g, w, s, &s->side[i]);
     return w;
 }
 
 Tensor *site_linear(Graph *g, Tensor *x, Site *s)
 {
-    Tensor *w = site_weight(g, s), *xq = x, *b = s->b ? graph_param(g, &s->b->w) : NULL;
+    Tensor *xq = x, *b = s->b ? graph_param(g, &s->b->w) : NULL, *y;
+    for (int i = 0; i < s->n_side; i++)
+        if (s->side[i].bias) b = NULL;
     for (int i = 0; i < s->n_ax; i++) xq = s->ax[i].apply(g, xq, &s->ax[i]);
-    Tensor *y = OP(g, linear, xq, w, b);
+    if (s->q && !s->n_wx) y = OP_ATTR(g, linear_q, ((LinearQAttr){s->q}), xq, b);
+    else y = OP(g, linear, xq, site_weight(g, s), b);
     for (int i = 0; i < s->n_yx; i++) y = s->yx[i].apply(g, y, &s->yx[i]);
-    if (s->lora_a) {
-        Tensor *h = OP(g, linear, x, graph_param(g, s->lora_a));
-        y = OP_ATTR(g, axpy, ((AxpyAttr){s->lora_scale}), OP(g, linear, h, graph_param(g, s->lora_b)), y);
-    }
+    for (int i = 0; i < s->n_side; i++) y = s->side[i].apply(g, x, y, s, &s->side[i]);
     return y;
 }
 

@@ -113,6 +113,10 @@ typedef union GoldenAttr {
     SliceAttr slice;
     LmLossAttr lm_loss;
     FakeQuantAttr fakequant;
+    LinearQAttr linear_q;
+    LoraWeightAttr lora_weight;
+    DoraScaleAttr dora_scale;
+    ScaleByAttr scale_by;
 } GoldenAttr;
 typedef struct GoldenCase {
     const Golden *f;
@@ -225,6 +229,28 @@ static inline void attr_fakequant(GoldenCase *c)
     ASSERT_EQ(c->scales.q.R * c->scales.q.G, n);
     c->u.fakequant.state = &c->scales;
 }
+static inline void attr_lora_weight(GoldenCase *c) { c->u.lora_weight = (LoraWeightAttr){num(c->at, "scale")}; }
+static inline void attr_dora_scale(GoldenCase *c) { c->u.dora_scale = (DoraScaleAttr){num(c->at, "scale"), NULL}; }
+static inline void attr_scale_by(GoldenCase *c) { c->u.scale_by = (ScaleByAttr){num(c->at, "rows") > 0}; }
+/* Extra tensor w: what int8 rows with scales of a power of two decode to, so that encoding finds it again. */
+static inline void attr_linear_q(GoldenCase *c)
+{
+    const FileTensor *t = golden_find(c->f, c->name, "w");
+    long n = 0;
+    Arena *a = (Arena *)(uintptr_t)&c->f->a;
+    Err *e = (Err *)(uintptr_t)&c->f->e;
+    const float *w = golden_f32(c, "w", &n);
+    QuantStore *q = arena_alloc(a, sizeof *q, e);
+    *q = (QuantStore){.spec = {.f = &quant_formats[QUANT_int8], .block_rows = 1},
+                      .rows = (long)t->dim[0],
+                      .cols = (long)t->dim[1]};
+    uint8_t *codes = arena_alloc(a, (size_t)n, e);
+    ASSERT(quant_scales_alloc(&q->scales, &q->spec, q->rows, q->cols, a, e));
+    quant_scales(&q->scales, &q->spec, w, q->rows, q->cols);
+    quant_encode(codes, w, &q->spec, &q->scales, q->cols, 0, q->rows);
+    q->codes = codes;
+    c->u.linear_q = (LinearQAttr){q};
+}
 
 /* Tolerances of quality.md C.2 for float32 (forward, gradients), as ||have - want|| / ||want||; float64 is
  * held to 1e-12 everywhere. */
@@ -254,6 +280,10 @@ static const GoldenOp golden_ops[] = {
     {"embedding", NULL, 0, 2e-7},
     {"kv_append", NULL, 0, 0},
     /* the same casts on the same floats: the same bits */
+    {"linear_q", attr_linear_q, 1e-6, 1e-6},
+    {"lora_weight", attr_lora_weight, 1e-6, 1e-6},
+    {"dora_scale", attr_dora_scale, 1e-6, 1e-6},
+    {"scale_by", attr_scale_by, 5e-7, 1e-6},
     {"fakequant", attr_fakequant, 0, 2e-7},
     {"fakequant_clip", attr_fakequant, 0, 2e-7},
     {"fakequant_step", attr_fakequant, 0, 1e-6},
@@ -291,7 +321,7 @@ static inline void golden_close_to(const Bench *b, const char *name, const char 
 /* Leaf j of the op; heads of rope and attention lie in one row. */
 static inline Tensor *golden_leaf(Bench *b, const Golden *f, const char *name, int j, bool heads)
 {
-    char part[16];
+    char part[8];
     snprintf(part, sizeof part, "in%d", j);
     const FileTensor *t = golden_find(f, name, part);
     if (!t) return NULL;
@@ -335,7 +365,7 @@ static inline bool golden_attention(Bench *b, const GoldenCase *c)
 static inline void golden_grads(Bench *b, const GoldenCase *c, double tol)
 {
     for (int j = 0; j < b->node->op->n_in; j++) {
-        char part[16];
+        char part[8];
         snprintf(part, sizeof part, "grad%d", j);
         if (!b->wants[j]) continue;
         long n = t_numel(b->in[j]);

@@ -7,6 +7,47 @@
 #include "tests/kernels_quant_impl.h"
 #include <omp.h>
 
+static void run_decode_rows(Ctx *c)
+{
+    const QuantSpec s = {.f = &quant_formats[c->option ? QUANT_nf4 : QUANT_int8],
+                         .block_rows = 1,
+                         .block_cols = c->option ? 64 : 0};
+    const long r0 = c->a / 3;
+    uint8_t *codes = alloc(c, (size_t)c->a * quant_row_bytes(&s, c->b));
+    QuantScales q = {.R = c->a, .G = quant_groups(&s, c->b), .tensor = 1};
+    q.scale = alloc(c, (size_t)(q.R * q.G) * sizeof(float));
+    for (long i = 0; i < q.R * q.G; i++) q.scale[i] = 0.01f * (float)(i % 7 + 1);
+    for (size_t i = 0; i < (size_t)c->a * quant_row_bytes(&s, c->b); i++) codes[i] = (uint8_t)(i * 37 % 251);
+    c->k->decode_rows(out(c, (c->a - r0) * c->b, 1), codes, &s, &q, r0, c->a - r0, c->b);
+}
+static void run_columns_put(Ctx *c)
+{
+    const long at = c->b / 3, n = (c->b + 1) / 2;
+    c->k->columns_put(out(c, c->a * c->b, 1), in(c, c->a * n, 1), c->a, c->b, at, n, c->mode);
+}
+static void run_columns_get(Ctx *c)
+{
+    const long at = c->b / 3, n = (c->b + 1) / 2;
+    c->k->columns_get(out(c, c->a * n, 1), in(c, c->a * c->b, 1), c->a, c->b, at, n);
+}
+static void run_scale_by(Ctx *c)
+{
+    c->k->scale_by(out(c, c->a * c->b, 1), in(c, c->a * c->b, 1), in(c, c->option ? c->a : c->b, 1), c->a, c->b,
+                   c->option, c->mode);
+}
+static void run_scale_by_sum(Ctx *c)
+{
+    c->k->scale_by_sum(out(c, c->option ? c->a : c->b, 1), in(c, c->a * c->b, 1), in(c, c->a * c->b, 1), c->a, c->b,
+                       c->option, c->mode);
+}
+static void run_row_norms(Ctx *c) { c->k->row_norms(out(c, c->a, 1), in(c, c->a * c->b, 1), c->a, c->b); }
+static void run_quotient(Ctx *c)
+{
+    void *b = alloc(c, (size_t)c->a * c->k->real);
+    c->k->fill(b, 1.75, c->a);
+    c->k->quotient(out(c, c->a, 1), in(c, c->a, 1), b, c->a, c->mode);
+}
+
 /* ---- the cases: names end in the kernel's ----------------------------------------------------------- */
 static void run_fill(Ctx *c) { c->k->fill(out(c, c->a, 1), 0.75, c->a); }
 static void run_copy(Ctx *c) { c->k->copy(out(c, c->a, 1), in(c, c->a, 1), c->a); }
@@ -192,7 +233,14 @@ static const Case cases[] = {FLAT(fill, 0),
                              ROWS(fakequant_fwd, 2e-7),
                              ROWS(fakequant_clip, 2e-7),
                              ROWS(fakequant_clip_bwd, 2e-7),
-                             ROWS(fakequant_step_bwd, 2e-7)};
+                             ROWS(fakequant_step_bwd, 2e-7),
+                             ROWS(decode_rows, 0),
+                             ROWS(columns_put, 2e-7),
+                             ROWS(columns_get, 0),
+                             ROWS(scale_by, 2e-7),
+                             ROWS(scale_by_sum, 1e-6),
+                             ROWS(row_norms, 2e-7),
+                             FLAT(quotient, 3e-7)};
 enum { N_CASES = (int)(sizeof cases / sizeof *cases) };
 
 /* The last of each list is large enough for several threads. */

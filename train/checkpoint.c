@@ -22,17 +22,29 @@ static void put(H5Out *h, const char *group, const Param *p, const void *data, c
     put_at(h, arena_printf(a, e, "%s/%s", group, p->name), p, data, k);
 }
 
-/* What a parameter of training remembers lies with the rest of its method, under the tensor's name:
- * qat.<tensor>.step_size in /qat, prune.<tensor>.scores in /prune/scores. */
+/* qat.<tensor>.step_size lies with what else its quantiser remembers, under the tensor's name. */
 static const char *path_of(const Param *p, Arena *a, Err *e)
 {
-    const size_t n = strlen(p->name), step = strlen(".step_size"), scores = strlen(".scores");
+    const size_t n = strlen(p->name), tail = strlen(".step_size");
     if (!p->aux) return arena_printf(a, e, "/tensors/%s", p->name);
-    if (n > step + 4 && !strncmp(p->name, "qat.", 4) && !strcmp(p->name + n - step, ".step_size"))
-        return arena_printf(a, e, "/qat/%.*s/step_size", (int)(n - step - 4), p->name + 4);
-    if (n > scores + 6 && !strncmp(p->name, "prune.", 6))
-        return arena_printf(a, e, "/prune/scores/%.*s", (int)(n - scores - 6), p->name + 6);
+    if (n > tail + 4 && !strncmp(p->name, "qat.", 4) && !strcmp(p->name + n - tail, ".step_size"))
+        return arena_printf(a, e, "/qat/%.*s/step_size", (int)(n - tail - 4), p->name + 4);
     return arena_printf(a, e, "/aux/%s", p->name);
+}
+
+/* A base that is kept as codes (QLoRA) is stored as codes. */
+static void put_coded(H5Out *h, const Model *m, const Param *p, Err *e)
+{
+    const QuantStore *q = NULL;
+    for (int i = 0; i < m->n_site; i++)
+        if (m->site[i].w == p) q = m->site[i].q;
+    Arena tmp = {.name = "codes"};
+    float *x = q ? arena_alloc(&tmp, (size_t)(q->rows * q->cols) * sizeof *x, e) : NULL;
+    if (x) {
+        quant_decode(x, q->codes, &q->spec, &q->scales, q->cols, 0, q->rows);
+        h5_encoded(h, p->name, p->in_out, x, &q->spec, &q->scales, q->rows, q->cols, &tmp, e);
+    }
+    arena_free(&tmp);
 }
 
 static void put_state(H5Out *h, const TrainState *s)
@@ -66,14 +78,10 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
     if (s->run_yaml) h5_text(h, "/config/run_yaml", s->run_yaml);
     if (m->tokenizer_path) h5_attr_str(h, "/config", "tokenizer_path", m->tokenizer_path);
     h5_put_tokenizer(h, m->tokenizer_path, a, e);
-    Arena tmp = {.name = "masked"};
     for (int i = 0; i < ps->n; i++) {
-        const ArenaMark mark = arena_mark(&tmp);
-        const void *masked = s->prune ? prune_effective(s->prune, ps->p[i], &tmp, e) : NULL;
-        put_at(h, path_of(ps->p[i], a, e), ps->p[i], masked ? masked : ps->p[i]->w.data, ps->k);
-        arena_release(&tmp, mark);
+        if (!ps->p[i]->w.data) put_coded(h, m, ps->p[i], e);
+        else if (!lora_owns(ps->p[i])) put_at(h, path_of(ps->p[i], a, e), ps->p[i], ps->p[i]->w.data, ps->k);
     }
-    arena_free(&tmp);
     if (c->save_optimizer && o) {
         for (int i = 0; i < ps->n; i++) {
             put(h, "/optimizer/m", ps->p[i], ps->p[i]->m, ps->k, a, e);
@@ -83,7 +91,7 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
     }
     put_state(h, s);
     if (s->qat) qat_save(s->qat, h);
-    if (s->prune) prune_save(s->prune, h, a, e);
+    if (s->lora) lora_save(s->lora, h, e);
     return h5_commit(h, e);
 }
 
@@ -275,18 +283,15 @@ bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena 
     const Params *ps = &m->params;
     for (int i = 0; i < ps->n && !e->code; i++) {
         const Param *p = ps->p[i];
-        get_at(h, path_of(p, a, e), p, p->w.data, ps->k, e);
+        if (!lora_owns(p) && !p->read_only) get_at(h, path_of(p, a, e), p, p->w.data, ps->k, e);
         if (o && p->m) get(h, "/optimizer/m", p, p->m, ps->k, a, e);
         if (o && p->v) get(h, "/optimizer/v", p, p->v, ps->k, a, e);
     }
     int64_t updates = 0;
     if (o && !e->code && h5_get_i64(h, "/optimizer", "step", &updates, e)) optim_set_updates(o, updates);
     if (!e->code) get_state(h, s, e);
-    if (!e->code && s->prune && o) prune_load(s->prune, h, a, e);
-    if (!e->code && o && h5_has(h, "/masks") && !(s->prune && s->prune->n))
-        err_set(e, ERR_USAGE,
-                "the checkpoint has masks, the config no prune section: its zeros would be lost");
     if (!e->code && s->qat && o) qat_load(s->qat, h, s->step, a, e);
+    if (!e->code && s->lora) lora_resume(s->lora, h, e);
     h5_close(h);
     if (e->code) err_prefix(e, "%s", path);
     return !e->code;
@@ -309,7 +314,6 @@ bool checkpoint_carry(const char *path, Model *m, Optim *o, TrainState *s, Arena
         if (p->v) get(h, "/optimizer/v", p, p->v, ps->k, a, e);
     }
     if (o && !e->code && h5_get_i64(h, "/optimizer", "step", &updates, e)) optim_set_updates(o, updates);
-    if (!e->code && s->prune) prune_carry(s->prune, h, a, e);
     if (!e->code && s->qat) qat_carry(s->qat, h, e);
     h5_close(h);
     if (e->code) err_prefix(e, "%s", path);

@@ -333,6 +333,7 @@ static Config *load(Arena *a, const char *path, int n, char *const *override, co
     check_train(c);
     check_optim(c);
     config_check_distill(c);
+    lora_check(&c->lora, d);
     check_rest(c);
     place_paths(c, a, e);
     return e->code ? NULL : c;

@@ -12,12 +12,11 @@ static bool write_one(Run *r, const char *path, const char *format, DType dtype,
     const BakeState s = state_of(r);
     OutModel packed, effective;
     if (bake(&s, dtype, &packed, &effective, &tmp, e)) {
-        const bool hdf5 = !strcmp(format, "hdf5"), holds_codes = hdf5 || !strcmp(format, "safetensors");
-        if (hdf5 && r->prune.n) prune_pack(&r->prune, &packed, &tmp, e);
+        const bool holds_codes = !strcmp(format, "hdf5") || !strcmp(format, "safetensors");
         OutModel *m = holds_codes ? &packed : &effective;
         m->run_yaml = r->st.run_yaml;
         m->step = r->st.step;
-        if (!e->code && bake_write(path, format, m, (int64_t)(shard_gb * 1e9), e))
+        if (bake_write(path, format, m, (int64_t)(shard_gb * 1e9), e))
             bake_verify(&s, path, &effective, b, e);
     }
     arena_free(&tmp);

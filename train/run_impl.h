@@ -54,9 +54,7 @@ struct Run {
     Tensor *top_index, *top_logp, *top_rest; /* what it gives to a step: int32 (B,T,k), (B,T,k), (B,T) */
     Distill distill;
     Qat qat;
-    Prune prune;
-    Calibration calibration; /* of prune; row NULL = the run's own batches */
-    double sparsity;
+    Lora lora;
     Loader *loader;
     Prefetch *prefetch;
     double waited; /* seconds the steps since the last line waited for data */

@@ -83,7 +83,9 @@ static bool open_models(Run *r, Err *e)
 {
     Config *c = r->c;
     if (!open_teachers(r, e)) return false;
-    if (c->model.path && !model_open(&r->model, c->model.path, r->k, r->a, e)) return err_prefix(e, "model");
+    if (c->model.path && !(c->lora.enabled ? lora_base_open(&r->model, c->model.path, &c->lora, r->k, r->a, e)
+                                           : model_open(&r->model, c->model.path, r->k, r->a, e)))
+        return err_prefix(e, "model");
     if (!run_tokenizer(r, e)) return false;
     if (c->model.has_teacher) {
         if (!cut_student(r, e)) return false;
@@ -164,15 +166,6 @@ static bool open_data(Run *r, Err *e)
     return run_val(r, e);
 }
 
-/* What scores are measured on, when the section names a text of its own. */
-static bool open_calibration(Run *r, Err *e)
-{
-    const PruneConfig *p = &r->c->prune;
-    if (!p->enabled || !prune_needs_data(p) || !p->calibration.data.path) return true;
-    return calibration_open(&r->calibration, &p->calibration, &r->c->data, r->tk, &r->model, "prune", r->a,
-                            e);
-}
-
 static Tensor *input(Run *r, const char *name)
 {
     return graph_input(r->g, name, DT_I32, 2, (long[]){r->B, r->T});
@@ -235,8 +228,10 @@ static bool record(Run *r, Err *e)
     for (int i = 0; r->has_teacher && i <= r->n_more; i++) record_teacher(r, i, &in[3 + 2 * i], e);
     graph_prefix(r->g, "student.");
     const ModelInputs inputs = {.ids = r->ids, .pos = r->pos, .seg = r->seg, .train = true};
+    lora_train(&r->lora, true);
     Tensor *h = model_hidden(r->g, &r->model, &inputs);
     Tensor *w = model_head(r->g, &r->model);
+    lora_train(&r->lora, false);
     if (r->has_teacher && !distill_features(&r->distill, r->g, r->targets, r->seg, e)) return false;
     if (r->has_teacher || r->cache) {
         LmLossAttr at = distill_loss(&c->distill, c->train.label_smoothing, c->train.z_loss);
@@ -263,18 +258,23 @@ static bool record(Run *r, Err *e)
     return true;
 }
 
-/* Forward and backward of one token: 6 per weight that multiplies, 12 per attention score (causal: half),
- * teacher 2. */
+/* Forward and backward of one token: 6 per weight that multiplies, 4 where the weight itself rests, 12 per attention
+ * score (causal: half), teacher 2. */
 static void count_flops(Run *r)
 {
     for (int i = 0; i < (r->has_teacher ? 2 + r->n_more : 1); i++) {
         const Model *m = i > 1 ? &r->more[i - 2] : i ? &r->teacher : &r->model;
         double n = 0;
-        for (int j = 0; j < m->n_site; j++) n += (double)t_numel(&m->site[j].w->w);
+        for (int j = 0; j < m->n_site; j++) {
+            const Param *w = m->site[j].w;
+            n += (i ? 2 : w->frozen ? 4 : 6) * (double)t_numel(&w->w);
+        }
         const ModelSpec *s = &m->spec;
         double attn = (double)(s->L * s->H * s->D * r->T);
-        r->flops_per_token += i ? 2 * n + 2 * attn : 6 * n + 6 * attn;
+        r->flops_per_token += n + (i ? 2 : 6) * attn;
     }
+    for (int i = 0; i < r->lora.n; i++)
+        r->flops_per_token += 6 * (double)(t_numel(&r->lora.item[i].a->w) + t_numel(&r->lora.item[i].b->w));
 }
 
 static bool count_steps(Run *r, Err *e)
@@ -334,22 +334,19 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
     if (r->has_teacher &&
         !distill_open(&r->distill, &c->distill, &r->model, &r->teacher, (uint64_t)c->run.seed, c->doc, e))
         return false;
-    if (!prune_open(&r->prune, &c->prune, &r->model, (uint64_t)c->run.seed, c->doc, e)) return false;
-    r->st.prune = &r->prune;
-    r->prune.again = c->at_stage >= 0 && c->stage[c->at_stage].own_prune;
     if (!qat_open(&r->qat, &c->qat, &r->model, c->doc, e)) return false;
     r->st.qat = &r->qat;
-    if (!open_calibration(r, e)) return false;
+    if (!lora_open(&r->lora, &c->lora, &r->model, (uint64_t)c->run.seed, c->doc, e)) return false;
+    r->st.lora = &r->lora;
     r->st.n_steps = run_steps(r);
     if (c->at_stage >= 0 && !c->stage[c->at_stage].trains) r->st.n_steps = 0;
     r->st.data_hash = loader_hash(r->loader);
-    if (!prune_steps(&r->prune, r->st.n_steps, c->doc, e)) return false;
     if (!params_alloc_grads(&r->model.params, e) || !record(r, e)) return false;
     r->opt = optim_new(&c->optim, &c->schedule, c->train.clip_grad_norm, &r->model.params, a, e);
     if (!r->opt) return false;
     /* step sizes are a hundredth of the weights: a tenth of the rate (algorithms 5.11) */
     optim_set_lr(r->opt, "qat.*", 0.1 * c->optim.learning_rate);
-    optim_set_lr(r->opt, "prune.*", c->prune.score_learning_rate);
+    lora_rates(&r->lora, r->opt, c->optim.learning_rate);
     if (!isnan(c->distill.projector_learning_rate))
         optim_set_lr(r->opt, "projector.*", c->distill.projector_learning_rate);
     if (r->has_val) {
@@ -371,6 +368,7 @@ void run_free(Run *r)
     teacher_cache_close(r->cache);
     on_policy_close(r->on_policy);
     for (int i = 0; i < r->n_more; i++) model_close(&r->more[i]);
+    model_close(&r->model);
     if (r->metrics) metrics_close(r->metrics);
 }
 

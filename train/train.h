@@ -57,7 +57,7 @@ typedef struct TrainState {
     uint64_t seed;
     int bad_steps, stale_evals;
     Qat *qat; /* quantisers whose scales belong to the state; NULL = none */
-    Prune *prune; /* masks, the same */
+    Lora *lora; /* adapters; NULL = none */
 } TrainState;
 /* Writes dir/checkpoints/step_XXXXXXXX.h5 (temp, fsync, rename, fsync), then `latest`, then retention of our
  * own names. */
@@ -103,7 +103,6 @@ typedef struct RunResult {
     EvalResult eval, teacher_eval;
     int64_t parameters, teacher_parameters, bytes, teacher_bytes;
     const char *checkpoint, *sample, *teacher_sample;
-    double sparsity; /* masked share of masked tensors, counted on the last exported file where there is one */
     double seconds, tokens_per_s;
     StageResult stage;
 } RunResult;

@@ -113,7 +113,9 @@ int verb_eval(Args *x)
     EvalResult r;
     if (!c || !job_of(x, &j, c)) return 1;
     const Kernels *k = device_kernels(&c->device, x->e);
-    if (!k || !model_open_frozen(&m, args_path(x, j.model), k, x->a, x->e)) return 1;
+    if (!k || !model_open_frozen(&m, args_path(x, j.model), k, x->a, x->e) ||
+        !args_adapters(x, &m, NULL, NULL))
+        return 1;
     if (j.against && !model_open_frozen(&t, args_path(x, j.against), k, x->a, x->e)) return 1;
     Tokenizer *tk = j.from_file && c->tokenizer.path && !args_has(x, "tokenizer")
                         ? model_tokenizer(c->tokenizer.path, &c->tokenizer, x->a, x->e)
@@ -134,9 +136,69 @@ int verb_eval(Args *x)
     return say_result(x, &j, &r);
 }
 
+/* One continuation: as JSON, or the text (of a chat: the answer alone) with statistics on stderr. */
+static int show(Args *x, const Generation *g, const Tokenizer *tk, const char *adapter, bool chat)
+{
+    long made = g->n - g->n_prompt;
+    double rate = g->decode_s > 0 ? (double)made / g->decode_s : 0;
+    size_t bytes = g->text_bytes;
+    const char *text = chat ? tokenizer_decode(tk, g->ids + g->n_prompt, (size_t)made, &bytes, x->a, x->e) : g->text;
+    if (!text) return 1;
+    if (args_has(x, "json")) {
+        json_t *ids = json_array(), *t = json_stringn(text, bytes);
+        for (long i = 0; i < g->n; i++) json_array_append_new(ids, json_integer(g->ids[i]));
+        /* sampled bytes need not be UTF-8; ids always hold them */
+        json_t *j = json_pack("{s:o,s:o,s:I,s:f}", "text", t ? t : json_null(), "ids", ids, "prompt_tokens",
+                              (json_int_t)g->n_prompt, "tokens_per_second", rate);
+        if (adapter) json_object_set_new(j, "adapter", json_string(adapter));
+        return args_say_json(x, j);
+    }
+    if (adapter) fprintf(x->out, "[%s] ", adapter);
+    fwrite(text, 1, bytes, x->out);
+    fputc('\n', x->out);
+    log_info("%ld prompt tokens in %.1f ms (%.0f tok/s), %ld tokens in %.1f ms (%.0f tok/s)", g->n_prompt,
+             g->prefill_s * 1e3, (double)g->n_prompt / g->prefill_s, made, g->decode_s * 1e3, rate);
+    return 0;
+}
+
+static int continue_once(Args *x, Model *m, const Tokenizer *tk, const SampleOptions *o, long n, const char *adapter)
+{
+    const char *prompt = args_get(x, "p", "");
+    const bool chat = args_has(x, "chat");
+    Generation g;
+    TokenBuf ids = {0};
+    int stop = -1;
+    if (chat && !tk) err_set(x->e, ERR_USAGE, "--chat needs a tokenizer: give --tokenizer");
+    if (chat && !x->e->code)
+        chat_prompt(tk, args_get(x, "chat-template", NULL), args_get(x, "system", NULL), prompt, &ids, &stop, x->a, x->e);
+    if (x->e->code) return 1;
+    const bool ok = chat ? generate_ids(&g, m, tk, ids.id, (long)ids.n, stop, n, o, x->a, x->e)
+                         : generate(&g, m, tk, prompt, n, o, x->a, x->e);
+    return ok ? show(x, &g, tk, adapter, chat) : 1;
+}
+
+/* --use NAME, repeatable: the same prompt under one adapter after the other (or `none`), the base read once. */
+static int continue_each(Args *x, Model *m, const Tokenizer *tk, const SampleOptions *o, long n, Lora **all, int n_all)
+{
+    int uses = 0;
+    for (int i = 0; i < x->n_opt; i++) {
+        if (strcmp(x->opt[i], "use")) continue;
+        int at = -1;
+        for (int k = 0; k < n_all; k++)
+            if (!strcmp(all[k]->name, x->value[i])) at = k;
+        if (at < 0 && strcmp(x->value[i], "none"))
+            return (err_set(x->e, ERR_USAGE, "--use %s: no --adapter has that name", x->value[i]), 1);
+        if (!lora_use(all, n_all, &at, at >= 0, x->e) || continue_once(x, m, tk, o, n, x->value[i])) return 1;
+        uses++;
+    }
+    return uses ? 0 : continue_once(x, m, tk, o, n, NULL);
+}
+
 int verb_generate(Args *x)
 {
     Model m;
+    Lora **all;
+    int n_all;
     SampleOptions o = {.temperature = args_number(x, "temp", 0.8),
                        .top_k = (int64_t)args_number(x, "top-k", 40),
                        .top_p = args_number(x, "top-p", 0.95),
@@ -146,27 +208,9 @@ int verb_generate(Args *x)
     long n = (long)args_number(x, "n", 64);
     if (!x->e->code && (o.temperature < 0 || o.top_k < 0 || o.top_p <= 0 || o.top_p > 1 || n < 0))
         err_set(x->e, ERR_USAGE, "generate: temp >= 0, top-k >= 0, 0 < top-p <= 1 and n >= 0 are needed");
-    if (x->e->code || !args_model(x, &m, x->pos[0])) return 1;
+    if (x->e->code || !args_adapted(x, &m, x->pos[0], &all, &n_all)) return 1;
     Tokenizer *tk = args_tokenizer(x, &m);
-    Generation g;
-    if (x->e->code || !generate(&g, &m, tk, args_get(x, "p", ""), n, &o, x->a, x->e)) return 1;
-    long made = g.n - g.n_prompt;
-    double rate = g.decode_s > 0 ? (double)made / g.decode_s : 0;
-    if (args_has(x, "json")) {
-        json_t *ids = json_array(), *j = NULL;
-        for (long i = 0; i < g.n; i++) json_array_append_new(ids, json_integer(g.ids[i]));
-        json_t *text = json_stringn(g.text, g.text_bytes);
-        /* sampled bytes need not be UTF-8; ids always hold them */
-        if (!text) text = json_null();
-        j = json_pack("{s:o,s:o,s:I,s:f}", "text", text, "ids", ids, "prompt_tokens", (json_int_t)g.n_prompt,
-                      "tokens_per_second", rate);
-        return args_say_json(x, j);
-    }
-    fwrite(g.text, 1, g.text_bytes, x->out);
-    fputc('\n', x->out);
-    log_info("%ld prompt tokens in %.1f ms (%.0f tok/s), %ld tokens in %.1f ms (%.0f tok/s)", g.n_prompt,
-             g.prefill_s * 1e3, (double)g.n_prompt / g.prefill_s, made, g.decode_s * 1e3, rate);
-    return 0;
+    return x->e->code ? 1 : continue_each(x, &m, tk, &o, n, all, n_all);
 }
 
 int verb_probe(Args *x)
@@ -175,7 +219,7 @@ int verb_probe(Args *x)
     const char *in = args_get(x, "input", NULL), *out = args_get(x, "out", NULL);
     if (!in || !out)
         return (err_set(x->e, ERR_USAGE, "probe needs --input IN.safetensors and --out OUT.safetensors"), 1);
-    if (!args_model(x, &m, x->pos[0]) ||
+    if (!args_adapted(x, &m, x->pos[0], NULL, NULL) ||
         !probe(&m, in, out, args_has(x, "grad"), args_get(x, "taps", NULL), x->e))
         return 1;
     return 0;

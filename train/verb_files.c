@@ -68,23 +68,48 @@ static double size_bytes(Args *x, const char *name, double def)
     return v;
 }
 
+static bool write_as(const char *format, const char *out, const OutModel *o, int64_t shard, Err *e)
+{
+    if (!strcmp(format, "hdf5")) return formats_write_h5(out, o, e);
+    if (!strcmp(format, "hf")) return formats_write_hf(out, o, shard, e);
+    if (!strcmp(format, "llama2c")) return formats_write_llama2c(out, o, e);
+    return formats_write_safetensors(out, o, e);
+}
+
+/* The adapter of a training state (or of --adapter, on the model it belongs to) alone. */
+static int export_adapter(Args *x, const char *out, const char *format)
+{
+    Model m;
+    Lora own, **all, *l = &own;
+    int n = 0;
+    if (x->e->code || !args_adapted(x, &m, x->pos[0], &all, &n)) return 1;
+    if (n > 1 && !lora_concat(&own, all, n, "default", &m, x->e)) return 1;
+    if (n == 1) l = all[0];
+    if (!n && !lora_load(&own, &m, args_path(x, x->pos[0]), "default", true, x->e)) return 1;
+    if (args_has(x, "dry-run")) return (log_info("would write %s (%s, %d modules)", out, format, l->n), 0);
+    if (!(strcmp(format, "peft") ? lora_write_h5(l, out, x->e) : lora_write_peft(l, out, x->e))) return 1;
+    log_info("wrote %s (%s, %d modules)", out, format, l->n);
+    return 0;
+}
+
 int verb_export(Args *x)
 {
     const char *out = x->pos[1], *format = args_get(x, "format", guess_format(x, out)),
                *dtype = args_get(x, "dtype", "float32");
-    static const char *const known[] = {"hdf5", "safetensors", "hf", "llama2c"};
+    static const char *const known[] = {"hdf5", "safetensors", "hf", "llama2c", "peft", "adapter"};
     bool ok = false;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) ok = ok || !strcmp(format, known[i]);
     DType t;
     if (!ok)
         err_set(x->e, ERR_USAGE,
-                "%s%s: not in this version; formats are hdf5, safetensors, hf, llama2c (--format)",
+                "%s%s: not in this version; formats are hdf5, safetensors, hf, llama2c, peft, adapter (--format)",
                 args_has(x, "format") ? "--format " : "OUT's suffix means format ", format);
     else if (!dtype_parse(dtype, &t) || (t != DT_F32 && t != DT_BF16 && t != DT_F16))
         err_set(x->e, ERR_USAGE, "--dtype %s: float32, bfloat16 or float16", dtype);
     double shard = size_bytes(x, "max-shard-size", 5e9);
     if (x->e->code || !other_file(x, args_path(x, x->pos[0]), out)) return 1;
-    if (strcmp(format, "llama2c")) {
+    if (!strcmp(format, "peft") || !strcmp(format, "adapter")) return export_adapter(x, out, format);
+    if (strcmp(format, "llama2c") && !args_has(x, "adapter")) {
         ConvertOptions c = {format, args_get(x, "tokenizer", NULL), t, (int64_t)shard,
                             args_has(x, "dry-run")};
         int n = 0;
@@ -96,14 +121,18 @@ int verb_export(Args *x)
     }
     Model m;
     OutModel o;
-    if (!args_model(x, &m, x->pos[0])) return 1;
+    if (!args_adapted(x, &m, x->pos[0], NULL, NULL)) return 1;
     if (args_has(x, "tokenizer")) m.tokenizer_path = args_get(x, "tokenizer", NULL);
     if (!model_out(&m, &o, t, x->a, x->e)) return 1;
     if (args_has(x, "dry-run")) {
         log_info("would write %s (%s, %d tensors)", out, format, o.n);
         return 0;
     }
-    if (!formats_write_llama2c(out, &o, x->e)) return 1;
+    if (!write_as(format, out, &o, (int64_t)shard, x->e)) return 1;
+    if (strcmp(format, "llama2c")) {
+        log_info("wrote %s (%s, %s, %d tensors, adapters merged)", out, format, dtype, o.n);
+        return 0;
+    }
     Model back; /* what was written is read again and compared */
     if (args_model(x, &back, out)) {
         const char *h1 = model_content_hash(&m, x->a, x->e), *h2 = model_content_hash(&back, x->a, x->e);
@@ -116,7 +145,7 @@ int verb_export(Args *x)
 }
 
 /* Every --name GLOB as one flow list, quoted: a YAML `*x` is an alias. */
-void args_globs(Args *x, const char *name, const char *key)
+static void globs_override(Args *x, const char *name, const char *key)
 {
     const char *list = "";
     for (int i = 0; i < x->n_opt; i++)
@@ -150,8 +179,8 @@ int verb_quantize(Args *x)
         const char *v = args_get(x, keys[i][0], NULL);
         if (v) x->set[x->n_set++] = arena_printf(x->a, x->e, "%s=%s", keys[i][1], v);
     }
-    args_globs(x, "include", "quantize.include");
-    args_globs(x, "exclude", "quantize.exclude");
+    globs_override(x, "include", "quantize.include");
+    globs_override(x, "exclude", "quantize.exclude");
     const char *out = x->pos[1];
     QuantizeReport r;
     const bool dry = args_has(x, "dry-run");

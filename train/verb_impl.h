@@ -15,9 +15,10 @@ const Kernels *args_kernels(void);
 bool args_is_config(const char *path);
 const char *args_path(Args *x, const char *path); /* a run's folder stands for its newest checkpoint */
 bool args_model(Args *x, Model *m, const char *path);
+/* The same with every --adapter on it, in use. all (may be NULL): the *n of them. */
+bool args_adapters(Args *x, Model *m, Lora ***all, int *n);
+bool args_adapted(Args *x, Model *m, const char *path, Lora ***all, int *n);
 Tokenizer *args_tokenizer(Args *x, const Model *m);
-/* Every --name GLOB as one override of key. */
-void args_globs(Args *x, const char *name, const char *key);
 Config *args_defaults(Args *x); /* a config's defaults with the overrides, without a file */
 
 int verb_train(Args *x);
@@ -32,6 +33,8 @@ int verb_compare(Args *x);
 int verb_inspect(Args *x);
 int verb_export(Args *x);
 int verb_quantize(Args *x);
-int verb_prune(Args *x);
 int verb_data(Args *x);
+int verb_merge(Args *x);
+int verb_unmerge(Args *x);
+int verb_extract_lora(Args *x);
 #endif

@@ -5,6 +5,12 @@
     {                                                                                                        \
         NULL, NULL, NULL, 0                                                                                  \
     }
+/* Of every verb that computes with a model. */
+#define ADAPTER                                                                                              \
+    {"adapter", "[NAME=]P", "a PEFT folder, an adapter file or a training state; repeatable, they add up", 0}, \
+    {                                                                                                        \
+        "force", NULL, "take an adapter of another base", 0                                                  \
+    }
 static const Option o_train[] = {
     {"resume", "?", "auto (default) or a checkpoint", 0},
     {"steps", "N", "train.max_steps", 0},
@@ -25,6 +31,7 @@ static const Option o_eval[] = {
     {"no-bos", NULL, "tasks: without the BOS that the tokenizer adds", 0},
     {"limit", "N", "examples of a task at most", 0},
     {"details", "OUT", "one JSON line per example of a task", 0},
+    ADAPTER,
     {"against", "TEACHER", "adds KL and top-1 agreement", 0},
     {"set", "K=V", "an override", 0},
     {"json", NULL, "one JSON object on stdout", 0},
@@ -43,6 +50,11 @@ static const Option o_generate[] = {{"p", "TEXT", "prompt (default: BOS alone)",
                                     {"repetition-penalty", "R", "1 = off", 0},
                                     {"seed", "S", "of the sampling (42)", 's'},
                                     {"tokenizer", "P", "tokenizer.model", 0},
+                                    ADAPTER,
+                                    {"use", "NAME", "one of the adapters, or none; repeatable: one after the other", 0},
+                                    {"chat", NULL, "the prompt is a question; the chat template goes around it", 0},
+                                    {"chat-template", "T", "instead of the tokenizer's own: a known name or a file", 0},
+                                    {"system", "TEXT", "with --chat: the system text", 0},
                                     {"stats", NULL, "speed on stderr (always shown)", 0},
                                     {"json", NULL, "text, ids, speed as JSON", 0},
                                     END};
@@ -50,13 +62,15 @@ static const Option o_probe[] = {{"input", "F", "safetensors with input_ids [B,T
                                  {"out", "F", "safetensors to write", 0},
                                  {"grad", NULL, "gradients of the mean loss", 0},
                                  {"taps", "GLOB", "activations by name", 0},
+                                 ADAPTER,
                                  END};
 static const Option o_export[] = {
-    {"format", "F", "hdf5, safetensors, hf, llama2c (default: by OUT's suffix)", 0},
+    {"format", "F", "hdf5, safetensors, hf, llama2c, peft, adapter (default: by OUT's suffix)", 0},
     {"dtype", "T", "float32, bfloat16, float16", 0},
     {"tokenizer", "P", "copied beside", 0},
     {"dry-run", NULL, "write nothing", 'n'},
     {"verify", NULL, "read back and compare (always done)", 0},
+    ADAPTER,
     {"max-shard-size", "N", "hf: files of at most this size, such as 200MB (5GB)", 0},
     END};
 static const Option o_quantize[] = {
@@ -70,20 +84,18 @@ static const Option o_quantize[] = {
     {"set", "K=V", "an override, such as quantize.symmetric=false", 0},
     {"json", NULL, "the table of errors on stdout", 0},
     END};
-static const Option o_prune[] = {
-    {"method", "M", "magnitude, random, snip, taylor, wanda, sparsegpt (magnitude)", 0},
-    {"sparsity", "S", "share of zeros (0.5)", 0},
-    {"structure", "T", "unstructured, 2:4, 4:8, block, row, head, ffn, layer", 0},
-    {"scope", "P", "layer or global (auto: global for snip and taylor)", 0},
-    {"include", "GLOB", "tensors (default: all linear ones); repeatable", 0},
-    {"exclude", "GLOB", "tensors left alone; repeatable", 0},
-    {"calibration", "FILE", "text for snip, taylor, wanda, sparsegpt (prune.calibration.data)", 0},
-    {"tokenizer", "P", "tokenizer of that text (default: the model's)", 0},
-    {"masks", "FILE", "the masks as .h5 too", 0},
+static const Option o_merge[] = {
+    {"weights", "W,W", "of the adapters, in their order (1)", 0},
+    {"scale", "S", "times every weight (1)", 0},
+    {"dtype", "T", "float32, bfloat16, float16 (the base's)", 0},
+    {"keep-zeros", NULL, "what is zero in the base stays zero: mask (W + s B A)", 0},
+    {"dense", NULL, "a quantised base is written as floats", 0},
+    {"force", NULL, "take an adapter of another base", 0},
     {"dry-run", NULL, "write nothing", 'n'},
-    {"set", "K=V", "an override, such as prune.layer_floor=0.1", 0},
-    {"json", NULL, "sparsity of every tensor on stdout", 0},
+    {"json", NULL, "the table on stdout", 0},
     END};
+static const Option o_unmerge[] = {{"base", "MODEL", "its content hash is what must come out", 0}, END};
+static const Option o_extract[] = {{"r", "N", "rank (16)", 'r'}, {"json", NULL, "the errors on stdout", 0}, END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
 static const Option o_data[] = {
     {"tokenizer", "P", "a tokenizer's file, a folder, or bytes", 0},
@@ -128,8 +140,12 @@ const Verb verb_table[] = {
     {"import", "IN OUT", "the same, into HDF5 by default suffix", 2, 2, verb_export, o_export, false},
     {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, verb_quantize,
      o_quantize, false},
-    {"prune", "IN OUT", "one-shot masks: magnitude, random, SNIP, Taylor, Wanda, SparseGPT", 2, 2, verb_prune,
-     o_prune, false},
+    {"merge", "BASE ADAPTER... OUT", "adapters into weights; a quantised base stays quantised", 3, 64, verb_merge,
+     o_merge, false},
+    {"unmerge", "MODEL ADAPTER OUT", "the base back, where its content hash proves it", 3, 3, verb_unmerge, o_unmerge,
+     false},
+    {"extract-lora", "BASE TUNED OUT", "a full fine-tune as an adapter, by SVD", 3, 3, verb_extract_lora, o_extract,
+     false},
     {"data", "WHAT [CONFIG|FILES]", "encode, decode, tokenize, pack, stats, inspect, train-tokenizer", 1, 200,
      verb_data, o_data, true},
     {"report", "RUN...", "one HTML page about runs: curves, arms, sizes and qualities, samples", 1, 200, verb_report,

@@ -395,6 +395,19 @@ for key, shape, a, s in [("int8", (7, 33), spec("int8"), 3 * 2.0 ** -8), ("e4m3_
 case("fakequant_clip.int4_zero", lambda x: clipped(x, a, torch.tensor([.125, .0625, .25]), torch.tensor([3., 12., 0.])), [rnd(1, 40)],
      extra=("scale", "zero"), **(a := spec("int4", 1, 16, asymmetric=True)))
 
+# ---- adapters ------------------------------------------------------------------------------------------------------------------
+for key, n, k, m, bias in [("bias", (2, 3), 7, 5, True), ("plain", (9,), 33, 140, False)]:
+    codes = torch.randint(-127, 128, (m, k), generator=gen).double()
+    codes[:, 0] = 127                                         # the largest of a row gives back the scale
+    w = codes * 2.0 ** (torch.arange(m).double() % 3 - 8).view(-1, 1)
+    case(f"linear_q.{key}", lambda x, b=None: (F.linear(x, w, b), {"w": w}), [rnd(*n, k), rnd(m) if bias else None], extra=("w",))
+for key, o, i, r, s in [("half", 7, 9, 3, 0.5), ("wide", 5, 70, 2, 2.0)]:
+    case(f"lora_weight.{key}", lambda w, a, b: w + s * b @ a, [rnd(o, i), rnd(r, i), rnd(o, r)], scale=s)
+    case(f"dora_scale.{key}", lambda w, a, b, m: m / (w + s * b @ a).detach().norm(dim=1), [rnd(o, i), rnd(r, i), rnd(o, r), rnd(o)],
+         no_grad=(0, 1, 2), scale=s)
+case("scale_by.columns", lambda x, g, b: x * g + b, [rnd(2, 3, 17), rnd(17), rnd(17)], rows=False)
+case("scale_by.rows", lambda x, g: x * g.view(-1, 1), [rnd(5, 9), rnd(5)], rows=True)
+
 meta = {k: json.dumps(v, sort_keys=True) for k, v in attrs.items()}
 meta |= {"generator": "tests/golden/make_ops.py", "seed": str(SEED), "torch": torch.__version__.split("+")[0]}
 path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ops.safetensors")
