@@ -1,6 +1,6 @@
 /* compress/qat_state.c: what quantisers remember, in a checkpoint: /qat/<name> with the format as attributes,
- * scale, zero and amax_history (history, R, G) as tensors (product.md 6.6). Learned steps are parameters: train/checkpoint.c keeps
- * them at /qat/<name>/step_size. */
+ * scale, zero and amax_history (history, R, G) as tensors (product.md 6.6). Learned steps are parameters:
+ * train/checkpoint.c keeps them at /qat/<name>/step_size. */
 #include "compress/compress.h"
 #include <stdio.h>
 #include <string.h>

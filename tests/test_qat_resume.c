@@ -1,6 +1,5 @@
-/* tests/test_qat_resume.c: quantisation-aware training that goes on at step 6 of 12 ends with the bits of a run
- * that nothing disturbed: weights, moments, scales, histories, learned steps. Places of errors in a qat section.
- */
+/* tests/test_qat_resume.c: quantisation-aware training that goes on at step 6 of 12 ends with the bits of
+ * a run that nothing disturbed: weights, moments, scales, histories, learned steps. Places of errors. */
 #define _GNU_SOURCE
 #include "tests/pare_impl.h"
 

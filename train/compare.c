@@ -176,12 +176,19 @@ char *inspect_text(const char *json, Arena *ar, Err *e)
     json_array_foreach(json_object_get(j, "tensors"), i, t)
     {
         char *shape = json_dumps(json_object_get(t, "shape"), JSON_COMPACT);
+        const char *stored = json_string_value(json_object_get(t, "encoding"));
+        const double bytes = (double)json_integer_value(json_object_get(t, "bytes"));
+        double many = 1;
+        for (size_t d = 0; d < json_array_size(json_object_get(t, "shape")); d++)
+            many *= (double)json_integer_value(json_array_get(json_object_get(t, "shape"), d));
         if (text && n < cap)
-            n += (size_t)snprintf(text + n, cap - n, "\n%-56s %-16s %-5s %12lld bytes %12lld non-zero",
-                                  json_string_value(json_object_get(t, "name")), shape ? shape : "",
-                                  json_string_value(json_object_get(t, "dtype")),
-                                  (long long)json_integer_value(json_object_get(t, "bytes")),
-                                  (long long)json_integer_value(json_object_get(t, "nonzero")));
+            n += (size_t)snprintf(
+                text + n, cap - n, "\n%-56s %-16s %-11s %6.3f bits %12lld bytes %12lld non-zero",
+                json_string_value(json_object_get(t, "name")), shape ? shape : "",
+                stored && strcmp(stored, "plain") ? stored : json_string_value(json_object_get(t, "dtype")),
+                8.0 * bytes / (many > 0 ? many : 1),
+                (long long)json_integer_value(json_object_get(t, "bytes")),
+                (long long)json_integer_value(json_object_get(t, "nonzero")));
         free(shape);
     }
     json_decref(j);
