@@ -66,6 +66,24 @@ static int verb_help(const Verb *v)
     return 0;
 }
 
+/* section.key=value, +section.key=value or ~section.key, written as a key can be. */
+static bool is_override(const char *s)
+{
+    const bool reset = s[0] == '~';
+    s += s[0] == '~' || s[0] == '+';
+    const size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.[]");
+    return n > 0 && s[n] == (reset ? 0 : '=');
+}
+
+static bool has_option(const Verb *v, const char *name)
+{
+    for (const Option *o = v->opt; o->name; o++)
+        if (!strcmp(o->name, name)) return true;
+    return false;
+}
+
+static bool is_help(const char *s) { return !strcmp(s, "--help") || !strcmp(s, "-h"); }
+
 /* --name, --name VALUE, --name=VALUE, -x, -x VALUE. value "?" = optional, only with =. */
 static bool take_option(Args *x, const Verb *v, int argc, char **argv, int *i)
 {
@@ -87,6 +105,8 @@ static bool take_option(Args *x, const Verb *v, int argc, char **argv, int *i)
             value = argv[++*i];
         }
         if (!strcmp(o->name, "set")) {
+            if (!is_override(value))
+                return err_set(x->e, ERR_USAGE, "--set %s: write it as section.key=value", value);
             x->set[x->n_set++] = arena_strdup(x->a, value, x->e);
             return !x->e->code;
         }
@@ -99,25 +119,25 @@ static bool take_option(Args *x, const Verb *v, int argc, char **argv, int *i)
                    best ? " (did you mean --" : "", best ? best : "", best ? "?)" : "", v->name);
 }
 
-/* key=value is an override unless a file of that name exists; ~key and +key=value always are. */
-static bool is_override(const char *s)
+/* *help: --help stands where an option can; what is behind it does not matter. */
+static bool parse(Args *x, const Verb *v, int argc, char **argv, bool *help)
 {
-    if ((s[0] == '~' || s[0] == '+') && s[1] && s[1] != '/') return true;
-    const char *eq = strchr(s, '=');
-    return eq && eq > s && !file_exists(s);
-}
-
-static bool parse(Args *x, const Verb *v, int argc, char **argv)
-{
-    bool plain = false;
+    bool plain = false, set = has_option(v, "set");
+    const char *stray = NULL;
     for (int i = 0; i < argc && !x->e->code; i++) {
         if (x->n_pos + x->n_set + x->n_opt > MAX_ARGS - 8)
             return err_set(x->e, ERR_USAGE, "too many arguments");
+        if (!plain && is_help(argv[i])) return *help = true;
         if (!plain && !strcmp(argv[i], "--")) plain = true;
         else if (!plain && argv[i][0] == '-' && argv[i][1]) take_option(x, v, argc, argv, &i);
-        else if (is_override(argv[i])) x->set[x->n_set++] = argv[i];
-        else x->pos[x->n_pos++] = argv[i];
+        else if (set && is_override(argv[i]) && !file_exists(argv[i])) x->set[x->n_set++] = argv[i];
+        else {
+            if (is_override(argv[i]) && !file_exists(argv[i])) stray = argv[i];
+            x->pos[x->n_pos++] = argv[i];
+        }
     }
+    if (!x->e->code && stray && x->n_pos > v->max_pos)
+        err_set(x->e, ERR_USAGE, "%s: `pare %s` reads no config and takes no overrides", stray, v->name);
     if (!x->e->code && (x->n_pos < v->min_pos || x->n_pos > v->max_pos))
         err_set(x->e, ERR_USAGE, "usage: pare %s %s", v->name, v->args);
     return !x->e->code;
@@ -131,7 +151,11 @@ static int command(int argc, char **argv)
         else if (!strcmp(argv[i], "-q")) log_set_level(LOG_WARN);
         else if (!strncmp(argv[i], "--color=", 8)) {
             if (!strcmp(argv[i] + 8, "never")) setenv("NO_COLOR", "1", 1);
-        } else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return usage(stdout);
+            else if (strcmp(argv[i] + 8, "auto")) {
+                fprintf(stderr, "pare: %s: auto and never are known\n", argv[i]);
+                return ERR_USAGE;
+            }
+        } else if (is_help(argv[i])) return usage(stdout);
         else if (!strcmp(argv[i], "--version")) {
             printf("%s\n", pare_version());
             return 0;
@@ -156,15 +180,15 @@ static int command(int argc, char **argv)
                 best ? " (did you mean " : "", best ? best : "", best ? "?)" : "");
         return ERR_USAGE;
     }
-    for (int k = i + 1; k < argc; k++)
-        if (!strcmp(argv[k], "--help") || !strcmp(argv[k], "-h")) return verb_help(v);
     tokens_h5_enable();
     Arena a = {.name = "program"};
     Err e = {0};
     Args x = {.verb = v->name, .in = stdin, .out = stdout, .a = &a, .e = &e};
     if (v->long_run) catch_signals();
-    int rc = parse(&x, v, argc - i - 1, argv + i + 1) ? v->run(&x) : 1;
-    if (e.code) rc = fail(&e);
+    bool help = false;
+    int rc = parse(&x, v, argc - i - 1, argv + i + 1, &help) && !help ? v->run(&x) : 1;
+    if (help) rc = verb_help(v);
+    else if (e.code) rc = fail(&e);
     else if (rc == ERR_INTERRUPTED && stop_signal == SIGTERM) rc = 128 + SIGTERM; /* as a shell reports it */
     arena_free(&a);
     return rc;

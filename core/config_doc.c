@@ -335,7 +335,10 @@ static void read_override(ConfigDoc *d, const char *arg)
     size_t len = eq ? (size_t)(eq - key) : strlen(key);
     const char *name = arena_strndup(d->a, key, len, d->e),
                *value = arena_strdup(d->a, eq ? eq + 1 : "", d->e);
-    if (name && value) add_override(d, (ConfigOverride){name, value, source, (int)(key - arg), mode});
+    if (eq && !eq[1])
+        config_error_at(d, source, 1, (int)(eq - arg) + 1, name ? name : "",
+                        "no value behind =; write %s=null for the default", name ? name : "");
+    else if (name && value) add_override(d, (ConfigOverride){name, value, source, (int)(key - arg), mode});
 }
 
 extern char **environ;

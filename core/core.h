@@ -310,7 +310,11 @@ const char *gguf_type_name(uint32_t type);      /* "Q4_0"; NULL = unknown */
 
 /* ---- log.c: to stderr and, once opened, to a file; never to stdout ------------------------------------- */
 typedef enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG } LogLevel;
+/* The least important line shown; log_plain and log_progress count as LOG_INFO on the screen. */
 void log_set_level(LogLevel level);
+void log_default_level(LogLevel level); /* the same, unless log_set_level was called */
+/* plain: the progress line is never rewritten in place. stamps off: no clock in the file. */
+void log_shape(bool plain, bool stamps);
 bool log_open(const char *path, bool append, Err *e); /* run.log */
 void log_close(void);
 void log_show_plain(bool on); /* off: log_plain writes to run.log only */

@@ -155,7 +155,7 @@ bool file_write_atomic(const char *path, const void *data, size_t bytes, Err *e)
         return err_set(e, ERR_FAIL, "%s: the path is too long (%d bytes at most)", path, PATH_MAX - 32);
     unlink(tmp); /* left by a killed process of the same number */
     int fd = open_retry(tmp, O_WRONLY | O_CREAT | O_EXCL);
-    if (fd < 0) return err_set(e, ERR_FAIL, "%s: cannot create %s: %s", path, tmp, strerror(errno));
+    if (fd < 0) return err_set(e, ERR_FAIL, "%s: cannot create: %s", path, strerror(errno));
     struct stat st;
     if (stat(path, &st) == 0) (void)!fchmod(fd, st.st_mode & 0777); /* keeps the old file's mode */
     const char *what = "write";

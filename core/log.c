@@ -19,7 +19,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static LogLevel max_level = LOG_INFO;
 static FILE *log_file;
-static bool plain_shown = true;
+static bool plain_shown = true, level_given, progress_plain, file_stamps = true;
 static char progress[512]; /* the terminal's last line, or "" */
 static double progress_time = -1;
 
@@ -44,7 +44,20 @@ static void clock_text(char out[16])
     snprintf(out + n, 16 - n, ".%03d", (int)(now.tv_nsec / 1000000) % 1000);
 }
 
-void log_set_level(LogLevel level) { max_level = level; }
+void log_set_level(LogLevel level)
+{
+    max_level = level;
+    level_given = true;
+}
+void log_default_level(LogLevel level)
+{
+    if (!level_given) max_level = level;
+}
+void log_shape(bool plain, bool stamps)
+{
+    progress_plain = plain;
+    file_stamps = stamps;
+}
 void log_show_plain(bool on) { plain_shown = on; }
 
 bool log_open(const char *path, bool append, Err *e)
@@ -90,9 +103,10 @@ static void put(const char *clock, int level, const char *fmt, va_list ap)
 {
     va_list again;
     va_copy(again, ap);
-    if (level >= 0 || plain_shown) put_terminal(clock, level, fmt, ap);
+    if (level >= 0 || (plain_shown && max_level >= LOG_INFO)) put_terminal(clock, level, fmt, ap);
     if (log_file) {
-        if (level >= 0) fprintf(log_file, "%s %-5s ", clock, NAMES[level]);
+        if (level >= 0 && file_stamps) fprintf(log_file, "%s ", clock);
+        if (level >= 0) fprintf(log_file, "%-5s ", NAMES[level]);
         vfprintf(log_file, fmt, again);
         fputc('\n', log_file);
     }
@@ -126,7 +140,9 @@ void log_progress(const char *line)
 {
     pthread_mutex_lock(&lock);
     if (log_file) fprintf(log_file, "%s\n", line);
-    if (!terminal()) {
+    if (max_level < LOG_INFO) {
+        /* not on the screen */
+    } else if (progress_plain || !terminal()) {
         fprintf(stderr, "%s\n", line);
     } else if (time_now() - progress_time >= 0.1) {
         progress_time = time_now();

@@ -42,6 +42,8 @@ bool tokenizer_encode_framed(const Tokenizer *t, const char *text, size_t bytes,
 /* Whether that starts with the BOS: what stands before a prompt. Documents get a BOS wherever there is one.
  * */
 bool tokenizer_adds_bos(const Tokenizer *t);
+/* Whether a document starts with the BOS: as tokenizer.add_bos says, on auto as the caller does. */
+bool tokenizer_document_bos(const Tokenizer *t, bool otherwise);
 /* The text of ids (n,), NUL-terminated, as SentencePiece's Decode: specials are dropped. *bytes (may be NULL)
  * is its length. Error: an id outside the vocabulary. */
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *bytes, Arena *a, Err *e);

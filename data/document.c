@@ -92,7 +92,8 @@ static bool put_pair(Stream *out, const Rule *r, const Message *prompt, const Me
                               {"assistant", response->text, response->bytes}};
         return chat_encode(r->chat, m, 2, r->mask, out, a, e);
     }
-    return put_marked(out, r, prompt, true, !r->mask, a, e) && put_marked(out, r, response, false, 1, a, e) &&
+    return put_marked(out, r, prompt, tokenizer_document_bos(r->tk, true), !r->mask, a, e) &&
+           put_marked(out, r, response, false, 1, a, e) &&
            (eos < 0 || stream_put(out, &eos, (const uint8_t[]){1}, 1, a, e));
 }
 
@@ -301,7 +302,7 @@ bool rule_open(Rule *r, const Reader *reader, const SourceConfig *s, const DataC
                 .tk = reader->tk,
                 .paths = &reader->paths,
                 .field = s->field ? s->field : "text",
-                .before = strcmp(d->eot, "prepend") == 0,
+                .before = tokenizer_document_bos(reader->tk, strcmp(d->eot, "prepend") == 0),
                 .after = strcmp(d->eot, "append") == 0,
                 .mask = d->mask_prompt};
     if (r->shape == DOC_TEXT) return true;

@@ -42,9 +42,11 @@ typedef struct Writer {
 static const char *describe(const TokenizeJob *job, uint64_t *bytes, Arena *a, Err *e)
 {
     const DataConfig *d = job->data;
-    const char *s = arena_printf(a, e, "%s %s %s %s %s %d\n", tokenizer_hash(job->tk), d->eot,
+    const char *s = arena_printf(a, e, "%s %s %s %s %s %d %d\n", tokenizer_hash(job->tk), d->eot,
                                  d->document_separator ? d->document_separator : "-",
-                                 d->chat_template ? d->chat_template : "-", d->on_bad_line, d->mask_prompt);
+                                 d->chat_template ? d->chat_template : "-", d->on_bad_line, d->mask_prompt,
+                                 tokenizer_document_bos(job->tk, true) +
+                                     tokenizer_document_bos(job->tk, false));
     for (int i = 0; s && i < job->n_source; i++) {
         const SourceConfig *c = &job->source[i];
         Paths p;

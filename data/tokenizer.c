@@ -169,6 +169,13 @@ static bool content_hash(Tokenizer *t, Err *e)
     return ok;
 }
 
+/* tokenizer.add_bos: 1 true, 0 false, -1 auto. */
+static int bos_rule(const Tokenizer *t)
+{
+    const char *s = t->how ? t->how->add_bos : NULL;
+    return !s || !strcmp(s, "auto") ? -1 : !strcmp(s, "true");
+}
+
 Tokenizer *tokenizer_open_as(const char *path, const TokenizerConfig *how, Arena *a, Err *e)
 {
     Tokenizer *t = arena_alloc(a, sizeof *t, e);
@@ -179,6 +186,10 @@ Tokenizer *tokenizer_open_as(const char *path, const TokenizerConfig *how, Arena
     t->path = path ? arena_strdup(a, path, e) : NULL;
     Opener *const open = bytes ? bytes_open : t->path ? opener_of(path, e) : NULL;
     if (!t->path || !open || !open(t, a, e)) return NULL;
+    if (bos_rule(t) > 0 && t->bos < 0) {
+        err_set(e, ERR_USAGE, "tokenizer.add_bos: true, but %s has no BOS token", t->path);
+        return NULL;
+    }
     return content_hash(t, e) ? t : NULL;
 }
 
@@ -202,15 +213,24 @@ bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool b
 
 bool tokenizer_adds_bos(const Tokenizer *t)
 {
+    if (bos_rule(t) >= 0) return bos_rule(t) > 0;
     return t->bos >= 0 && (!t->framed || (t->n_before > 0 && t->before[0] == t->bos));
+}
+
+bool tokenizer_document_bos(const Tokenizer *t, bool otherwise)
+{
+    return bos_rule(t) < 0 ? otherwise : bos_rule(t) > 0;
 }
 
 bool tokenizer_encode_framed(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, Arena *a,
                              Err *e)
 {
-    if (!t->framed) return tokenizer_encode(t, text, bytes, true, out, a, e);
+    const int rule = bos_rule(t);
+    if (!t->framed) return tokenizer_encode(t, text, bytes, rule != 0, out, a, e);
+    if (rule > 0 && !(t->n_before && t->before[0] == t->bos) && !tokenbuf_push(out, t->bos, a, e))
+        return false;
     for (size_t i = 0; i < t->n_before; i++)
-        if (!tokenbuf_push(out, t->before[i], a, e)) return false;
+        if ((rule || t->before[i] != t->bos) && !tokenbuf_push(out, t->before[i], a, e)) return false;
     if (!t->ops->encode(t, text, bytes, out, NULL, a, e)) return false;
     for (size_t i = 0; i < t->n_after; i++)
         if (!tokenbuf_push(out, t->after[i], a, e)) return false;

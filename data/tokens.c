@@ -144,7 +144,9 @@ bool source_open(Paths *p, FileKind *kind, const SourceConfig *s, const Tokenize
                            s->path, p->v[0], p->v[i]);
     }
     if ((*kind == FILE_TEXT || *kind == FILE_JSON) && !tk)
-        return err_set(e, ERR_USAGE, "%s: text needs a tokenizer; set tokenizer.path", s->path);
+        return err_set(e, ERR_USAGE,
+                       "%s: text needs a tokenizer: give --tokenizer PATH, or tokenizer.path in the config",
+                       s->path);
     return true;
 }
 

@@ -194,7 +194,7 @@ static bool block_check(const FileMap *m, const char *path, Err *e)
         return err_set(
             e, ERR_CORRUPT,
             "%s: HDF5 without pare's envelope, so not written by pare; if you trust where it comes "
-            "from, give --trust-foreign",
+            "from, `pare inspect --trust-foreign` shows what it holds",
             path);
     if (m->bytes < ENVELOPE)
         return err_set(e, ERR_CORRUPT, "%s: truncated: %zu bytes, the envelope alone has %d", path, m->bytes,

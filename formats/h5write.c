@@ -323,7 +323,7 @@ H5Out *h5_create(const char *path, const char *kind, const char *arch, int64_t s
     if (e->code) return NULL;
     h->file = file_create(h->tmp);
     if (h->file < 0) {
-        h5_error(e, ERR_FAIL, "%s: cannot create", h->tmp);
+        h5_error(e, ERR_FAIL, "%s: cannot create", h->path);
         unlink(h->tmp);
         return NULL;
     }

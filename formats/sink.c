@@ -47,7 +47,7 @@ bool sink_open(Sink *s, const char *path, uint64_t expect_bytes, Arena *a, Err *
     s->buf = arena_alloc(a, SINK_BYTES, e);
     if (!s->buf || !space_check(path, expect_bytes, e)) return false;
     s->fd = open(s->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    return s->fd >= 0 || err_set(e, ERR_FAIL, "%s: cannot create: %s", s->tmp, strerror(errno));
+    return s->fd >= 0 || err_set(e, ERR_FAIL, "%s: cannot create: %s", path, strerror(errno));
 }
 
 static void sink_flush(Sink *s)

@@ -53,7 +53,9 @@ Optim *optim_new(const OptimConfig *c, const ScheduleConfig *s, double clip, Par
         if (!sgd) p->v = arena_alloc(run, bytes, e);
     }
     for (int i = 0; i < c->groups.n && !e->code; i++)
-        if (!used[i]) err_set(e, ERR_USAGE, "optim.groups[%d]: no parameter matches", i);
+        if (!used[i])
+            err_set(e, ERR_USAGE, "optim.groups[%d]: no parameter matches \"%s\"", i,
+                    c->groups.v[i].match.n ? c->groups.v[i].match.v[0] : "");
     return e->code ? NULL : o;
 }
 

@@ -57,7 +57,7 @@ TEST(cli, usage_errors)
         {{"eval", STORIES, "--data"}, "--data needs a value"},
         {{"eval", STORIES, "--json=yes"}, "--json takes no value"},
         {{"eval", STORIES, "--data", "README.md", "--tokenizer", "bytes", "--seq-len", "many"},
-         "--seq-len: \"many\" is not a number"},
+         "--seq-len: \"many\" is not a whole number"},
         {{"eval"}, "usage: pare eval CONFIG|MODEL"},
         {{"eval", STORIES}, "eval needs --data"},
         {{"compare", STORIES}, "usage: pare compare A B"},
@@ -395,7 +395,7 @@ TEST(cli, bad_data)
     refused("data.train[0].path=empty.txt", "data.train[0].format=text", 2, "empty.txt", "needs a tokenizer");
     refused("data.train[0]={path: empty.txt, format: text}", "tokenizer.path=bytes", 2, "bytes",
             "the model's vocabulary only 64");
-    refused("data.seq_len=64", NULL, 2, "data.seq_len 64", "32 positions");
+    refused("data.seq_len=64", "model.init.arch=gpt2", 2, "data.seq_len: ", "32 positions");
     refused("tokenizer.path=missing.model", NULL, 2, "tokenizer.path", "missing.model");
     /* ids and labels of a probe */
     int32_t ids[8] = {1, 2, 3, 97, 1, 2, 3, 4}, good[8] = {1, 2, 3, 4, 5, 6, 7, 8}, masked[8];

@@ -14,7 +14,7 @@ TEST(config, overrides_win_in_order)
                        "model.freeze=[no, 1]",
                        "+model.freeze=last",
                        "eval.perplexity.protocol=concat-64",
-                       "run.time_limit=",
+                       "run.time_limit=null",
                        "data.train[1].weight=3",
                        "data.document_separator=<|endoftext|>"};
     Loaded l;

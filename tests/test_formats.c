@@ -216,7 +216,7 @@ TEST(formats, llama2c_refuses_what_it_cannot_hold)
         TensorFile f;
         Err e = {0}, none = {0};
         char *path = arena_printf(&arena, &none, "tests/data/hf-tiny-%s", folders[i]);
-        if (!file_exists(path)) SKIP("no tiny folders here");
+        ASSERT_MSG(file_exists(path), "%s is missing: it is committed with the tests", path);
         open_ok(&f, path);
         OutModel m = model_of(&f);
         ASSERT(!formats_write_llama2c(at("no.bin"), &m, &e));
@@ -289,7 +289,7 @@ TEST(formats, tiny_folders_round_trip)
         TensorFile f, g;
         Err e = {0};
         char *path = arena_printf(&arena, &e, "tests/data/hf-tiny-%s", name[i]);
-        if (!file_exists(path)) SKIP("no tiny folders here");
+        ASSERT_MSG(file_exists(path), "%s is missing: it is committed with the tests", path);
         open_ok(&f, path);
         ASSERT_EQ((int)f.format, (int)FMT_HF);
         ASSERT(f.arch && !strncmp(name[i], f.arch, strlen(f.arch)));
@@ -312,7 +312,7 @@ TEST(formats, gpt2_one_spelling)
     TensorFile f, g;
     Err e = {0};
     size_t n;
-    if (!file_exists("tests/data/hf-tiny-gpt2")) SKIP("no tiny folders here");
+    ASSERT_MSG(file_exists("tests/data/hf-tiny-gpt2"), "a committed folder is missing");
     open_ok(&f, "tests/data/hf-tiny-gpt2");
     const FileTensor *t = formats_find(&f, "transformer.h.0.attn.c_attn.weight");
     int64_t dim[4];

@@ -2,7 +2,6 @@
  * Everything random is counter-based, so seed, step and sample number are the whole of the random state. */
 #include "train/train.h"
 #include <dirent.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,43 +94,62 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
     return h5_commit(h, e);
 }
 
-static int step_of(const char *name)
+/* step_00000012.h5 -> 12, any other name -> -1. */
+static int64_t step_of(const char *name)
 {
-    int step, used = 0;
-    return sscanf(name, "step_%d.h5%n", &step, &used) == 1 && used == (int)strlen(name) ? step : -1;
+    const size_t digits = strncmp(name, "step_", 5) ? 0 : strspn(name + 5, "0123456789");
+    if (!digits || digits > 18 || strcmp(name + 5 + digits, ".h5")) return -1;
+    return strtoll(name + 5, NULL, 10);
 }
 
 static int descending(const void *a, const void *b)
 {
-    int x = *(const int *)a, y = *(const int *)b;
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
 /* Steps of all files of our naming in dir, newest first. */
-static int list_steps(const char *dir, int *step, int cap)
+static int64_t *list_steps(const char *dir, int *count, Arena *a, Err *e)
 {
     DIR *d = opendir(dir);
-    int n = 0;
-    if (!d) return 0;
-    for (struct dirent *x; (x = readdir(d)) && n < cap;)
-        if (step_of(x->d_name) >= 0) step[n++] = step_of(x->d_name);
-    closedir(d);
-    qsort(step, (size_t)n, sizeof *step, descending);
-    return n;
+    size_t n = 0, cap = 64;
+    int64_t *step = d ? arena_alloc(a, cap * sizeof *step, e) : NULL;
+    for (struct dirent *x; step && (x = readdir(d));) {
+        if (step_of(x->d_name) < 0) continue;
+        if (n == cap) {
+            step = arena_grow(a, step, cap * sizeof *step, 2 * cap * sizeof *step, e);
+            cap *= 2;
+        }
+        if (step) step[n++] = step_of(x->d_name);
+    }
+    if (d) closedir(d);
+    *count = step ? (int)n : 0;
+    if (*count) qsort(step, n, sizeof *step, descending);
+    return step;
 }
 
-enum { MAX_STEPS = 4096 };
+/* The checkpoints kept for their metric, best first. */
+typedef struct Best {
+    int n;
+    struct {
+        int64_t step;
+        double value;
+    } * v;
+} Best;
 
 /* Of the steps up to now keeps the keep_last newest, the best and multiples of keep_every; removes only files
  * of our own naming. Later steps are another continuation's (the run went back): not ours to judge. */
-static void retain(const char *dir, const CheckpointConfig *c, int64_t now, int best, Arena *a, Err *e)
+static void retain(const char *dir, const CheckpointConfig *c, int64_t now, const Best *best, Arena *a,
+                   Err *e)
 {
-    int step[MAX_STEPS], n = list_steps(dir, step, MAX_STEPS), newer = 0;
+    int n, newer = 0;
+    int64_t *step = list_steps(dir, &n, a, e);
     while (newer < n && step[newer] > now) newer++;
     for (int i = newer; i < n; i++) {
-        if (i - newer < c->keep_last || step[i] == best || (c->keep_every && step[i] % c->keep_every == 0))
-            continue;
-        const char *path = arena_printf(a, e, "%s/step_%08d.h5", dir, step[i]);
+        bool keep = i - newer < c->keep_last || (c->keep_every && step[i] % c->keep_every == 0);
+        for (int k = 0; k < best->n; k++) keep = keep || step[i] == best->v[k].step;
+        if (keep) continue;
+        const char *path = arena_printf(a, e, "%s/step_%08lld.h5", dir, (long long)step[i]);
         if (path && unlink(path)) log_warn("%s: could not be removed", path);
     }
 }
@@ -163,21 +181,42 @@ bool checkpoint_clear(const char *run, Err *e)
     return !e->code;
 }
 
-/* `best`: "step_XXXXXXXX.h5 value", replaced when this very step was evaluated and is better. */
-static int keep_best(const char *dir, const char *name, const TrainState *s, Arena *a, Err *e)
+/* Puts a step where its value belongs; the earlier of equal values is the better. */
+static void best_add(Best *b, const KeepBestConfig *k, int64_t step, double value)
+{
+    int at = 0;
+    const bool max = !strcmp(k->mode, "max");
+    while (at < b->n && (max ? b->v[at].value >= value : b->v[at].value <= value)) at++;
+    if (at >= k->n) return;
+    if (b->n < k->n) b->n++;
+    memmove(&b->v[at + 1], &b->v[at], (size_t)(b->n - 1 - at) * sizeof *b->v);
+    b->v[at].step = step;
+    b->v[at].value = value;
+}
+
+/* `best`: lines "step_XXXXXXXX.h5 value" of files that are there; this step's is put among them when it was
+ * evaluated. */
+static Best keep_best(const char *dir, const KeepBestConfig *k, const TrainState *s, Arena *a, Err *e)
 {
     const char *path = path_join(a, dir, "best", e);
-    size_t bytes;
     Err none = {0};
-    char *old = path && file_exists(path) ? file_read(a, path, &bytes, &none) : NULL;
-    char file[64] = "";
-    double value = INFINITY;
-    if (old && sscanf(old, "%63s %lf", file, &value) != 2) value = INFINITY;
-    if (s->evaluated != s->step || isnan(s->val)) return old ? step_of(file) : -1;
-    if (s->val >= value) return step_of(file);
-    char *text = arena_printf(a, e, "%s %.9g\n", name, s->val);
-    if (text) file_write_atomic(path, text, strlen(text), e);
-    return step_of(name);
+    char *old = path && file_exists(path) ? file_read(a, path, NULL, &none) : NULL;
+    Best b = {.v = arena_alloc(a, (size_t)(k->n + 1) * sizeof *b.v, e)};
+    if (e->code) return (Best){0};
+    for (const char *line = old; line && *line; line += strcspn(line, "\n"), line += *line == '\n') {
+        char file[64];
+        double value;
+        if (sscanf(line, "%63s %lf", file, &value) != 2 || step_of(file) < 0) continue;
+        if (step_of(file) == s->step && s->evaluated == s->step) continue;
+        const char *there = path_join(a, dir, file, e);
+        if (there && file_exists(there)) best_add(&b, k, step_of(file), value);
+    }
+    if (s->evaluated == s->step && !isnan(s->val)) best_add(&b, k, s->step, s->val);
+    char *text = arena_strdup(a, "", e);
+    for (int i = 0; text && i < b.n; i++)
+        text = arena_printf(a, e, "%sstep_%08lld.h5 %.9g\n", text, (long long)b.v[i].step, b.v[i].value);
+    if (text && *text && (!old || strcmp(old, text))) file_write_atomic(path, text, strlen(text), e);
+    return b;
 }
 
 bool checkpoint_save(const char *run, const CheckpointConfig *c, const Model *m, const Optim *o,
@@ -193,8 +232,9 @@ bool checkpoint_save(const char *run, const CheckpointConfig *c, const Model *m,
     if (path && latest && dir_make(dir, e) && write_state(path, c, m, o, s, &tmp, e)) {
         char *text = arena_printf(&tmp, e, "%s\n", name);
         if (text && file_write_atomic(latest, text, strlen(text), e)) {
-            int best = c->keep_best.n > 0 ? keep_best(dir, name, s, &tmp, e) : -1;
-            retain(dir, c, s->step, best, &tmp, e);
+            Best best = {0};
+            if (c->keep_best.n > 0) best = keep_best(dir, &c->keep_best, s, &tmp, e);
+            if (!e->code) retain(dir, c, s->step, &best, &tmp, e);
             sweep(dir, false);
         }
     }
@@ -204,15 +244,15 @@ bool checkpoint_save(const char *run, const CheckpointConfig *c, const Model *m,
 }
 
 /* The step that `latest` names; without a readable one, any may be the newest. */
-static int latest_step(const char *dir, Arena *a, Err *e)
+static int64_t latest_step(const char *dir, Arena *a, Err *e)
 {
     const char *path = path_join(a, dir, "latest", e);
     size_t bytes;
     Err none = {0};
     char *name = path && file_exists(path) ? file_read(a, path, &bytes, &none) : NULL;
     if (name) name[strcspn(name, "\r\n")] = 0;
-    int step = name ? step_of(name) : -1;
-    return step < 0 ? INT_MAX : step;
+    int64_t step = name ? step_of(name) : -1;
+    return step < 0 ? INT64_MAX : step;
 }
 
 /* From `latest` back; the steps behind it, which a run that went back has left, only when nothing else is
@@ -220,11 +260,12 @@ static int latest_step(const char *dir, Arena *a, Err *e)
 const char *checkpoint_find(const char *run, Arena *a, Err *e)
 {
     const char *dir = path_join(a, run, "checkpoints", e);
-    int step[MAX_STEPS], n = dir ? list_steps(dir, step, MAX_STEPS) : 0;
-    int latest = n ? latest_step(dir, a, e) : 0;
+    int n = 0;
+    int64_t *step = dir ? list_steps(dir, &n, a, e) : NULL;
+    int64_t latest = n ? latest_step(dir, a, e) : 0;
     for (int i = 0; i < 2 * n; i++) {
         if ((step[i % n] > latest) != (i >= n)) continue;
-        const char *path = arena_printf(a, e, "%s/step_%08d.h5", dir, step[i % n]);
+        const char *path = arena_printf(a, e, "%s/step_%08lld.h5", dir, (long long)step[i % n]);
         Err bad = {0};
         int64_t at;
         if (path && h5_check_envelope(path, &at, &bad)) return path;

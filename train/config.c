@@ -40,7 +40,8 @@ static void check_top(Config *c)
                      c->run.time_limit);
     if (c->run.resume && !c->run.resume[0])
         config_error(d, "run.resume", "expected auto, never or a checkpoint");
-    if (c->run.output_dir && !c->run.output_dir[0]) config_error(d, "run.output_dir", "a folder is required");
+    if (c->run.output_dir && (!c->run.output_dir[0] || !strncmp(c->run.output_dir, "~/", 2)))
+        config_error(d, "run.output_dir", "a folder is required; ~ is not expanded, ${env:HOME} is");
     config_check_teachers(c);
     for (int i = 0; i < c->seeds.n; i++)
         for (int k = 0; k < i; k++)
@@ -146,6 +147,13 @@ static void check_train(Config *c)
     int64_t micro = t->batch_size * c->data.seq_len;
     if (t->max_steps == 0 && t->epochs == 0)
         config_error(d, "train.max_steps", "0 steps: give epochs or max_steps");
+    /* counts of tokens are exact in a double, and samples of a step in 32 bits */
+    const double accum = t->tokens_per_step ? (double)t->tokens_per_step / (double)micro
+                                            : (double)t->gradient_accumulation_steps;
+    if (accum * (double)micro > 0x1p53 || accum * (double)t->batch_size > UINT32_MAX)
+        config_error(d, t->tokens_per_step ? "train.tokens_per_step" : "train.batch_size",
+                     "a step of %.0f samples of %lld tokens is too large", accum * (double)t->batch_size,
+                     (long long)c->data.seq_len);
     if (t->tokens_per_step == 0) return;
     if (micro <= 0 || t->tokens_per_step % micro) {
         config_error(d, "train.tokens_per_step",
@@ -203,6 +211,8 @@ static void check_rest(Config *c)
 /* ---- paths, arms, loading --------------------------------------------------------------------------- */
 static void place_path(Config *c, const char *key, const char **path, Arena *a, Err *e)
 {
+    const char *rest = *path && **path == '~' ? strchr(*path, '/') : NULL; /* only a shell knows ~ */
+    if (rest) config_error(c->doc, key, "~ is not expanded; write ${env:HOME}%.80s", rest);
     if (*path) *path = config_path(c->doc, config_node(c->doc, key), *path, a, e);
 }
 

@@ -13,6 +13,7 @@
 struct Metrics {
     FILE *f;
     double start;
+    bool clock; /* write what the clock and the machine say */
 };
 
 /* Length of the prefix whose whole lines all have step <= limit, copied line by line into out. */
@@ -35,13 +36,14 @@ static size_t keep_lines(const char *text, size_t bytes, int64_t limit, char *ou
     return kept;
 }
 
-Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step, bool resumed, Arena *a,
-                      Err *e)
+Metrics *metrics_open(const char *dir, const LogConfig *c, bool clock, int64_t resumed_step, bool resumed,
+                      Arena *a, Err *e)
 {
     Metrics *m = arena_alloc(a, sizeof *m, e);
     const char *path = path_join(a, dir, "metrics.jsonl", e);
     if (!m || !path) return NULL;
     m->start = time_now();
+    m->clock = clock;
     if (!c->jsonl) return m;
     if (resumed && file_exists(path)) {
         Arena tmp = {.name = "metrics"};
@@ -61,19 +63,36 @@ Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step,
     return m;
 }
 
-void metrics_write(Metrics *m, const char *event, int64_t step, const Metric *v, int n)
+/* What differs between two runs of the same values. */
+static bool is_measured(const char *key)
 {
-    if (!m || !m->f) return;
+    static const char *const measured[] = {"dt_ms", "tok_s", "data_wait_ms", "mfu", "seconds"};
+    for (size_t i = 0; i < sizeof measured / sizeof *measured; i++)
+        if (!strcmp(key, measured[i])) return true;
+    return false;
+}
+
+static void put_time(const Metrics *m)
+{
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
     struct tm tm;
     gmtime_r(&ts.tv_sec, &tm);
     char when[32];
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
-    fprintf(m->f, "{\"t\": %.3f, \"time\": \"%s.%03ldZ\", \"event\": \"%s\", \"step\": %lld",
-            time_now() - m->start, when, ts.tv_nsec / 1000000, event, (long long)step);
+    fprintf(m->f, "\"t\": %.3f, \"time\": \"%s.%03ldZ\", ", time_now() - m->start, when,
+            ts.tv_nsec / 1000000);
+}
+
+void metrics_write(Metrics *m, const char *event, int64_t step, const Metric *v, int n)
+{
+    if (!m || !m->f) return;
+    fputc('{', m->f);
+    if (m->clock) put_time(m);
+    fprintf(m->f, "\"event\": \"%s\", \"step\": %lld", event, (long long)step);
     bool bad = false;
     for (int i = 0; i < n; i++) {
+        if (!m->clock && is_measured(v[i].key)) continue;
         if (!isfinite(v[i].value)) {
             fprintf(m->f, ", \"%s\": null", v[i].key);
             bad = true;
@@ -83,12 +102,12 @@ void metrics_write(Metrics *m, const char *event, int64_t step, const Metric *v,
     }
     struct rusage u;
     getrusage(RUSAGE_SELF, &u);
-    fprintf(m->f, ", \"mem_bytes\": %lld", (long long)u.ru_maxrss * 1024);
+    if (m->clock) fprintf(m->f, ", \"mem_bytes\": %lld", (long long)u.ru_maxrss * 1024);
     if (bad) {
         const char *sep = "";
         fprintf(m->f, ", \"nonfinite\": [");
         for (int i = 0; i < n; i++)
-            if (!isfinite(v[i].value)) {
+            if (!isfinite(v[i].value) && (m->clock || !is_measured(v[i].key))) {
                 fprintf(m->f, "%s\"%s\"", sep, v[i].key);
                 sep = ", ";
             }

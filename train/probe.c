@@ -12,6 +12,9 @@ typedef struct Probe {
     long B, T;
     bool own_labels;
     Tensor *ids, *labels, *pos, *logits, *loss;
+    int n_tap;
+    const char **tap_name; /* (n_tap,) */
+    Tensor **tap;          /* (n_tap,) */
     OutTensor *out;
     int n, cap;
 } Probe;
@@ -76,16 +79,20 @@ static bool record(Probe *p, bool grad, const char *taps)
     graph_loss(p->g, p->loss, 1.0, "lm");
     graph_keep(p->g, p->logits);
     graph_keep(p->g, p->loss);
-    const char *name[1024];
-    Tensor *tap[1024];
-    int n = taps ? graph_taps(p->g, taps, name, tap, 1024) : 0;
-    if (taps && !n && !graph_err(p->g)->code)
+    p->n_tap = taps ? graph_taps(p->g, taps, NULL, NULL, 0) : 0;
+    p->cap = p->m->params.n + 3 + p->n_tap;
+    p->out = arena_alloc(p->a, (size_t)p->cap * sizeof *p->out, p->e);
+    p->tap_name = arena_alloc(p->a, (size_t)p->n_tap * sizeof *p->tap_name, p->e);
+    p->tap = arena_alloc(p->a, (size_t)p->n_tap * sizeof(Tensor *), p->e);
+    if (p->e->code) return false;
+    if (taps) graph_taps(p->g, taps, p->tap_name, p->tap, p->n_tap);
+    if (taps && !p->n_tap && !graph_err(p->g)->code)
         return err_set(
             p->e, ERR_USAGE,
             "--taps %s matches nothing; taps are embed, layers.N.{attn_in,q,k,v,qkv,attn_mix,attn_out,"
             "mlp_in,mlp_out,out}, final_norm, logits",
             taps);
-    for (int i = 0; i < n; i++) graph_keep(p->g, tap[i]);
+    for (int i = 0; i < p->n_tap; i++) graph_keep(p->g, p->tap[i]);
     return graph_plan(p->g, p->e);
 }
 
@@ -150,11 +157,10 @@ static bool run(Probe *p, const TensorFile *f, bool grad, const char *taps)
     add(p, "nll", 2, (long[]){p->B, p->T}, p->loss->data, false);
     add(p, "loss", 1, (long[]){1}, mean, false);
     if (grad) add_grads(p);
-    const char *name[1024];
-    Tensor *tap[1024];
-    int n = taps ? graph_taps(p->g, taps, name, tap, 1024) : 0;
-    for (int i = 0; i < n; i++)
-        add(p, arena_printf(p->a, p->e, "tap.%s", name[i]), tap[i]->ndim, tap[i]->dim, tap[i]->data, false);
+    for (int i = 0; i < p->n_tap; i++) {
+        const Tensor *t = p->tap[i];
+        add(p, arena_printf(p->a, p->e, "tap.%s", p->tap_name[i]), t->ndim, t->dim, t->data, false);
+    }
     return !p->e->code;
 }
 
@@ -162,13 +168,11 @@ bool probe(Model *m, const char *in, const char *out, bool grad, const char *tap
 {
     Arena a = {.name = "probe"};
     TensorFile f = {0};
-    Probe p = {.m = m, .a = &a, .e = e, .cap = m->params.n + 1024};
+    Probe p = {.m = m, .a = &a, .e = e};
     bool ok = formats_open(&f, in, &a, e) && check_input(&p, &f, "input_ids", true) &&
               check_input(&p, &f, "labels", false);
-    p.out = ok ? arena_alloc(&a, (size_t)p.cap * sizeof *p.out, e) : NULL;
     p.own_labels = ok && formats_find(&f, "labels");
-    if (p.out && run(&p, &f, grad, taps))
-        formats_write_safetensors(out, &(OutModel){.n = p.n, .t = p.out}, e);
+    if (ok && run(&p, &f, grad, taps)) formats_write_safetensors(out, &(OutModel){.n = p.n, .t = p.out}, e);
     graph_free(p.g);
     formats_close(&f);
     arena_free(&a);

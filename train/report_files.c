@@ -102,7 +102,7 @@ static void add_file(Report *r, ReportRun *run, const char *path, bool look, Err
     if (look && f.disk <= INSPECT_LIMIT) {
         Arena tmp = {.name = "inspect"};
         Err own = {0};
-        char *text = inspect_json(path, &tmp, &own);
+        char *text = inspect_json(path, false, &tmp, &own);
         json_t *o = text ? json_loads(text, 0, NULL) : NULL;
         if (o) take_inspect(&f, o, r->a, e);
         else report_note(r, e, "%s", own.code ? own.msg : "inspect gave nothing");

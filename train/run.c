@@ -73,7 +73,8 @@ static StepInfo one_step(Run *r, Err *e)
     for (long a = 0; a < r->accum; a++) {
         targets += own ? on_policy_fill(r->on_policy, first + a * r->B, e)
                        : fill_batch(r, first + a * r->B, e);
-        s->sample0 = (uint32_t)(first + a * r->B);
+        if (e->code) break;
+        s->sample0 = (uint32_t)(first + a * r->B); /* wraps: no two of a step are equal */
         if (targets && distill_wants_measure(&r->distill)) {
             graph_micro(r->g);
             add_parts(r, true);
@@ -85,6 +86,7 @@ static StepInfo one_step(Run *r, Err *e)
     }
     graph_step_end(r->g);
     if (r->on_policy) r->own_length = on_policy_length(r->on_policy);
+    if (e->code) return (StepInfo){0};
     qat_after(&r->qat, r->st.step);
     if (!targets) {
         err_set(e, ERR_USAGE, "step %lld: every label of the batch is masked; nothing can be learned from it",
@@ -365,10 +367,20 @@ static void finish(Run *r, const char *status, const Err *e)
     if (path) file_write_atomic(path, text, (size_t)n, &ignore);
 }
 
+/* Section log, as far as the command line leaves it open. */
+static void shape_log(const Config *c)
+{
+    static const char *const name[] = {"error", "warn", "info", "debug"};
+    for (int i = 0; i < CFG_COUNT(name); i++)
+        if (!strcmp(c->log.level, name[i])) log_default_level((LogLevel)i);
+    log_shape(!strcmp(c->log.console, "plain"), !c->run.deterministic);
+}
+
 bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *e)
 {
     Run r;
     *out = (RunResult){.status = "failed"};
+    shape_log(c);
     bool resumed = false, written = false;
     const char *how = o->overwrite ? "never" : o->resume ? o->resume : c->run.resume;
     if (run_setup(&r, c, a, e) && resume(&r, how, &resumed, e) && (resumed || carry(&r, o->stage, e))) {
@@ -381,7 +393,7 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
             out->status = "dry run";
         } else if (run_folder(&r, o, resumed, e)) {
             written = true;
-            r.metrics = metrics_open(r.dir, &c->log, r.st.step, resumed, a, e);
+            r.metrics = metrics_open(r.dir, &c->log, !c->run.deterministic, r.st.step, resumed, a, e);
             r.peak_flops = measured_peak(r.k, e);
             run_header(&r);
             if (!e->code) out->status = loop(&r, e);

@@ -85,6 +85,12 @@ struct Run {
 bool run_open(Run *r, Config *c, Arena *a, Err *e); /* models and data alone */
 int64_t run_steps(const Run *r);                    /* by train.max_steps and epochs */
 bool run_setup(Run *r, Config *c, Arena *a, Err *e);
+/* ---- setup_check.c: false, with the key's place in the config in e ---- */
+bool run_key_error(Run *r, Err *e, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+bool run_no_match(Run *r, Err *e, const char *key, const char *glob); /* with the nearest parameter's name */
+bool run_fits(Run *r, const Model *m, const char *who, Err *e);       /* data.seq_len in m's positions */
+bool run_check(Run *r, Err *e);                                       /* steps, windows of eval, groups */
 /* of run_setup: the tokenizer that the config or a model names; data.val */
 bool run_tokenizer(Run *r, Err *e);
 bool run_val(Run *r, Err *e);

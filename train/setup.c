@@ -2,6 +2,7 @@
  * written. */
 #include "train/run_impl.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -79,6 +80,14 @@ static bool cut_student(Run *r, Err *e)
            model_from_teacher(&r->model, &r->teacher, map, c->model.init_from_teacher.embeddings, e);
 }
 
+static bool one_vocabulary(Run *r, const Model *teacher, Err *e)
+{
+    Err why = {0};
+    if (same_vocabulary(teacher, &r->model, r->tk, &r->c->tokenizer, r->a, &why)) return true;
+    return why.code == ERR_USAGE ? run_key_error(r, e, "teacher.path", "%s", why.msg)
+                                 : err_set(e, why.code, "%s", why.msg);
+}
+
 static bool open_models(Run *r, Err *e)
 {
     Config *c = r->c;
@@ -105,16 +114,21 @@ static bool open_models(Run *r, Err *e)
         s->dropout = s->embed_dropout = s->attn_dropout = c->model.dropout;
     }
     if (r->tk && tokenizer_vocab(r->tk) > r->model.spec.V)
-        return err_set(e, ERR_USAGE, "tokenizer %s has %d tokens, the model's vocabulary only %ld",
-                       tokenizer_path(r->tk), tokenizer_vocab(r->tk), r->model.spec.V);
-    for (int i = 0; i < c->model.freeze.n; i++)
+        return run_key_error(r, e, c->tokenizer.path ? "tokenizer.path" : "model.path",
+                             "tokenizer %s has %d tokens, the model's vocabulary only %ld",
+                             tokenizer_path(r->tk), tokenizer_vocab(r->tk), r->model.spec.V);
+    if (r->tk && tokenizer_vocab(r->tk) < r->model.spec.V / 2)
+        log_warn("tokenizer %s has %d tokens, less than half of the model's %ld: is it this model's own?",
+                 tokenizer_path(r->tk), tokenizer_vocab(r->tk), r->model.spec.V);
+    for (int i = 0; i < c->model.freeze.n; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "model.freeze[%d]", i);
         if (!model_freeze(&r->model, c->model.freeze.v[i]))
-            return err_set(e, ERR_USAGE, "model.freeze: no parameter matches \"%s\" (for example %s)",
-                           c->model.freeze.v[i], r->model.params.p[0]->name);
-    if (r->has_teacher && !same_vocabulary(&r->teacher, &r->model, r->tk, &c->tokenizer, r->a, e))
-        return false;
+            return run_no_match(r, e, key, c->model.freeze.v[i]);
+    }
+    if (r->has_teacher && !one_vocabulary(r, &r->teacher, e)) return false;
     for (int i = 0; i < r->n_more; i++)
-        if (!same_vocabulary(&r->more[i], &r->model, r->tk, &c->tokenizer, r->a, e)) return false;
+        if (!one_vocabulary(r, &r->more[i], e)) return false;
     return true;
 }
 
@@ -143,13 +157,9 @@ static bool open_data(Run *r, Err *e)
 {
     Config *c = r->c;
     for (int i = 0; i < r->n_more; i++)
-        if (r->T > r->more[i].spec.max_pos)
-            return err_set(e, ERR_USAGE, "data.seq_len %ld is longer than teacher %s's %ld positions", r->T,
-                           r->more[i].path, r->more[i].spec.max_pos);
-    if (r->T > r->model.spec.max_pos || (r->has_teacher && r->T > r->teacher.spec.max_pos))
-        return err_set(e, ERR_USAGE, "data.seq_len %ld is longer than the %s's %ld positions", r->T,
-                       r->T > r->model.spec.max_pos ? "model" : "teacher",
-                       r->T > r->model.spec.max_pos ? r->model.spec.max_pos : r->teacher.spec.max_pos);
+        if (!run_fits(r, &r->more[i], r->more[i].path, e)) return false;
+    if (!run_fits(r, &r->model, "model", e) || (r->has_teacher && !run_fits(r, &r->teacher, "teacher", e)))
+        return false;
     LoaderOptions o = {.data = &c->data,
                        .source = c->data.train.v,
                        .n_source = c->data.train.n,
@@ -313,7 +323,7 @@ int64_t run_steps(const Run *r)
     const Config *c = r->c;
     const int64_t per_step = r->B * r->accum, samples = loader_samples(r->loader);
     const double by_epochs = floor(c->train.epochs * (double)samples / (double)per_step);
-    const int64_t n = by_epochs < 1 ? 1 : (int64_t)by_epochs;
+    const int64_t n = by_epochs < 1 ? 1 : by_epochs > 0x1p53 ? (int64_t)1 << 53 : (int64_t)by_epochs;
     const bool limit = c->train.max_steps < n || !config_was_set(c->doc, "train.epochs");
     return c->train.max_steps && limit ? c->train.max_steps : n;
 }
@@ -338,6 +348,7 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
     r->st.qat = &r->qat;
     if (!lora_open(&r->lora, &c->lora, &r->model, (uint64_t)c->run.seed, c->doc, e)) return false;
     r->st.lora = &r->lora;
+    if (!run_check(r, e)) return false;
     r->st.n_steps = run_steps(r);
     if (c->at_stage >= 0 && !c->stage[c->at_stage].trains) r->st.n_steps = 0;
     r->st.data_hash = loader_hash(r->loader);

@@ -182,8 +182,9 @@ typedef struct Metric {
     double value;
 } Metric;
 typedef struct Metrics Metrics;
-Metrics *metrics_open(const char *dir, const LogConfig *c, int64_t resumed_step, bool resumed, Arena *a,
-                      Err *e);
+/* clock false: without times, speeds and memory, so that two runs of the same values write the same file. */
+Metrics *metrics_open(const char *dir, const LogConfig *c, bool clock, int64_t resumed_step, bool resumed,
+                      Arena *a, Err *e);
 void metrics_write(Metrics *m, const char *event, int64_t step, const Metric *v, int n);
 void metrics_close(Metrics *m);
 
@@ -191,7 +192,8 @@ void metrics_close(Metrics *m);
 bool probe(Model *m, const char *in, const char *out, bool grad, const char *taps, Err *e);
 /* ---- compare.c ----------------------------------------------------------------------------------------- */
 char *compare_json(const char *a, const char *b, Arena *ar, Err *e);
-char *inspect_json(const char *path, Arena *ar, Err *e);
+/* trust_foreign: also HDF5 without our envelope */
+char *inspect_json(const char *path, bool trust_foreign, Arena *ar, Err *e);
 char *inspect_text(const char *json, Arena *ar, Err *e); /* the same as a table */
 /* ---- doctor.c: `name value` lines, or one JSON object; *ok: the self-test passed ---- */
 char *doctor_report(bool json, bool *ok, Arena *a, Err *e);

@@ -25,6 +25,53 @@ double args_number(Args *x, const char *name, double def)
     return v;
 }
 
+int64_t args_int(Args *x, const char *name, int64_t def, int64_t lo, int64_t hi)
+{
+    const char *s = args_get(x, name, NULL);
+    int64_t v;
+    if (!s) return def;
+    if (config_parse_int(s, &v) && v >= lo && v <= hi) return v;
+    if (hi == INT64_MAX)
+        err_set(x->e, ERR_USAGE, "--%s: \"%s\" is not a whole number of at least %lld", name, s, (long long)lo);
+    else
+        err_set(x->e, ERR_USAGE, "--%s: \"%s\" is not a whole number from %lld to %lld", name, s, (long long)lo,
+                (long long)hi);
+    return def;
+}
+
+double args_float(Args *x, const char *name, double def, double lo, double hi)
+{
+    const double v = args_number(x, name, def);
+    if (x->e->code || (v >= lo && v <= hi)) return v;
+    if (lo == CFG_ABOVE_0)
+        err_set(x->e, ERR_USAGE, "--%s: %g is not above 0 and at most %g", name, v, hi);
+    else err_set(x->e, ERR_USAGE, "--%s: %g is not from %g to %g", name, v, lo, hi);
+    return def;
+}
+
+static const ConfigField *field_of(const ConfigSection *s, const char *key)
+{
+    int i = 0;
+    while (i + 1 < s->n && strcmp(s->field[i].name, key)) i++;
+    return &s->field[i];
+}
+
+int64_t args_int_key(Args *x, const char *name, const ConfigSection *s, const char *key)
+{
+    const ConfigField *f = field_of(s, key);
+    int64_t def = 0;
+    config_parse_int(f->def, &def);
+    return args_int(x, name, def, (int64_t)f->lo, f->hi < 0x1p63 ? (int64_t)f->hi : INT64_MAX);
+}
+
+double args_float_key(Args *x, const char *name, const ConfigSection *s, const char *key)
+{
+    const ConfigField *f = field_of(s, key);
+    double def = 0;
+    config_parse_float(f->def, &def);
+    return args_float(x, name, def, f->lo, f->hi);
+}
+
 int args_say(Args *x, const char *text)
 {
     bool ok = fputs(text, x->out) >= 0 && fputc('\n', x->out) >= 0 && !fflush(x->out);

@@ -73,7 +73,7 @@ int verb_data_files(Args *x)
     const DataVerb v = {.what = x->pos[0],
                         .path = x->pos + 1,
                         .n_path = x->n_pos - 1,
-                        .n = (int)args_number(x, "n", 0),
+                        .n = (int)args_int(x, "n", 0, 0, INT_MAX),
                         .set = x->set,
                         .n_set = x->n_set,
                         .tokenizer = args_get(x, "tokenizer", NULL),
@@ -103,7 +103,7 @@ static int train_tokenizer(Args *x)
     }
     o.special = special;
     o.pattern = args_get(x, "pattern", "gpt2");
-    o.vocab = (long)args_number(x, "vocab-size", 0);
+    o.vocab = (long)args_int(x, "vocab-size", 0, 1, INT_MAX);
     if (!x->e->code && (!out || !o.n_path || !o.vocab))
         err_set(x->e, ERR_USAGE, "data train-tokenizer needs FILES, --vocab-size N and --out tokenizer.json");
     if (x->e->code || !tokenizer_train(out, &o, &tokens, x->a, x->e)) return 1;

@@ -12,13 +12,14 @@ static int eval_task(Args *x, const char *task)
     const char *eq = strchr(task, '=');
     Model m;
     if (!eq || eq == task || !eq[1]) err_set(x->e, ERR_USAGE, "--task %s: write it as NAME=FILE", task);
+    const int64_t limit = args_int(x, "limit", 0, 0, INT64_MAX);
     if (x->e->code || !args_model(x, &m, x->pos[0])) return 1;
     TaskOptions o = {.name = arena_strndup(x->a, task, (size_t)(eq - task), x->e),
                      .path = eq + 1,
                      .protocol = args_get(x, "protocol", NULL),
                      .details = args_get(x, "details", NULL),
                      .no_bos = args_has(x, "no-bos"),
-                     .limit = (int64_t)args_number(x, "limit", 0)};
+                     .limit = limit};
     Tokenizer *tk = args_tokenizer(x, &m);
     char *text = x->e->code ? NULL : task_json(&m, tk, &o, x->a, x->e);
     return text ? args_say(x, text) : 1;
@@ -102,8 +103,23 @@ static int say_result(Args *x, const EvalJob *j, const EvalResult *r)
     return text ? args_say(x, text) : 1;
 }
 
+/* What needs neither model nor data to be wrong. */
+static bool eval_options(Args *x)
+{
+    const char *p = args_get(x, "protocol", "val");
+    const bool concat = !strncmp(p, "concat-", 7);
+    int64_t n = 0;
+    if (concat ? !config_parse_int(p + 7, &n) || n < 2 || n > 16777216
+               : strcmp(p, "val") && strcmp(p, "stride") && strcmp(p, "llamacpp"))
+        err_set(x->e, ERR_USAGE, "--protocol %s: val, concat-N, stride and llamacpp are known", p);
+    args_int(x, "seq-len", 2, 2, 16777216);
+    args_int(x, "stride", 0, 0, 16777216);
+    return !x->e->code;
+}
+
 int verb_eval(Args *x)
 {
+    if (!args_has(x, "task") && !eval_options(x)) return 1;
     if (args_has(x, "task")) return eval_task(x, args_get(x, "task", ""));
     Config *c = args_is_config(x->pos[0]) ? config_load(x->a, x->pos[0], x->n_set, x->set, NULL, x->e)
                                           : args_defaults(x);
@@ -140,7 +156,8 @@ int verb_eval(Args *x)
 static int show(Args *x, const Generation *g, const Tokenizer *tk, const char *adapter, bool chat)
 {
     long made = g->n - g->n_prompt;
-    double rate = g->decode_s > 0 ? (double)made / g->decode_s : 0;
+    /* the prompt's pass gives the first of them */
+    const double rate = made > 1 && g->decode_s > 0 ? (double)(made - 1) / g->decode_s : NAN;
     size_t bytes = g->text_bytes;
     const char *text = chat ? tokenizer_decode(tk, g->ids + g->n_prompt, (size_t)made, &bytes, x->a, x->e) : g->text;
     if (!text) return 1;
@@ -148,16 +165,18 @@ static int show(Args *x, const Generation *g, const Tokenizer *tk, const char *a
         json_t *ids = json_array(), *t = json_stringn(text, bytes);
         for (long i = 0; i < g->n; i++) json_array_append_new(ids, json_integer(g->ids[i]));
         /* sampled bytes need not be UTF-8; ids always hold them */
-        json_t *j = json_pack("{s:o,s:o,s:I,s:f}", "text", t ? t : json_null(), "ids", ids, "prompt_tokens",
-                              (json_int_t)g->n_prompt, "tokens_per_second", rate);
+        json_t *j = json_pack("{s:o,s:o,s:I,s:o}", "text", t ? t : json_null(), "ids", ids, "prompt_tokens",
+                              (json_int_t)g->n_prompt, "tokens_per_second", args_json_number(rate));
         if (adapter) json_object_set_new(j, "adapter", json_string(adapter));
         return args_say_json(x, j);
     }
     if (adapter) fprintf(x->out, "[%s] ", adapter);
     fwrite(text, 1, bytes, x->out);
     fputc('\n', x->out);
-    log_info("%ld prompt tokens in %.1f ms (%.0f tok/s), %ld tokens in %.1f ms (%.0f tok/s)", g->n_prompt,
-             g->prefill_s * 1e3, (double)g->n_prompt / g->prefill_s, made, g->decode_s * 1e3, rate);
+    char speed[48] = "";
+    if (isfinite(rate)) snprintf(speed, sizeof speed, " (%.0f tok/s)", rate);
+    log_info("%ld prompt tokens in %.1f ms (%.0f tok/s), %ld tokens in %.1f ms%s", g->n_prompt,
+             g->prefill_s * 1e3, (double)g->n_prompt / g->prefill_s, made, g->decode_s * 1e3, speed);
     return 0;
 }
 
@@ -199,15 +218,14 @@ int verb_generate(Args *x)
     Model m;
     Lora **all;
     int n_all;
-    SampleOptions o = {.temperature = args_number(x, "temp", 0.8),
-                       .top_k = (int64_t)args_number(x, "top-k", 40),
-                       .top_p = args_number(x, "top-p", 0.95),
-                       .min_p = args_number(x, "min-p", 0),
-                       .repetition_penalty = args_number(x, "repetition-penalty", 1),
-                       .seed = (uint64_t)args_number(x, "seed", 42)};
-    long n = (long)args_number(x, "n", 64);
-    if (!x->e->code && (o.temperature < 0 || o.top_k < 0 || o.top_p <= 0 || o.top_p > 1 || n < 0))
-        err_set(x->e, ERR_USAGE, "generate: temp >= 0, top-k >= 0, 0 < top-p <= 1 and n >= 0 are needed");
+    const ConfigSection *s = generate_section();
+    SampleOptions o = {.temperature = args_float_key(x, "temp", s, "temperature"),
+                       .top_k = args_int_key(x, "top-k", s, "top_k"),
+                       .top_p = args_float_key(x, "top-p", s, "top_p"),
+                       .min_p = args_float_key(x, "min-p", s, "min_p"),
+                       .repetition_penalty = args_float_key(x, "repetition-penalty", s, "repetition_penalty"),
+                       .seed = (uint64_t)args_int_key(x, "seed", s, "seed")};
+    const long n = (long)args_int(x, "n", 64, 0, 16777216);
     if (x->e->code || !args_adapted(x, &m, x->pos[0], &all, &n_all)) return 1;
     Tokenizer *tk = args_tokenizer(x, &m);
     return x->e->code ? 1 : continue_each(x, &m, tk, &o, n, all, n_all);

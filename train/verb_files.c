@@ -16,7 +16,7 @@ int verb_compare(Args *x)
 
 int verb_inspect(Args *x)
 {
-    char *s = inspect_json(args_path(x, x->pos[0]), x->a, x->e);
+    char *s = inspect_json(args_path(x, x->pos[0]), args_has(x, "trust-foreign"), x->a, x->e);
     if (!s) return 1;
     if (args_has(x, "json")) return args_say(x, s);
     char *text = inspect_text(s, x->a, x->e);

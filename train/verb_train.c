@@ -33,7 +33,9 @@ int verb_train(Args *x)
     const char *resume = args_get(x, "resume", NULL);
     if (resume) o.resume = *resume ? resume : "auto";
     if (args_has(x, "steps"))
-        x->set[x->n_set++] = arena_printf(x->a, x->e, "train.max_steps=%s", args_get(x, "steps", ""));
+        x->set[x->n_set++] = arena_printf(x->a, x->e, "train.max_steps=%lld",
+                                          (long long)args_int(x, "steps", 1, 1, INT64_MAX));
+    if (x->e->code) return 1;
     o.n_override = x->n_set;
     o.override = x->set;
     const char *path = x->n_pos ? x->pos[0] : NULL;

@@ -96,6 +96,9 @@ static const Option o_merge[] = {
     END};
 static const Option o_unmerge[] = {{"base", "MODEL", "its content hash is what must come out", 0}, END};
 static const Option o_extract[] = {{"r", "N", "rank (16)", 'r'}, {"json", NULL, "the errors on stdout", 0}, END};
+static const Option o_inspect[] = {{"trust-foreign", NULL, "also HDF5 that pare has not written", 0},
+                                   {"json", NULL, "one JSON object on stdout", 0},
+                                   END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
 static const Option o_data[] = {
     {"tokenizer", "P", "a tokenizer's file, a folder, or bytes", 0},
@@ -135,7 +138,7 @@ const Verb verb_table[] = {
     {"probe", "MODEL", "one batch: logits, losses, gradients, activations", 1, 1, verb_probe, o_probe, false},
     {"compare", "A B", "tensor-wise difference of two files of any format", 2, 2, verb_compare, o_json,
      false},
-    {"inspect", "FILE", "what a file holds", 1, 1, verb_inspect, o_json, false},
+    {"inspect", "FILE", "what a file holds", 1, 1, verb_inspect, o_inspect, false},
     {"export", "IN OUT", "write a model in another format", 2, 2, verb_export, o_export, false},
     {"import", "IN OUT", "the same, into HDF5 by default suffix", 2, 2, verb_export, o_export, false},
     {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, verb_quantize,
