@@ -321,6 +321,15 @@ typedef struct DoraScaleAttr {
 typedef struct ScaleByAttr {
     bool rows; /* one factor per row, else per column */
 } ScaleByAttr;
+/* A mask: its owner is compress/mask.c, which moves it between steps. keep (numel of w): bytes of 0 and 1. */
+typedef struct MaskState {
+    const uint8_t *keep;
+    bool dense;     /* gradients as if every entry were kept (scores of entries that may come back) */
+    double *anchor; /* (numel) where forward leaves the scores, for the surrogate of topk_mask; NULL = nobody asks */
+} MaskState;
+typedef struct MaskAttr {
+    const MaskState *state;
+} MaskAttr;
 enum { LM_CE, LM_KD, LM_ENTROPY, LM_COUNT, LM_SUMS }; /* stat of lm_loss: sums in double */
 
 extern const Op *const all_ops[];

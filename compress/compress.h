@@ -25,6 +25,11 @@ typedef struct LoraConfig {
 #include "compress/lora.def"
 #include "core/config_undef.h"
 } LoraConfig;
+typedef struct CalibrationConfig {
+#include "core/config_fields.h"
+#include "compress/calibration.def"
+#include "core/config_undef.h"
+} CalibrationConfig;
 typedef struct PruneConfig {
 #include "core/config_fields.h"
 #include "compress/prune.def"
@@ -53,6 +58,7 @@ typedef struct QuantizeConfig {
 const ConfigSection *feature_section(void);
 const ConfigSection *distill_section(void);
 const ConfigSection *lora_section(void);
+const ConfigSection *calibration_section(void);
 const ConfigSection *prune_section(void);
 const ConfigSection *qat_rule_section(void);
 const ConfigSection *qat_section(void);
@@ -138,6 +144,79 @@ typedef struct QuantizeReport {
 bool quantize_file(const char *in, const char *out, const QuantizeConfig *c, bool dry, QuantizeReport *r,
                    Arena *a, Err *e);
 
+/* ---- calibration.c: rows of text that scores are measured on --------------------------------------------
+ * */
+typedef struct Calibration {
+    /* Row i, 0..rows-1, into ids, targets (-100 ignored), pos, seg (T,); seg may be NULL. Returns its length. */
+    long (*row)(const void *ctx, int64_t i, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg);
+    const void *ctx;
+    long T;
+    int64_t rows, batches; /* batches: rows that make one gradient are rows / batches */
+    bool segments;
+} Calibration;
+/* Consecutive windows of c->data, BOS in front of each where the tokenizer has one (protocol val). key:
+ * "prune". */
+bool calibration_open(Calibration *cal, const CalibrationConfig *c, const DataConfig *d, const Tokenizer *tk,
+                      const Model *m, const char *key, Arena *a, Err *e);
+
+/* ---- mask.c: masks on sites, from step to step -----------------------------------------------------------
+ * */
+typedef struct PruneItem {
+    const char *name; /* of the weight: model.layers.0.mlp.up_proj.weight */
+    Site *site;
+    long rows, cols;
+    uint8_t *keep; /* (rows,cols) 1 = kept */
+    MaskState state;
+    Param *score;  /* movement: (rows,cols), aux, prune.<name>.scores */
+    double limit;  /* lowest score kept, NAN = not known */
+    int64_t moved; /* step of the last mask */
+} PruneItem;
+typedef struct Prune {
+    const PruneConfig *c;
+    Model *m;
+    uint64_t seed;
+    int n;
+    PruneItem *item;
+    int64_t begin, end, every, done; /* done: step of the last update, -1 = none */
+    bool oneshot, cubic, global, movement, soft;
+    bool hidden; /* masked weights still have values, which may come back */
+    bool again; /* a stage that prunes further; else masks of the stage before stand */
+} Prune;
+/* Masks (all kept) on the sites that the section names, in front of what hangs there already. Call before
+ * qat_open and before gradients are allocated. doc: for places in messages, may be NULL. */
+bool prune_open(Prune *p, const PruneConfig *c, Model *m, uint64_t seed, const ConfigDoc *doc, Err *e);
+/* The schedule in steps. Once, when the length of the run is known. */
+bool prune_steps(Prune *p, int64_t n_steps, const ConfigDoc *doc, Err *e);
+/* With `step` steps done: new masks if the schedule says so (*moved), once per step. cal may be NULL where no
+ * data is needed. Errors: no data, NaN scores. */
+bool prune_update(Prune *p, int64_t step, const Calibration *cal, bool *moved, Err *e);
+bool prune_needs_data(const PruneConfig *c); /* snip, taylor, wanda, sparsegpt */
+double prune_target(const Prune *p, int64_t step); /* the schedule: share of zeros (soft: the threshold) */
+double prune_sparsity(const Prune *p);             /* masked entries over all entries of masked tensors */
+/* soft_movement: adds `targets` times the regulariser's gradient to the scores' and returns its value (times
+ * targets). */
+double prune_regularise(Prune *p, int64_t step, double targets);
+/* /masks and /prune of a checkpoint; masked weights that still have values: prune_effective gives what
+ * /tensors holds. */
+void prune_save(const Prune *p, H5Out *h, Arena *a, Err *e);
+bool prune_load(Prune *p, H5In *h, Arena *a, Err *e);
+/* The masks another stage has left, where the file has any: they stand, or are where p->again goes on from. */
+bool prune_carry(Prune *p, H5In *h, Arena *a, Err *e);
+/* (rows,cols) of the graph's type, or NULL: the parameter's own values are effective. */
+const void *prune_effective(const Prune *p, const Param *w, Arena *a, Err *e);
+/* A file of kind masks. */
+bool prune_write_masks(const Prune *p, const char *path, Arena *a, Err *e);
+
+/* ---- mask_pack.c: masked tensors as bitmap or 2:4 where that is smaller ----------------------------------
+ * */
+bool prune_pack(const Prune *p, OutModel *out, Arena *a, Err *e);
+typedef struct PruneCount {
+    int64_t entries, zeros;
+} PruneCount;
+/* Reads path back: masked tensors are as effective says, bit for bit (plain ones after rounding to their
+ * type; those of another encoding: by their zeros), or ERR_FAIL. Counts their zeros in the file. */
+bool prune_verify(const Prune *p, const char *path, const OutModel *effective, PruneCount *count, Err *e);
+
 /* ---- qat.c: quantisers on sites, in training ------------------------------------------------------------
  * */
 /* One quantiser: of a site's weight, its input, or the gradient of its output. */
@@ -167,7 +246,8 @@ void qat_after(Qat *q, int64_t step);
 /* /qat/<name> of a checkpoint, at `step` steps done. */
 void qat_save(const Qat *q, H5Out *h);
 bool qat_load(Qat *q, H5In *h, int64_t step, Arena *a, Err *e);
-/* From another stage's state: the scales and histories of quantisers that were there already and are the same. */
+/* From another stage's state: the scales and histories of quantisers that were there already and are the
+ * same. */
 bool qat_carry(Qat *q, H5In *h, Err *e);
 /* Reads path back: its encoded tensors decode to what model_out gave, bit for bit, or ERR_FAIL. */
 bool packed_verify(const char *path, const OutModel *effective, Err *e);
@@ -176,7 +256,8 @@ bool packed_verify(const char *path, const OutModel *effective, Err *e);
  * decode to is the effective weight, bit for bit. */
 bool qat_pack(const Qat *q, const Model *m, OutModel *out, Arena *a, Err *e);
 
-/* ---- bake.c: the state as a model file ------------------------------------------------------------------- */
+/* ---- bake.c: the state as a model file -------------------------------------------------------------------
+ * */
 typedef struct BakeState {
     const Model *m;
     const Qat *q; /* may be NULL */
@@ -189,7 +270,8 @@ typedef struct BakeReport {
 bool bake(const BakeState *s, DType dtype, OutModel *out, OutModel *effective, Arena *a, Err *e);
 /* format: hdf5, safetensors, hf, llama2c. */
 bool bake_write(const char *path, const char *format, const OutModel *m, int64_t shard_bytes, Err *e);
-/* Reads path back: values are effective's, logits the state's, bit for bit, or ERR_FAIL. Counts what the file holds. */
+/* Reads path back: values are effective's, logits the state's, bit for bit, or ERR_FAIL. Counts what the file
+ * holds. */
 bool bake_verify(const BakeState *s, const char *path, const OutModel *effective, BakeReport *r, Err *e);
 bool bake_count(const char *path, BakeReport *r, Err *e); /* of any model file */
 
@@ -279,4 +361,21 @@ bool lora_merge_file(const char *base, const char *out, const MergeOptions *o, M
 bool lora_unmerge_file(const char *model, const char *adapter, const char *out, const char *base, Arena *a, Err *e);
 /* tuned - base as an adapter of rank r with scale 1; what is no projection ships in full. Lora's items hold errors. */
 bool lora_extract_file(const char *base, const char *tuned, const char *out, long r, Lora *l, Arena *a, Err *e);
+/* ---- delta.c: what training changed, as a file that goes onto its base and off it again ------------------------ */
+typedef struct DeltaReport {
+    const char *base_hash, *tuned_hash;
+    int tensors, changed;              /* of the model; those whose values differ */
+    int64_t values, changed_values;    /* of all tensors */
+    int64_t bytes;                     /* of the delta's file (make) */
+    bool state;                        /* quantisers, masks or adapters go along */
+} DeltaReport;
+/* TUNED - BASE. Both are models of the same tensors in any format, or TUNED a training state: its masks, scales and
+ * adapters are stored as they are. Encoded tensors are refused. */
+bool delta_make(const char *base, const char *tuned, const char *out, DeltaReport *r, Err *e);
+/* BASE + DELTA into out (.h5, .safetensors or a folder; .h5 alone can hold a state). Another base is refused. */
+bool delta_apply(const char *base, const char *delta, const char *out, DeltaReport *r, Err *e);
+/* What delta_apply wrote back into the base. */
+bool delta_revert(const char *tuned, const char *delta, const char *out, DeltaReport *r, Err *e);
+/* The file's hashes; with base (may be NULL) also that it fits, and gives the tuned model's content hash. */
+bool delta_verify(const char *delta, const char *base, DeltaReport *r, Err *e);
 #endif

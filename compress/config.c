@@ -39,6 +39,15 @@ static const char *const lora_alias[][2] = {
 };
 CFG_SECTION_ALIAS(lora_section, "lora", LoraConfig, lora_fields, "low-rank adapters", lora_alias)
 
+static const ConfigField calibration_fields[] = {
+#define CFG_STRUCT CalibrationConfig
+#include "core/config_table.h"
+#include "compress/calibration.def"
+#include "core/config_undef.h"
+};
+CFG_SECTION(calibration_section, "calibration", CalibrationConfig, calibration_fields,
+            "inputs that are measured")
+
 static const ConfigField prune_fields[] = {
 #define CFG_STRUCT PruneConfig
 #include "core/config_table.h"

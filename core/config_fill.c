@@ -260,6 +260,9 @@ static bool fill_value(ConfigDoc *d, const ConfigField *f, const ConfigNode *nod
     }
     if (f->type == CFG_T_MAP) {
         if (v->kind == NODE_MAP) return fill_section(d, f->sub(), v, out, path);
+        const ConfigSection *sub = f->sub();
+        if (v->kind == NODE_SCALAR && strcmp(sub->name, "source") == 0) /* a source may be just its path */
+            return fill_value(d, &sub->field[0], v, out + sub->field[0].offset, path);
         config_error_node(d, v, path, "expected a map of keys, found %s", kind_name(v));
         return false;
     }

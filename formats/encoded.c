@@ -95,6 +95,7 @@ static bool encoded_take(TensorFile *f, FileTensor *t, const char *name, const j
     c->rows = ndim == 2 ? (long)t->dim[t->in_out] : 1;
     c->cols = (long)t->dim[ndim == 2 ? !t->in_out : 0];
     for (int i = 0; i < c->n_member; i++) t->bytes += c->member[i].bytes;
+    if (!e->code && sparse_is(c)) return true;
     return !e->code && spec_read(&c->spec, c, attrs, f->path, e);
 }
 
@@ -213,6 +214,9 @@ bool formats_scales(const TensorFile *f, const FileTensor *t, QuantScales *q, co
 {
     const EncodedTensor *c = t->encoded;
     const QuantSpec *s = &c->spec;
+    if (!s->f)
+        return err_set(e, ERR_USAGE, "%s: tensor `%s` is stored as %s, without scales", f->path, c->name,
+                       c->encoding);
     if (!quant_scales_alloc(q, s, c->rows, c->cols, a, e)) return false;
     const size_t n = (size_t)(q->R * q->G);
     bool ok = s->f->scale != SCALE_F32 ? small_scales(f, c, q, n, e)
@@ -229,6 +233,7 @@ bool encoded_read(const TensorFile *f, const FileTensor *t, float *dst, Err *e)
     Arena tmp = {.name = "encoded"};
     QuantScales q;
     const uint8_t *codes;
+    if (sparse_is(t->encoded)) return sparse_read(f, t, dst, e);
     if (formats_scales(f, t, &q, &codes, &tmp, e))
         quant_decode(dst, codes, &t->encoded->spec, &q, t->encoded->cols, 0, t->encoded->rows);
     arena_free(&tmp);

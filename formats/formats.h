@@ -65,7 +65,7 @@ void formats_drop(const TensorFile *f, const FileTensor *t);
 /* ---- encoded.c: tensors stored as codes and scales ----------------------------------------------------- */
 typedef struct EncodedTensor {
     const char *name, *encoding;
-    QuantSpec spec;
+    QuantSpec spec; /* f NULL: stored without zeros (sparse.c), not as codes */
     long rows, cols; /* [out,in] */
     int n_member;
     const FileTensor *member; /* [n_member], named by their last part */
@@ -103,6 +103,9 @@ typedef struct OutModel {
     const char *metadata_json; /* safetensors: more {string: string} beside "format": "pt"; or NULL */
     int n_group;
     const OutGroup *group;
+    const char *kind; /* HDF5: NULL = model */
+    struct H5In *also; /* HDF5: groups of that container go along: also_path, NULL at its end */
+    const char *const *also_path;
 } OutModel;
 /* x (rows,cols) under spec and scales as members and group of an OutModel: out [at most ENCODED_MEMBERS], *n
  * of them.
@@ -110,6 +113,12 @@ typedef struct OutModel {
 enum { ENCODED_MEMBERS = 6 };
 bool formats_encode(OutTensor *out, int *n, OutGroup *group, const char *name, bool in_out, const float *x,
                     const QuantSpec *s, const QuantScales *q, long rows, long cols, Arena *a, Err *e);
+/* sparse.c: t (2-D, src) under keep (rows,cols bytes of 0 and 1, [out,in]) as members and group: at most
+ * ENCODED_MEMBERS. The form that is smallest; SPARSE_NONE: stored as it is. */
+typedef enum { SPARSE_NONE, SPARSE_BITMASK, SPARSE_2_4 } SparseForm;
+SparseForm formats_sparse_form(const uint8_t *keep, long rows, long cols, DType dtype);
+bool formats_sparse(OutTensor *out, int *n, OutGroup *group, const OutTensor *t, const uint8_t *keep, SparseForm form,
+                    Arena *a, Err *e);
 bool formats_write_safetensors(const char *path, const OutModel *m, Err *e); /* metadata {"format":"pt"} */
 /* config.json, model.safetensors (shards with an index above shard_bytes; 0 = 5 GB), generation_config.json,
  * the tokenizer copied. A folder that holds the other layout (single or shards) is refused. */
@@ -155,6 +164,8 @@ bool formats_is_h5(const char *path); /* by its name */
 /* The other way: the stored files, under the names that Hugging Face tools look for, into a folder. */
 bool formats_tokenizer_files(const char *h5_path, const char *dir, Arena *a, Err *e);
 typedef struct H5In H5In;
+/* path, a tensor or a group with all below it, from one container into another (h5copy.c). */
+bool h5_copy(H5Out *to, H5In *from, const char *path, Arena *a, Err *e);
 /* Envelope first (magic, length, XXH3-128), only then HDF5. ERR_CORRUPT names the file and tells truncation,
  * damage and half-written apart. trust_foreign: no envelope demanded. */
 H5In *h5_open(const char *path, bool trust_foreign, Arena *a, Err *e);

@@ -67,8 +67,10 @@ int64_t h5_count(H5In *h, const char *group);           /* links in a group; -1 
 /* Members and attributes of encoded tensors become one FileTensor each. Before names_canonical. */
 bool encoded_collect(TensorFile *f, Err *e);
 bool encoded_read(const TensorFile *f, const FileTensor *t, float *dst, Err *e);
-/* A training state keeps master weights: x of tensor t becomes the effective weight, through the quantiser
- * that
+/* sparse.c: tensors without their zeros. */
+bool sparse_is(const EncodedTensor *c);
+bool sparse_read(const TensorFile *f, const FileTensor *t, float *dst, Err *e);
+/* A training state keeps master weights: x of tensor t becomes the effective weight, through the quantiser that
  * /qat/<name> describes; unchanged where there is none. */
 bool live_quantise(const TensorFile *f, const FileTensor *t, float *x, Err *e);
 /* The adapters of a training state, added: those that stand in the weight, or (behind_quantiser) those beside it. */

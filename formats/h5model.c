@@ -185,7 +185,7 @@ bool formats_write_h5(const char *path, const OutModel *m, Err *e)
     if (e->code || !out_check(m, path, e)) return false;
     for (int i = 0; i < m->n; i++) bytes += m->t[i].tied_to ? 0 : out_bytes(&m->t[i]);
     if (!space_check(path, bytes + ENVELOPE, e)) return false;
-    H5Out *h = h5_create(path, "model", m->arch, m->step, &a, e);
+    H5Out *h = h5_create(path, m->kind ? m->kind : "model", m->arch, m->step, &a, e);
     if (h) {
         if (m->config_json) h5_text(h, "/config/model_json", m->config_json);
         if (m->generation_json) h5_text(h, "/config/generation_json", m->generation_json);
@@ -193,6 +193,8 @@ bool formats_write_h5(const char *path, const OutModel *m, Err *e)
         h5_put_tokenizer(h, m->tokenizer_path, &scratch, e);
         for (int i = 0; i < m->n && !e->code; i++) put_tensor(h, &m->t[i], path, &scratch, e);
         for (int i = 0; i < m->n_group && !e->code; i++) put_group(h, &m->group[i], path, &scratch, e);
+        for (int i = 0; m->also && m->also_path[i] && !e->code; i++)
+            h5_copy(h, m->also, m->also_path[i], &scratch, e);
         h5_attr_i64(h, "/", "param_count", logical_params(m));
         if (e->code) h5_abandon(h);
         else h5_commit(h, e);

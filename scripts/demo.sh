@@ -4,3 +4,6 @@
 set -eu
 pare=${1:-build/release/pare}
 "$pare" train --arms configs/demo.yaml --overwrite
+# Second act: the teacher itself made smaller, by rounding, pruning and both, before and after training. Every row is
+# measured on the file that was written: outputs/demo-compress/ARM-seed0/stages/*/model.h5.
+"$pare" train --arms configs/demo-compress.yaml --overwrite

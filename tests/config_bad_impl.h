@@ -200,7 +200,7 @@ static const Bad bad[] = {
     {DOC "lora: {enabled: true, rank_pattern: {q_proj: 0}}\n", "4:37: lora.rank_pattern: ", "a rank from 1 to 1024", 1},
     {DOC "lora: {enabled: true, init: pissa, base_quant: nf4}\n", "4:29: lora.init: ", "pissa takes its start", 1},
     {DOC "lora: {enabled: true, plus_ratio: 0.5}\n", "4:35: lora.plus_ratio: ", "at least 1", 1},
-    {DOC "prune: {method: magnitude}\n", "4:17: prune.method: ", "not in this version", 1},
+    {DOC "prune: {method: magnitud}\n", "4:17: prune.method: ", "(did you mean magnitude?)", 1},
     {DOC "quantize: {fromat: nf4}\n", "4:12: quantize.fromat: ", "unknown key (did you mean format?)", 1},
     {DOC "stages: [{name: a}]\n", "4:10: stages[0]: ", "recipe: required", 1},
     {DOC "stages: [{name: a, recipe: destill}]\n", "4:28: stages[0].recipe: ", "did you mean distill?", 1},

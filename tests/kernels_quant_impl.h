@@ -105,4 +105,18 @@ static void run_fakequant_step_bwd(Ctx *c)
     void *ds = out(c, q.R * q.G, 1);
     c->k->fakequant_step_bwd(ds, in(c, c->a * c->b, 1), x, &s, &q, c->a, c->b, c->mode);
 }
+/* The same matrix through its codes and as decoded floats. */
+static void run_coded_dot(Ctx *c)
+{
+    const QuantSpec s = quant_of(c, false);
+    const long M = 1 + c->shape % 9, N = c->a, K = c->b;
+    float *w = alloc(c, (size_t)(N * K) * sizeof *w);
+    uint8_t *codes = alloc(c, (size_t)N * quant_row_bytes(&s, K));
+    rng_normal_f32(w, (size_t)(N * K), (RngKey){.seed = 4, .stream = 2}, 0, 1);
+    QuantScales q;
+    ASSERT(quant_scales_alloc(&q, &s, N, K, &c->arena, &c->err));
+    quant_scales(&q, &s, w, N, K);
+    quant_encode(codes, w, &s, &q, K, 0, N);
+    c->k->coded_dot(out(c, M * N, 1), in(c, M * K, 1), codes, &s, &q, M, N, K);
+}
 #endif

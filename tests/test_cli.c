@@ -366,7 +366,6 @@ TEST(cli, bad_configs)
     refused("train.batch_sise=3", NULL, 2, "train.batch_sise", "did you mean batch_size");
     refused("train.batch_size=many", NULL, 2, "train.batch_size", "many");
     refused("train.batch_size=0", NULL, 2, "train.batch_size", "1");
-    refused("prune.method=wanda", NULL, 2, "prune.method", "not in this version");
     refused("optim.learning_rate=nan", NULL, 2, "optim.learning_rate", "nan");
     refused("run.recipe=distill", NULL, 2, "teacher.path", "required");
     refused("model.freeze=[model.layers.9.*]", NULL, 2, "model.layers.9.*", "no parameter matches");

@@ -58,7 +58,7 @@ TEST(config, bad_overrides_quote_the_argument)
         {"optim.groups=[{match: [a]", "1:26: optim.groups: ", "not YAML"},
         {"~optim.lrr", "1:8: optim.lrr: ", "unknown key"},
         {"~optim.lr=3", "1:1: ", "without a value"},
-        {"prune.method=wanda", "1:14: prune.method: ", "not in this version"},
+        {"optim.state_dtype=int8", "1:19: optim.state_dtype: ", "not in this version"},
         {"+optim.groups=[{mach: [a], match: [b]}]", "1:17: optim.groups[0].mach: ", "did you mean match?"},
     };
     for (int i = 0; i < CFG_COUNT(c); i++) {

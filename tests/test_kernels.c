@@ -240,7 +240,8 @@ static const Case cases[] = {FLAT(fill, 0),
                              ROWS(scale_by, 2e-7),
                              ROWS(scale_by_sum, 1e-6),
                              ROWS(row_norms, 2e-7),
-                             FLAT(quotient, 3e-7)};
+                             FLAT(quotient, 3e-7),
+                             ROWS(coded_dot, 2e-6)};
 enum { N_CASES = (int)(sizeof cases / sizeof *cases) };
 
 /* The last of each list is large enough for several threads. */

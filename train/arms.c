@@ -185,6 +185,24 @@ static bool run_arm(Row *row, const Config *base, const char *path, int n_overri
     return !e->code || err_prefix(e, "arm %s, seed %lld", row->arm, (long long)row->seed);
 }
 
+/* Do the arms run in stages? All or none. */
+static bool stages_in(const Config *base, const char *path, int n_override, char *const *override,
+                      bool *staged, Err *e)
+{
+    int with = 0;
+    for (int i = 0; i < base->n_arm; i++) {
+        Arena tmp = {.name = "config"};
+        const Config *c = config_load_arm(&tmp, path, n_override, override, base->arm[i], -1, NULL, e);
+        with += c && c->n_stage > 0;
+        arena_free(&tmp);
+        if (e->code) return false;
+    }
+    *staged = with > 0;
+    return !with || with == base->n_arm ||
+           err_set(e, ERR_USAGE, "%s: %d of %d arms have stages: give them to all, or to none", path, with,
+                   base->n_arm);
+}
+
 bool train_arms(const char *path, int n_override, char *const *override, const TrainOptions *o, char **table,
                 Arena *a, Err *e)
 {
@@ -193,6 +211,9 @@ bool train_arms(const char *path, int n_override, char *const *override, const T
     if (!base->n_arm)
         return err_set(e, ERR_USAGE, "%s: --arms needs a map `arms:` of name to overrides", path);
     if (!check_files(base, path, n_override, override, e)) return false;
+    bool staged = false;
+    if (!stages_in(base, path, n_override, override, &staged, e)) return false;
+    if (staged) return train_staged_arms(base, path, o, table, a, e);
     int n_seed = base->seeds.n ? base->seeds.n : 1, n = 0;
     Row *row = arena_alloc(a, (size_t)(base->n_arm * n_seed) * sizeof *row, e);
     const char *out = path_join(a, base->run.output_dir, "arms.jsonl", e);

@@ -21,13 +21,16 @@ static void put(H5Out *h, const char *group, const Param *p, const void *data, c
     put_at(h, arena_printf(a, e, "%s/%s", group, p->name), p, data, k);
 }
 
-/* qat.<tensor>.step_size lies with what else its quantiser remembers, under the tensor's name. */
+/* What a parameter of training remembers lies with the rest of its method, under the tensor's name:
+ * qat.<tensor>.step_size in /qat, prune.<tensor>.scores in /prune/scores. */
 static const char *path_of(const Param *p, Arena *a, Err *e)
 {
-    const size_t n = strlen(p->name), tail = strlen(".step_size");
+    const size_t n = strlen(p->name), step = strlen(".step_size"), scores = strlen(".scores");
     if (!p->aux) return arena_printf(a, e, "/tensors/%s", p->name);
-    if (n > tail + 4 && !strncmp(p->name, "qat.", 4) && !strcmp(p->name + n - tail, ".step_size"))
-        return arena_printf(a, e, "/qat/%.*s/step_size", (int)(n - tail - 4), p->name + 4);
+    if (n > step + 4 && !strncmp(p->name, "qat.", 4) && !strcmp(p->name + n - step, ".step_size"))
+        return arena_printf(a, e, "/qat/%.*s/step_size", (int)(n - step - 4), p->name + 4);
+    if (n > scores + 6 && !strncmp(p->name, "prune.", 6))
+        return arena_printf(a, e, "/prune/scores/%.*s", (int)(n - scores - 6), p->name + 6);
     return arena_printf(a, e, "/aux/%s", p->name);
 }
 
@@ -77,10 +80,16 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
     if (s->run_yaml) h5_text(h, "/config/run_yaml", s->run_yaml);
     if (m->tokenizer_path) h5_attr_str(h, "/config", "tokenizer_path", m->tokenizer_path);
     h5_put_tokenizer(h, m->tokenizer_path, a, e);
+    Arena tmp = {.name = "masked"};
     for (int i = 0; i < ps->n; i++) {
+        const ArenaMark mark = arena_mark(&tmp);
+        const void *masked = s->prune ? prune_effective(s->prune, ps->p[i], &tmp, e) : NULL;
         if (!ps->p[i]->w.data) put_coded(h, m, ps->p[i], e);
-        else if (!lora_owns(ps->p[i])) put_at(h, path_of(ps->p[i], a, e), ps->p[i], ps->p[i]->w.data, ps->k);
+        else if (!lora_owns(ps->p[i]))
+            put_at(h, path_of(ps->p[i], a, e), ps->p[i], masked ? masked : ps->p[i]->w.data, ps->k);
+        arena_release(&tmp, mark);
     }
+    arena_free(&tmp);
     if (c->save_optimizer && o) {
         for (int i = 0; i < ps->n; i++) {
             put(h, "/optimizer/m", ps->p[i], ps->p[i]->m, ps->k, a, e);
@@ -91,6 +100,7 @@ static bool write_state(const char *path, const CheckpointConfig *c, const Model
     put_state(h, s);
     if (s->qat) qat_save(s->qat, h);
     if (s->lora) lora_save(s->lora, h, e);
+    if (s->prune) prune_save(s->prune, h, a, e);
     return h5_commit(h, e);
 }
 
@@ -331,6 +341,10 @@ bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena 
     int64_t updates = 0;
     if (o && !e->code && h5_get_i64(h, "/optimizer", "step", &updates, e)) optim_set_updates(o, updates);
     if (!e->code) get_state(h, s, e);
+    if (!e->code && s->prune && o) prune_load(s->prune, h, a, e);
+    if (!e->code && o && h5_has(h, "/masks") && !(s->prune && s->prune->n))
+        err_set(e, ERR_USAGE,
+                "the checkpoint has masks, the config no prune section: its zeros would be lost");
     if (!e->code && s->qat && o) qat_load(s->qat, h, s->step, a, e);
     if (!e->code && s->lora) lora_resume(s->lora, h, e);
     h5_close(h);
@@ -345,17 +359,27 @@ bool checkpoint_carry(const char *path, Model *m, Optim *o, TrainState *s, Arena
     const Params *ps = &m->params;
     int64_t updates = 0;
     for (int i = 0; i < ps->n && !e->code; i++) {
-        const Param *p = ps->p[i];
+        Param *p = ps->p[i];
+        if (lora_owns(p)) continue; /* come together, below */
+        if (!p->w.data) {
+            err_set(
+                e, ERR_USAGE,
+                "lora.base_quant: %s is kept as codes of model.path and cannot take over a stage's values",
+                p->name);
+            break;
+        }
         const char *at = path_of(p, a, e), *moment = arena_printf(a, e, "/optimizer/m/%s", p->name);
         if (e->code) break;
         /* what hangs on the model may be new in this stage */
-        if (!p->aux || h5_has(h, at)) get_at(h, at, p, p->w.data, ps->k, e);
+        if (model_own(m, p, e) && (!p->aux || h5_has(h, at))) get_at(h, at, p, p->w.data, ps->k, e);
         if (!o || !h5_has(h, moment)) continue;
         if (p->m) get(h, "/optimizer/m", p, p->m, ps->k, a, e);
         if (p->v) get(h, "/optimizer/v", p, p->v, ps->k, a, e);
     }
     if (o && !e->code && h5_get_i64(h, "/optimizer", "step", &updates, e)) optim_set_updates(o, updates);
+    if (!e->code && s->prune) prune_carry(s->prune, h, a, e);
     if (!e->code && s->qat) qat_carry(s->qat, h, e);
+    if (!e->code && s->lora && s->lora->n && h5_has(h, "/lora")) lora_resume(s->lora, h, e);
     h5_close(h);
     if (e->code) err_prefix(e, "%s", path);
     return !e->code;

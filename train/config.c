@@ -191,6 +191,26 @@ static void check_optim(Config *c)
         config_error(d, "schedule.decay_ratio", "warmup_ratio and decay_ratio together exceed 1");
 }
 
+/* export[i].quantize: a target that holds codes, named as `pare quantize` tells them apart; one quantiser a
+ * weight. */
+static void check_rounding(Config *c, int i, const char *path_key)
+{
+    const ExportConfig *x = &c->export.v[i];
+    const size_t n = strlen(x->path);
+    const bool h5 = n > 3 && !strcmp(x->path + n - 3, ".h5"),
+               st = n > 12 && !strcmp(x->path + n - 12, ".safetensors");
+    char key[48];
+    snprintf(key, sizeof key, "export[%d].quantize", i);
+    if (!config_was_set(c->doc, key) || !x->format) return;
+    if (!strcmp(x->format, "llama2c")) config_error(c->doc, key, "a llama2c file holds float32 alone");
+    else if (strcmp(x->format, h5 ? "hdf5" : st ? "safetensors" : "hf"))
+        config_error(c->doc, path_key, "a rounded %s needs a path that ends in %s", x->format,
+                     !strcmp(x->format, "hdf5") ? ".h5"
+                     : !strcmp(x->format, "hf") ? "no suffix"
+                                                : ".safetensors");
+    if (c->qat.enabled) config_error(c->doc, key, "qat.enabled: the weights are rounded already");
+}
+
 static void check_rest(Config *c)
 {
     const PerplexityConfig *p = &c->eval.perplexity;
@@ -205,6 +225,7 @@ static void check_rest(Config *c)
         if (!c->export.v[i].format) config_error(c->doc, at, "required");
         snprintf(at, sizeof at, "export[%d].path", i);
         if (!c->export.v[i].path || !c->export.v[i].path[0]) config_error(c->doc, at, "required");
+        else check_rounding(c, i, at);
     }
 }
 

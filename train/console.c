@@ -64,9 +64,9 @@ void run_progress(const Run *r, const StepInfo *s, double dt, bool line)
         ADD_TEXT(" | lr %.2e | gnorm %.2f | %.0f ms | %.1fk tok/s", s->lr, s->grad_norm, dt * 1e3, tok / 1e3);
     if (r->peak_flops > 0 && n < sizeof t)
         ADD_TEXT(" | MFU %.1f%%", 100 * r->flops_per_token * tok / r->peak_flops);
-    if (n < sizeof t)
-        ADD_TEXT(" | mem %.2fG | eta %dm%02ds", gib((double)u.ru_maxrss * 1024), (int)(eta / 60),
-                 (int)fmod(eta, 60));
+    if (n < sizeof t) ADD_TEXT(" | mem %.2fG", gib((double)u.ru_maxrss * 1024));
+    if (r->prune.n && n < sizeof t) ADD_TEXT(" | sparsity %.3f", r->sparsity);
+    if (n < sizeof t) ADD_TEXT(" | eta %dm%02ds", (int)(eta / 60), (int)fmod(eta, 60));
 #undef ADD_TEXT
     if (strcmp(r->c->log.console, "quiet")) {
         if (line) log_progress(t);
@@ -171,6 +171,19 @@ static DType export_type(const char *name)
     return !strcmp(name, "bfloat16") ? DT_BF16 : !strcmp(name, "float16") ? DT_F16 : DT_F32;
 }
 
+/* The sparsity that is reported is the file's. */
+static void count_zeros(Run *r, const char *path, const OutModel *effective, Err *e)
+{
+    PruneCount n;
+    if (!prune_verify(&r->prune, path, effective, &n, e)) return;
+    r->sparsity = (double)n.zeros / (double)n.entries;
+    log_info("%s: %lld of %lld entries of %d masked tensors are zero, sparsity %.6f", path,
+             (long long)n.zeros, (long long)n.entries, r->prune.n, r->sparsity);
+    const Metric m[3] = {
+        {"sparsity", r->sparsity}, {"zeros", (double)n.zeros}, {"entries", (double)n.entries}};
+    metrics_write(r->metrics, "prune", r->st.step, m, 3);
+}
+
 bool run_export(Run *r, Err *e)
 {
     for (int i = 0; i < r->c->export.n && !e->code; i++) {
@@ -178,6 +191,9 @@ bool run_export(Run *r, Err *e)
         const char *dir = path_join(r->a, r->dir, "export", e);
         const char *path = !x->path ? NULL : x->path[0] == '/' ? x->path : path_join(r->a, dir, x->path, e);
         if (!path) return err_set(e, ERR_USAGE, "export[%d]: path is required", i);
+        bool rounded;
+        if (!dir_make(dir, e) || !run_export_rounded(r, i, path, &rounded, e)) return false;
+        if (rounded) continue;
         OutModel m;
         const bool peft = !strcmp(x->format, "peft");
         if (peft || !strcmp(x->format, "adapter")) {
@@ -192,11 +208,13 @@ bool run_export(Run *r, Err *e)
         const OutModel effective = m;
         const bool hdf5 = !strcmp(x->format, "hdf5"), packed = hdf5 || !strcmp(x->format, "safetensors");
         if (packed && r->qat.n && !qat_pack(&r->qat, &r->model, &m, r->a, e)) return false;
+        if (hdf5 && r->prune.n && !prune_pack(&r->prune, &m, r->a, e)) return false;
         if (hdf5) formats_write_h5(path, &m, e);
         else if (!strcmp(x->format, "hf")) formats_write_hf(path, &m, (int64_t)(x->shard_gb * 1e9), e);
         else if (!strcmp(x->format, "llama2c")) formats_write_llama2c(path, &m, e);
         else formats_write_safetensors(path, &m, e);
-        if (!e->code && m.n_group) packed_verify(path, &effective, e);
+        if (!e->code && m.n_group && r->qat.n) packed_verify(path, &effective, e);
+        if (!e->code && r->prune.n) count_zeros(r, path, &effective, e);
         if (!e->code) log_info("exported %s (%s)", path, x->format);
     }
     return !e->code;

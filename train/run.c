@@ -60,6 +60,47 @@ static void add_parts(Run *r, bool first)
     r->loss = (first ? 0 : r->loss) + graph_loss_total(r->g);
 }
 
+/* Rows of the training stream from the next sample on: what scores are measured on without
+ * prune.calibration.data. */
+static long stream_row(const void *ctx, int64_t i, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg)
+{
+    const Run *r = ctx;
+    loader_fill(r->loader, r->st.samples_seen + i, ids, targets, pos, seg);
+    return r->T;
+}
+
+/* With r->st.step steps done: new masks when the schedule says so. */
+static bool prune_now(Run *r, Err *e)
+{
+    const PruneConfig *p = &r->c->prune;
+    if (!r->prune.n) return true;
+    Calibration cal = r->calibration;
+    const bool grads = !strcmp(p->method, "snip") || !strcmp(p->method, "taylor");
+    if (!cal.row)
+        cal = (Calibration){stream_row, r,
+                            r->T,       grads ? p->snip_batches * r->B : p->calibration.samples,
+                            1,          loader_segments(r->loader)};
+    cal.batches = p->snip_batches;
+    bool moved;
+    double t = time_now();
+    if (!prune_update(&r->prune, r->st.step, &cal, &moved, e)) return false;
+    r->sparsity = prune_sparsity(&r->prune);
+    const Metric m[3] = {{"sparsity", r->sparsity},
+                         {"sparsity/target", r->prune.soft ? NAN : prune_target(&r->prune, r->st.step)},
+                         {"seconds", time_now() - t}};
+    if (moved && r->metrics) metrics_write(r->metrics, "prune", r->st.step, m, r->prune.soft ? 1 : 3);
+    return true;
+}
+
+/* soft_movement's term, as a part of the loss. */
+static void regularise(Run *r, double targets)
+{
+    const double term = prune_regularise(&r->prune, r->st.step, targets);
+    if (!r->prune.soft || r->n_part == MAX_PARTS) return;
+    r->part[r->n_part++] = (LossPart){"loss/prune", term};
+    r->loss += term;
+}
+
 static StepInfo one_step(Run *r, Err *e)
 {
     RunState *s = graph_state(r->g);
@@ -95,6 +136,7 @@ static StepInfo one_step(Run *r, Err *e)
     }
     double n = (double)targets;
     distill_after(&r->distill, r->g, r->part, r->n_part, n);
+    regularise(r, n);
     r->loss /= n;
     for (int i = 0; i < r->n_part; i++) r->part[i].value /= n;
     StepInfo info = optim_step(r->opt, r->st.step, r->st.n_steps, 1 / n);
@@ -127,7 +169,7 @@ static bool check_finite(Run *r, const StepInfo *info, Err *e)
 
 static void log_train(Run *r, const StepInfo *info, double dt, int64_t steps)
 {
-    Metric m[MAX_PARTS + 11];
+    Metric m[MAX_PARTS + 12];
     int n = 0;
     m[n++] = (Metric){"epoch", r->st.epoch};
     m[n++] = (Metric){"tokens", (double)r->st.tokens_seen};
@@ -144,6 +186,7 @@ static void log_train(Run *r, const StepInfo *info, double dt, int64_t steps)
     m[n++] = (Metric){"dt_ms", dt * 1e3};
     m[n++] = (Metric){"tok_s", (double)r->step_tokens / dt};
     m[n++] = (Metric){"data_wait_ms", r->waited * 1e3 / (double)steps};
+    if (r->prune.n) m[n++] = (Metric){"sparsity", r->sparsity};
     if (r->peak_flops > 0)
         m[n++] = (Metric){"mfu", r->flops_per_token * (double)r->step_tokens / dt / r->peak_flops};
     metrics_write(r->metrics, "train", r->st.step, m, n);
@@ -253,6 +296,7 @@ static const char *after_step(Run *r, Clock *ck, Err *e)
 static const char *loop(Run *r, Err *e)
 {
     Clock ck = {.limit = config_seconds(r->c->run.time_limit), .start = r->started, .last_save = time_now()};
+    if (!prune_now(r, e)) return "failed";
     if (r->st.step >= r->st.n_steps) {
         const bool row = r->c->at_stage >= 0; /* a stage's row evaluates what it wrote */
         if (!row && !run_evaluate(r, e)) return "failed";
@@ -270,7 +314,7 @@ static const char *loop(Run *r, Err *e)
         double start = time_now();
         StepInfo info = one_step(r, e);
         threads_pace(time_now() - start);
-        if (e->code || !check_finite(r, &info, e)) return "failed";
+        if (e->code || !check_finite(r, &info, e) || !prune_now(r, e)) return "failed";
         bool line = due(r->st.step, r->c->log.every_steps);
         if (line || r->st.step == r->st.n_steps) {
             double dt = (time_now() - mark) / (double)(r->st.step - mark_step);
@@ -387,9 +431,10 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
         r.start_step = r.st.step;
         if (o->dry_run) {
             run_header(&r);
-            one_step(&r, e);
-            log_info("dry run: one step in %.1f s, loss %.4f; nothing was written", time_now() - r.started,
-                     r.loss);
+            if (prune_now(&r, e)) one_step(&r, e);
+            if (!e->code)
+                log_info("dry run: one step in %.1f s, loss %.4f; nothing was written",
+                         time_now() - r.started, r.loss);
             out->status = "dry run";
         } else if (run_folder(&r, o, resumed, e)) {
             written = true;
@@ -412,6 +457,7 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
     out->eval = r.eval;
     out->parameters = params_count(&r.model.params, false);
     out->bytes = model_bytes(&r.model);
+    out->sparsity = r.sparsity;
     out->checkpoint = r.checkpoint;
     out->seconds = time_now() - r.started;
     out->tokens_per_s = (double)(r.st.step - r.start_step) * (double)r.step_tokens / out->seconds;

@@ -55,6 +55,9 @@ struct Run {
     Distill distill;
     Qat qat;
     Lora lora;
+    Prune prune;
+    Calibration calibration; /* of prune; row NULL = the run's own batches */
+    double sparsity;
     Loader *loader;
     Prefetch *prefetch;
     double waited; /* seconds the steps since the last line waited for data */
@@ -102,7 +105,9 @@ void run_progress(const Run *r, const StepInfo *s, double dt, bool line);
 /* the first prompt's continuation; samples/step_N.txt when logging */
 bool run_samples(Run *r, Model *m, const char **text, Err *e);
 bool run_evaluate(Run *r, Err *e);
-bool run_export(Run *r, Err *e);                                /* the list `export` */
+bool run_export(Run *r, Err *e); /* the list `export` */
+/* entry i of it with quantize: written to path as `pare quantize` would; *done tells whether it has one */
+bool run_export_rounded(Run *r, int i, const char *path, bool *done, Err *e);
 bool run_bake(Run *r, const char *path, BakeReport *b, Err *e); /* one HDF5 file, verified and counted */
 bool run_stage(Run *r, const StageOptions *o, StageResult *out, Err *e); /* a stage's artefact and its row */
 /* config.yaml, config.resolved.yaml, env.json ... */

@@ -176,6 +176,15 @@ static bool open_data(Run *r, Err *e)
     return run_val(r, e);
 }
 
+/* What scores are measured on, when the section names a text of its own. */
+static bool open_calibration(Run *r, Err *e)
+{
+    const PruneConfig *p = &r->c->prune;
+    if (!p->enabled || !prune_needs_data(p) || !p->calibration.data.path) return true;
+    return calibration_open(&r->calibration, &p->calibration, &r->c->data, r->tk, &r->model, "prune", r->a,
+                            e);
+}
+
 static Tensor *input(Run *r, const char *name)
 {
     return graph_input(r->g, name, DT_I32, 2, (long[]){r->B, r->T});
@@ -344,20 +353,26 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
     if (r->has_teacher &&
         !distill_open(&r->distill, &c->distill, &r->model, &r->teacher, (uint64_t)c->run.seed, c->doc, e))
         return false;
+    if (!prune_open(&r->prune, &c->prune, &r->model, (uint64_t)c->run.seed, c->doc, e)) return false;
+    r->st.prune = &r->prune;
+    r->prune.again = c->at_stage >= 0 && c->stage[c->at_stage].own_prune;
     if (!qat_open(&r->qat, &c->qat, &r->model, c->doc, e)) return false;
     r->st.qat = &r->qat;
     if (!lora_open(&r->lora, &c->lora, &r->model, (uint64_t)c->run.seed, c->doc, e)) return false;
     r->st.lora = &r->lora;
     if (!run_check(r, e)) return false;
+    if (!open_calibration(r, e)) return false;
     r->st.n_steps = run_steps(r);
     if (c->at_stage >= 0 && !c->stage[c->at_stage].trains) r->st.n_steps = 0;
     r->st.data_hash = loader_hash(r->loader);
+    if (!prune_steps(&r->prune, r->st.n_steps, c->doc, e)) return false;
     if (!params_alloc_grads(&r->model.params, e) || !record(r, e)) return false;
     r->opt = optim_new(&c->optim, &c->schedule, c->train.clip_grad_norm, &r->model.params, a, e);
     if (!r->opt) return false;
     /* step sizes are a hundredth of the weights: a tenth of the rate (algorithms 5.11) */
     optim_set_lr(r->opt, "qat.*", 0.1 * c->optim.learning_rate);
     lora_rates(&r->lora, r->opt, c->optim.learning_rate);
+    optim_set_lr(r->opt, "prune.*", c->prune.score_learning_rate);
     if (!isnan(c->distill.projector_learning_rate))
         optim_set_lr(r->opt, "projector.*", c->distill.projector_learning_rate);
     if (r->has_val) {

@@ -238,15 +238,15 @@ static bool base_row(Walk *w, const Config *c, StageRow *row)
     return !e->code;
 }
 
-static bool write_rows(const Walk *w)
+static bool write_rows(const char *dir, const char *name, const StageRows *rows, Arena *a, Err *e)
 {
-    const char *path = path_join(w->a, w->dir, "stages.jsonl", w->e);
-    char *all = arena_strdup(w->a, "", w->e);
-    for (int i = 0; i < w->out->n && all; i++) {
-        char *l = stage_row_json(&w->out->row[i], w->a, w->e);
-        all = l ? arena_printf(w->a, w->e, "%s%s\n", all, l) : NULL;
+    const char *path = path_join(a, dir, name, e);
+    char *all = arena_strdup(a, "", e);
+    for (int i = 0; i < rows->n && all; i++) {
+        char *l = stage_row_json(&rows->row[i], a, e);
+        all = l ? arena_printf(a, e, "%s%s\n", all, l) : NULL;
     }
-    return all && path && file_write_atomic(path, all, strlen(all), w->e);
+    return all && path && dir_make(dir, e) && file_write_atomic(path, all, strlen(all), e);
 }
 
 bool train_stages(const char *path, const char *dir, const char *arm, int64_t seed, const TrainOptions *o,
@@ -259,12 +259,12 @@ bool train_stages(const char *path, const char *dir, const char *arm, int64_t se
     Walk w = {.path = path, .dir = dir, .arm = arm, .seed = seed, .o = o, .out = out, .a = a, .e = e};
     if (out->row && dir_make(dir, e)) {
         w.base = c->model.path ? c->model.path : c->teacher.path;
-        if (w.base && base) out->row[out->n++] = *base;
+        if (w.base && base && base->file && !strcmp(base->file, w.base)) out->row[out->n++] = *base;
         else if (w.base && base_row(&w, c, &out->row[0])) out->n++;
         const char *go_on = o->dry_run ? "dry run" : "done";
         for (int i = 0; i < c->n_stage && !e->code && (!i || !strcmp(out->status, go_on)); i++) {
             Arena one = {.name = "run"};
-            if (run_one(&w, i, c, &one) && !o->dry_run) write_rows(&w);
+            if (run_one(&w, i, c, &one) && !o->dry_run) write_rows(dir, "stages.jsonl", out, a, e);
             if (e->code) err_prefix(e, "stage %d (%s)", i + 1, c->stage[i].name);
             log_close();
             arena_free(&one);
@@ -278,5 +278,34 @@ bool train_stages(const char *path, const char *dir, const char *arm, int64_t se
         if (r->arm) r->arm = arena_strdup(a, r->arm, e);
     }
     arena_free(&first);
+    return !e->code;
+}
+
+bool train_staged_arms(const Config *base, const char *path, const TrainOptions *o, char **table, Arena *a,
+                       Err *e)
+{
+    const int n_seed = base->seeds.n ? base->seeds.n : 1;
+    StageRows all = {.status = "done"};
+    StageRow first;
+    for (int i = 0; i < base->n_arm * n_seed && !e->code && !strcmp(all.status, "done"); i++) {
+        const char *arm = base->arm[i / n_seed];
+        const int64_t seed = base->seeds.n ? base->seeds.v[i % n_seed] : base->run.seed;
+        const char *dir = arena_printf(a, e, "%s/%s-seed%lld", base->run.output_dir, arm, (long long)seed);
+        StageRows one = {0};
+        if (!dir) return false;
+        log_info("arm %s, seed %lld", arm, (long long)seed);
+        if (!train_stages(path, dir, arm, seed, o, i ? &first : NULL, &one, a, e))
+            return err_prefix(e, "arm %s, seed %lld", arm, (long long)seed);
+        const int base_row = one.n && !strcmp(one.row[0].name, "base") && !*one.row[0].recipe;
+        if (!i && base_row) first = one.row[0];
+        const int from = i && base_row; /* the base once */
+        StageRow *more = arena_alloc(a, (size_t)(all.n + one.n + 1) * sizeof *more, e);
+        if (!more) return false;
+        if (all.n) memcpy(more, all.row, (size_t)all.n * sizeof *more);
+        if (one.n > from) memcpy(more + all.n, one.row + from, (size_t)(one.n - from) * sizeof *more);
+        all = (StageRows){all.n + one.n - from, more, one.status};
+        if (!o->dry_run) write_rows(base->run.output_dir, "arms.jsonl", &all, a, e);
+    }
+    if (!e->code) *table = stages_table(all.row, all.n, a, e);
     return !e->code;
 }

@@ -58,6 +58,7 @@ typedef struct TrainState {
     int bad_steps, stale_evals;
     Qat *qat; /* quantisers whose scales belong to the state; NULL = none */
     Lora *lora; /* adapters; NULL = none */
+    Prune *prune; /* masks, the same */
 } TrainState;
 /* Writes dir/checkpoints/step_XXXXXXXX.h5 (temp, fsync, rename, fsync), then `latest`, then retention of our
  * own names. */
@@ -103,6 +104,7 @@ typedef struct RunResult {
     EvalResult eval, teacher_eval;
     int64_t parameters, teacher_parameters, bytes, teacher_bytes;
     const char *checkpoint, *sample, *teacher_sample;
+    double sparsity; /* masked share of masked tensors, counted on the last exported file where there is one */
     double seconds, tokens_per_s;
     StageResult stage;
 } RunResult;
@@ -134,6 +136,8 @@ typedef struct StageRows {
 /* dir: the run's folder. arm and seed as in config_load_arm. base: a row that is known already, or NULL. */
 bool train_stages(const char *path, const char *dir, const char *arm, int64_t seed, const TrainOptions *o,
                   const StageRow *base, StageRows *out, Arena *a, Err *e);
+/* train_arms where the arms run in stages: rows in arms.jsonl, one table */
+bool train_staged_arms(const Config *base, const char *path, const TrainOptions *o, char **table, Arena *a, Err *e);
 char *stages_table(const StageRow *row, int n, Arena *a, Err *e);
 char *stage_row_json(const StageRow *row, Arena *a, Err *e);
 

@@ -145,7 +145,7 @@ int verb_export(Args *x)
 }
 
 /* Every --name GLOB as one flow list, quoted: a YAML `*x` is an alias. */
-static void globs_override(Args *x, const char *name, const char *key)
+void args_globs(Args *x, const char *name, const char *key)
 {
     const char *list = "";
     for (int i = 0; i < x->n_opt; i++)
@@ -179,8 +179,8 @@ int verb_quantize(Args *x)
         const char *v = args_get(x, keys[i][0], NULL);
         if (v) x->set[x->n_set++] = arena_printf(x->a, x->e, "%s=%s", keys[i][1], v);
     }
-    globs_override(x, "include", "quantize.include");
-    globs_override(x, "exclude", "quantize.exclude");
+    args_globs(x, "include", "quantize.include");
+    args_globs(x, "exclude", "quantize.exclude");
     const char *out = x->pos[1];
     QuantizeReport r;
     const bool dry = args_has(x, "dry-run");

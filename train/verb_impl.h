@@ -24,6 +24,8 @@ bool args_model(Args *x, Model *m, const char *path);
 bool args_adapters(Args *x, Model *m, Lora ***all, int *n);
 bool args_adapted(Args *x, Model *m, const char *path, Lora ***all, int *n);
 Tokenizer *args_tokenizer(Args *x, const Model *m);
+/* Every --name GLOB as one override of key. */
+void args_globs(Args *x, const char *name, const char *key);
 Config *args_defaults(Args *x); /* a config's defaults with the overrides, without a file */
 
 int verb_train(Args *x);
@@ -38,6 +40,8 @@ int verb_compare(Args *x);
 int verb_inspect(Args *x);
 int verb_export(Args *x);
 int verb_quantize(Args *x);
+int verb_prune(Args *x);
+int verb_delta(Args *x);
 int verb_data(Args *x);
 int verb_merge(Args *x);
 int verb_unmerge(Args *x);

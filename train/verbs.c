@@ -99,6 +99,20 @@ static const Option o_extract[] = {{"r", "N", "rank (16)", 'r'}, {"json", NULL, 
 static const Option o_inspect[] = {{"trust-foreign", NULL, "also HDF5 that pare has not written", 0},
                                    {"json", NULL, "one JSON object on stdout", 0},
                                    END};
+static const Option o_prune[] = {
+    {"method", "M", "magnitude, random, snip, taylor, wanda, sparsegpt (magnitude)", 0},
+    {"sparsity", "S", "share of zeros (0.5)", 0},
+    {"structure", "T", "unstructured, 2:4, 4:8, block, row, head, ffn, layer", 0},
+    {"scope", "P", "layer or global (auto: global for snip and taylor)", 0},
+    {"include", "GLOB", "tensors (default: all linear ones); repeatable", 0},
+    {"exclude", "GLOB", "tensors left alone; repeatable", 0},
+    {"calibration", "FILE", "text for snip, taylor, wanda, sparsegpt (prune.calibration.data)", 0},
+    {"tokenizer", "P", "tokenizer of that text (default: the model's)", 0},
+    {"masks", "FILE", "the masks as .h5 too", 0},
+    {"dry-run", NULL, "write nothing", 'n'},
+    {"set", "K=V", "an override, such as prune.layer_floor=0.1", 0},
+    {"json", NULL, "sparsity of every tensor on stdout", 0},
+    END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
 static const Option o_data[] = {
     {"tokenizer", "P", "a tokenizer's file, a folder, or bytes", 0},
@@ -149,6 +163,10 @@ const Verb verb_table[] = {
      false},
     {"extract-lora", "BASE TUNED OUT", "a full fine-tune as an adapter, by SVD", 3, 3, verb_extract_lora, o_extract,
      false},
+    {"prune", "IN OUT", "one-shot masks: magnitude, random, SNIP, Taylor, Wanda, SparseGPT", 2, 2, verb_prune,
+     o_prune, false},
+    {"delta", "make BASE TUNED OUT | apply BASE DELTA OUT | revert TUNED DELTA OUT | verify DELTA [BASE]",
+     "what training changed, onto its base and off again", 2, 4, verb_delta, o_set, false},
     {"data", "WHAT [CONFIG|FILES]", "encode, decode, tokenize, pack, stats, inspect, train-tokenizer", 1, 200,
      verb_data, o_data, true},
     {"report", "RUN...", "one HTML page about runs: curves, arms, sizes and qualities, samples", 1, 200, verb_report,
