@@ -68,7 +68,7 @@ TEST(cli, usage_errors)
         {{"export", STORIES, "/nowhere/x", "--dtype", "int8"}, "--dtype int8"},
         {{"data", "tokenise", "--tokenizer", "bytes"}, "data tokenise"},
         {{"data", "encode"}, "--tokenizer"},
-        {{"generate", STORIES, "--temp", "-1"}, "temp >= 0"},
+        {{"generate", STORIES, "--temp", "-1"}, "--temp: -1 is not from 0 to 100"},
         {{"config", "shwo", "x"}, "config show CONFIG"},
         {{"train", "--arms"}, "--arms needs a config file"},
         {{"eval", STORIES, "--data", "README.md", "--tokenizer", "bytes", "--protocol"}, "--protocol needs"},

@@ -32,10 +32,11 @@ int64_t args_int(Args *x, const char *name, int64_t def, int64_t lo, int64_t hi)
     if (!s) return def;
     if (config_parse_int(s, &v) && v >= lo && v <= hi) return v;
     if (hi == INT64_MAX)
-        err_set(x->e, ERR_USAGE, "--%s: \"%s\" is not a whole number of at least %lld", name, s, (long long)lo);
+        err_set(x->e, ERR_USAGE, "--%s: \"%s\" is not a whole number of at least %lld", name, s,
+                (long long)lo);
     else
-        err_set(x->e, ERR_USAGE, "--%s: \"%s\" is not a whole number from %lld to %lld", name, s, (long long)lo,
-                (long long)hi);
+        err_set(x->e, ERR_USAGE, "--%s: \"%s\" is not a whole number from %lld to %lld", name, s,
+                (long long)lo, (long long)hi);
     return def;
 }
 
@@ -43,8 +44,7 @@ double args_float(Args *x, const char *name, double def, double lo, double hi)
 {
     const double v = args_number(x, name, def);
     if (x->e->code || (v >= lo && v <= hi)) return v;
-    if (lo == CFG_ABOVE_0)
-        err_set(x->e, ERR_USAGE, "--%s: %g is not above 0 and at most %g", name, v, hi);
+    if (lo == CFG_ABOVE_0) err_set(x->e, ERR_USAGE, "--%s: %g is not above 0 and at most %g", name, v, hi);
     else err_set(x->e, ERR_USAGE, "--%s: %g is not from %g to %g", name, v, lo, hi);
     return def;
 }
