@@ -321,7 +321,7 @@ static inline void golden_close_to(const Bench *b, const char *name, const char 
 /* Leaf j of the op; heads of rope and attention lie in one row. */
 static inline Tensor *golden_leaf(Bench *b, const Golden *f, const char *name, int j, bool heads)
 {
-    char part[8];
+    char part[16];
     snprintf(part, sizeof part, "in%d", j);
     const FileTensor *t = golden_find(f, name, part);
     if (!t) return NULL;
@@ -365,7 +365,7 @@ static inline bool golden_attention(Bench *b, const GoldenCase *c)
 static inline void golden_grads(Bench *b, const GoldenCase *c, double tol)
 {
     for (int j = 0; j < b->node->op->n_in; j++) {
-        char part[8];
+        char part[16];
         snprintf(part, sizeof part, "grad%d", j);
         if (!b->wants[j]) continue;
         long n = t_numel(b->in[j]);

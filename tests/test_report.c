@@ -377,8 +377,15 @@ TEST(report, stages_cost_and_weights_show)
     make_dir("staged/stages/02-recover/export");
     put_model(text_of("%s/export/model.safetensors", b));
     put_text(text_of("%s/export/notes.txt", b), "no weights");
-    put_text(text_of("%s/stages.jsonl", d), "{\"stage\": \"prune\", \"seconds\": 24.75, \"bytes\": 999}\n");
+    put_text(text_of("%s/stages.jsonl", d), "{\"stage\": \"base\", \"perplexity\": 44.5}\n{\"stage\": "
+                                            "\"prune\", \"seconds\": 24.75, \"bytes\": 999}\n");
+    put_text(text_of("%s/row.json", b),
+             "{\"stage\": \"recover\", \"steps\": 31, \"bytes\": 4321, \"tensor_bytes\": 40, "
+             "\"tokens_per_second\": 5432, \"nonzeros\": 9}\n");
     const char *s = page_of(d);
+    ASSERT_CONTAINS(s, "<td>5432</td>");
+    ASSERT_CONTAINS(s, "<td>4,321</td>");
+    ASSERT_CONTAINS(s, "<td>44.500</td>");
     ASSERT_CONTAINS(s, "What each stage cost");
     ASSERT_CONTAINS(s, "<td>24.8 s</td><td>24.8 %</td>");
     ASSERT_CONTAINS(s, "<td>75.2 s</td><td>75.2 %</td>");

@@ -33,7 +33,7 @@ static const Named named[] = {
 };
 static const char *const unseen[] = {"epoch",           "tokens",      "dt_ms",          "mfu",
                                      "data_wait_ms",    "eval/tokens", "eval/mem_bytes", "eval/bits_per_byte",
-                                     "prune/mem_bytes", "eval/dt_ms"};
+                                     "prune/mem_bytes", "prune/zeros", "prune/entries",  "eval/dt_ms"};
 enum {
     N_NAMED = sizeof named / sizeof *named,
     N_UNSEEN = sizeof unseen / sizeof *unseen,

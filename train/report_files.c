@@ -141,6 +141,8 @@ static void read_weights(Report *r, ReportRun *run, bool look, Err *e)
         const char *path = path_join(r->a, dir, name[i], e);
         if (path && holds_weights(path, name[i], r->a, e)) add_file(r, run, path, look, e);
     }
+    const char *stage = path_join(r->a, run->path, "model.h5", e); /* what a stage bakes */
+    if (stage && file_exists(stage)) add_file(r, run, stage, look, e);
     run->exported = run->n_file > 0;
     Err own = {0};
     const char *newest = run->exported || e->code ? NULL : checkpoint_find(run->path, r->a, &own);

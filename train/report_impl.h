@@ -71,7 +71,7 @@ typedef struct ReportFile {
 } ReportFile;
 /* Figures are NAN, and counts -1, where nothing tells them. */
 typedef struct ReportRow {
-    double perplexity, nll, kl, top1, tok_s, seconds, bits;
+    double perplexity, nll, kl, top1, tok_s, seconds, bits, decode; /* decode: tokens/s of generation */
     int64_t parameters, bytes, disk, nonzero, steps;
     const char *protocol;
 } ReportRow;

@@ -8,7 +8,7 @@
 
 ReportRow report_row_none(void)
 {
-    return (ReportRow){NAN, NAN, NAN, NAN, NAN, NAN, NAN, -1, -1, -1, -1, -1, NULL};
+    return (ReportRow){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, -1, -1, -1, -1, -1, NULL};
 }
 
 void report_note(Report *r, Err *e, const char *fmt, ...)
@@ -54,6 +54,15 @@ void report_row_json(ReportRow *row, const json_t *o)
     take_count(&row->disk, o, "bytes_on_disk");
     take_count(&row->nonzero, o, "nonzero");
     take_count(&row->steps, o, "step");
+    take_count(&row->steps, o, "steps");
+    take_count(&row->nonzero, o, "nonzeros");
+    take_number(&row->decode, o, "tokens_per_second");
+    if (!isfinite(row->tok_s)) take_number(&row->tok_s, o, "train_tokens_per_second");
+    if (json_object_get(o, "tensor_bytes")) { /* a stage's row: bytes are the file's */
+        row->disk = row->bytes;
+        take_count(&row->bytes, o, "tensor_bytes");
+    }
+    if (row->steps == 0) row->tok_s = NAN;
 }
 
 const Series *run_series(const ReportRun *run, const char *key)
@@ -253,19 +262,48 @@ static void stage_rows(Report *r, const char *dir, Err *e)
     }
 }
 
+/* The model that the stages began with has a row and no folder. */
+static void base_row(Report *r, const char *dir, const char *group, Err *e)
+{
+    size_t bytes;
+    const char *path = path_join(r->a, dir, "stages.jsonl", e);
+    char *text = path && file_exists(path) ? file_read(r->a, path, &bytes, e) : NULL;
+    char *end = text ? strchr(text, '\n') : NULL;
+    if (end) *end = 0;
+    json_t *o = text ? json_loads(text, 0, NULL) : NULL;
+    const char *stage = json_string_value(json_object_get(o, "stage"));
+    ReportRun *run = stage && !strcmp(stage, "base") ? add_run(r, dir, group, group, e) : NULL;
+    if (run) {
+        run->stage = true;
+        run->status = "given";
+        report_row_json(&run->row, o);
+    }
+    json_decref(o);
+}
+
+/* row.json is the last thing a stage writes. */
+static void finished_row(ReportRun *run, Arena *a, Err *e)
+{
+    const char *text = text_at(run, "row.json", 1 << 16, a, e);
+    json_t *o = text ? json_loads(text, 0, NULL) : NULL;
+    if (o) report_row_json(&run->row, o);
+    json_decref(o);
+}
+
 static bool read_stages(Report *r, const char *dir, const char *stages, bool prefix, Err *e)
 {
     int n;
-    const char **name = dir_names(stages, &n, r->a, e);
+    const char **name = dir_names(stages, &n, r->a, e), *of = base_name(dir, r->a, e);
+    if (of) base_row(r, dir, prefix ? arena_printf(r->a, e, "%s/base", of) : "base", e);
     for (int i = 0; i < n && !e->code; i++) {
         const char *path = path_join(r->a, stages, name[i], e);
         if (!path || !dir_exists(path)) continue;
-        const char *shown = prefix ? arena_printf(r->a, e, "%s/%s", base_name(dir, r->a, e), name[i])
-                                   : name[i];
+        const char *shown = prefix ? arena_printf(r->a, e, "%s/%s", of, name[i]) : name[i];
         ReportRun *run = add_run(r, path, shown, shown, e);
         if (!run) return false;
         run->stage = true;
         report_read_run(r, run, e);
+        finished_row(run, r->a, e);
     }
     stage_rows(r, dir, e);
     return !e->code;

@@ -87,6 +87,7 @@ enum {
     COL_KL,
     COL_TOP1,
     COL_TOK,
+    COL_DECODE,
     COL_TIME,
     COL_STATUS,
     N_COL
@@ -107,6 +108,7 @@ static void group_row(const char **c, const Report *r, const ReportGroup *g, Are
     c[COL_KL] = stat_cell(r, g, offsetof(ReportRow, kl), 1, 4, "", a, e);
     c[COL_TOP1] = stat_cell(r, g, offsetof(ReportRow, top1), 100, 1, "%", a, e);
     c[COL_TOK] = stat_cell(r, g, offsetof(ReportRow, tok_s), 1, 0, "", a, e);
+    c[COL_DECODE] = stat_cell(r, g, offsetof(ReportRow, decode), 1, 0, "", a, e);
     c[COL_TIME] = seconds_cell(r, g, a, e);
     c[COL_STATUS] = status_cell(r, g, a, e);
 }
@@ -125,6 +127,7 @@ bool report_table(ReportTable *t, const Report *r, Arena *a, Err *e)
                                             "KL to teacher",
                                             "top-1 agreement",
                                             "tokens/s",
+                                            "generated tokens/s",
                                             "time",
                                             "status"};
     const ReportRow *teacher = NULL;
