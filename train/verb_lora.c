@@ -116,7 +116,7 @@ int verb_unmerge(Args *x)
 int verb_extract_lora(Args *x)
 {
     Lora l;
-    const double r = args_number(x, "r", 16);
+    const int64_t r = args_int(x, "r", 16, 1, 65536);
     threads_init(0);
     if (x->e->code || !lora_extract_file(args_path(x, x->pos[0]), args_path(x, x->pos[1]), x->pos[2], (long)r,
                                          &l, x->a, x->e))

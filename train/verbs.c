@@ -113,6 +113,7 @@ static const Option o_prune[] = {
     {"set", "K=V", "an override, such as prune.layer_floor=0.1", 0},
     {"json", NULL, "sparsity of every tensor on stdout", 0},
     END};
+static const Option o_none[] = {END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
 static const Option o_data[] = {
     {"tokenizer", "P", "a tokenizer's file, a folder, or bytes", 0},
@@ -166,7 +167,7 @@ const Verb verb_table[] = {
     {"prune", "IN OUT", "one-shot masks: magnitude, random, SNIP, Taylor, Wanda, SparseGPT", 2, 2, verb_prune,
      o_prune, false},
     {"delta", "make BASE TUNED OUT | apply BASE DELTA OUT | revert TUNED DELTA OUT | verify DELTA [BASE]",
-     "what training changed, onto its base and off again", 2, 4, verb_delta, o_set, false},
+     "what training changed, onto its base and off again", 2, 4, verb_delta, o_none, false},
     {"data", "WHAT [CONFIG|FILES]", "encode, decode, tokenize, pack, stats, inspect, train-tokenizer", 1, 200,
      verb_data, o_data, true},
     {"report", "RUN...", "one HTML page about runs: curves, arms, sizes and qualities, samples", 1, 200, verb_report,
