@@ -57,6 +57,12 @@ static void run_axpby(Ctx *c)
     c->k->axpby(y, 0.5, x, -1.25, c->option ? y : x, c->a);
 }
 static void run_mul(Ctx *c) { c->k->mul(out(c, c->a, 1), in(c, c->a, 1), in(c, c->a, 1), c->a, c->mode); }
+static void run_mask(Ctx *c)
+{
+    uint8_t *keep = alloc(c, (size_t)c->a);
+    for (long i = 0; i < c->a; i++) keep[i] = (uint8_t)(i % 3 != 0);
+    c->k->mask(out(c, c->a, 1), in(c, c->a, 1), keep, c->a, c->mode);
+}
 static void run_scale(Ctx *c) { c->k->scale(out(c, c->a, 1), -0.3, in(c, c->a, 1), c->a, c->mode); }
 static void run_add_row(Ctx *c) { c->k->add_row(out(c, c->a * c->b, 1), in(c, c->b, 1), c->a, c->b); }
 static void run_add_colsum(Ctx *c)
@@ -193,6 +199,7 @@ static const Case cases[] = {FLAT(fill, 0),
                              FLAT(copy, 0),
                              FLAT(axpby, 2e-7),
                              FLAT(mul, 2e-7),
+                             FLAT(mask, 2e-7),
                              FLAT(scale, 2e-7),
                              ROWS(add_row, 2e-7),
                              ROWS(add_colsum, 1e-6),
