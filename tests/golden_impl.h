@@ -117,6 +117,7 @@ typedef union GoldenAttr {
     LoraWeightAttr lora_weight;
     DoraScaleAttr dora_scale;
     ScaleByAttr scale_by;
+    MaskAttr mask;
 } GoldenAttr;
 typedef struct GoldenCase {
     const Golden *f;
@@ -135,6 +136,16 @@ static inline void attr_affine(GoldenCase *c)
 static inline void attr_softcap(GoldenCase *c) { c->u.softcap = (SoftcapAttr){num(c->at, "cap")}; }
 static inline void attr_gelu(GoldenCase *c) { c->u.gelu = (GeluAttr){num(c->at, "tanh_form") > 0}; }
 static inline void attr_norm(GoldenCase *c) { c->u.norm = (NormAttr){num(c->at, "eps")}; }
+/* keep of the case's at most 256 weights: every period-th is out. */
+static inline void attr_mask(GoldenCase *c)
+{
+    static uint8_t keep[256];
+    static double anchor[256];
+    static const MaskState state = {.keep = keep, .anchor = anchor};
+    const long period = (long)num(c->at, "period");
+    for (long i = 0; i < 256; i++) keep[i] = (uint8_t)(i % period != 0);
+    c->u.mask = (MaskAttr){&state};
+}
 static inline void attr_slice(GoldenCase *c)
 {
     c->u.slice = (SliceAttr){(long)num(c->at, "at"), (long)num(c->at, "width")};
@@ -274,6 +285,8 @@ static const GoldenOp golden_ops[] = {
     {"attention", attr_attention, 1e-6, 2e-6},
     {"dropout", attr_dropout, 2e-7, 2e-7},
     {"slice", attr_slice, 0, 0},
+    {"mask", attr_mask, 0, 0},
+    {"topk_mask", attr_mask, 0, 2e-7},
     {"lm_loss", attr_lm_loss, 1e-6, 1e-5},
     {"relation", attr_relation, 1e-6, 2e-6},
     {"swiglu", NULL, 5e-7, 1e-6},

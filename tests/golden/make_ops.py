@@ -21,6 +21,7 @@ representable in float32, so both tables can be held to the same numbers. Inputs
     cosine     a, b (N,C), targets (N): sum over counted rows of 1 - cos(a,b)
     slice      x (..,W); at, width                             kv_append  cache (B,Tmax,W), x (B,T,W), past (1)
     affine     x: out = alpha x + beta                         softcap    x: out = cap tanh(x / cap)
+    mask       x: out = x where i % period != 0, else 0; topk_mask x, s: the same, and s gets dy x everywhere
     fakequant  x (..,C); format, block_rows, block_cols, asymmetric, double_quant, rule (of mx scales)
     fakequant_clip the same with standing scales: extra tensors scale, zero; fakequant_step x, s (R,G); fakegrad x
     dropout    x (B,..); p, seed, step, stream, sample0: the mask by a Philox4x32-10 written here from the paper
@@ -407,6 +408,10 @@ for key, o, i, r, s in [("half", 7, 9, 3, 0.5), ("wide", 5, 70, 2, 2.0)]:
          no_grad=(0, 1, 2), scale=s)
 case("scale_by.columns", lambda x, g, b: x * g + b, [rnd(2, 3, 17), rnd(17), rnd(17)], rows=False)
 case("scale_by.rows", lambda x, g: x * g.view(-1, 1), [rnd(5, 9), rnd(5)], rows=True)
+for key, shape in (("small", (3, 7)), ("rows", (5, 33))):
+    keep = torch.tensor([i % 3 != 0 for i in range(math.prod(shape))], dtype=torch.float64).reshape(shape)
+    case(f"mask.{key}", lambda x: torch.where(keep > 0, x, torch.zeros_like(x)), [rnd(*shape)], period=3)
+    case(f"topk_mask.{key}", lambda x, s: x * (keep + s - s.detach()), [rnd(*shape), rnd(*shape)], period=3)
 
 meta = {k: json.dumps(v, sort_keys=True) for k, v in attrs.items()}
 meta |= {"generator": "tests/golden/make_ops.py", "seed": str(SEED), "torch": torch.__version__.split("+")[0]}
