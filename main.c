@@ -1,9 +1,9 @@
-/* main.c: the command line: the only printf to stdout, the only exit.     pare [-v|-q] VERB [options]
- * [CONFIG] [key=value ...]
+/* main.c: the command line, the only file that names stdout and that exits.
+ *
+ *   pare [-v|-q] VERB [options] [CONFIG] [key=value ...]
  *
  * The verbs are in train/verbs.c; --help is made from their tables. Results go to stdout, everything for
- * people to
- * stderr. Exit codes: core/core.h, ErrCode. */
+ * people to stderr. Exit codes: core/core.h, ErrCode. */
 #include "train/train.h"
 #include <signal.h>
 #include <stdlib.h>

@@ -2,16 +2,13 @@
  *
  *   Graph *g = graph_new(&(GraphOptions){.k = kernels_cpu_f32(), .train = true}, &e);
  *   Tensor *x = graph_input(g, "ids", DT_I32, 2, (long[]){B, T});
- *   Tensor *y = OP(g, linear, h, w, b);                  // records a node; after the first error does
- *   nothing
- *   graph_loss(g, OP_ATTR(g, mse, (MseAttr){...}, y, t), 1.0);
- *   graph_plan(g, &e);                                   // liveness, offsets, the memory table; all errors
- *   come out here
+ *   Tensor *y = OP(g, linear, h, w, b);      // records a node; does nothing after the first error
+ *   graph_loss(g, OP_ATTR(g, mse, (MseAttr){...}, y, t), 1.0, "mse");
+ *   graph_plan(g, &e);                       // liveness, offsets, the memory table; errors come out here
  *   graph_step_begin(g); graph_micro(g); ...; graph_step_end(g);
  *
  * Tensors are row-major and contiguous. Parameters live in the run arena, activations in one planned step
- * arena.
- */
+ * arena. */
 #ifndef AUTOGRAD_H
 #define AUTOGRAD_H
 #include "core/core.h"
@@ -22,8 +19,8 @@ enum { MAX_DIM = 4, MAX_IN = 16, NAME_LEN = 96, MAX_TEACHER = 6 };
 typedef struct Node Node;
 typedef struct Graph Graph;
 typedef struct Tensor Tensor;
-/* What hangs on a parameter that is read by row: `out` takes y = rows `ids` of it and returns what stands for y from
- * then on; `merge` takes the parameter and returns the one that would give the same. */
+/* What hangs on a parameter that is read by row: `out` takes y = rows `ids` of it and returns what stands for
+ * y from then on; `merge` takes the parameter and returns the one that would give the same. */
 typedef struct TensorHook TensorHook;
 struct TensorHook {
     Tensor *(*out)(Graph *g, Tensor *y, Tensor *ids, const TensorHook *h);
@@ -57,7 +54,7 @@ static inline long t_rows(const Tensor *t) { return t_last(t) ? t_numel(t) / t_l
 
 /* What backward reads: these stay alive (and nothing else does; the poison test holds an op to it). */
 #define SAVE_IN(i) (1u << (i))
-#define SAVE_OUT   (1u << 16)
+#define SAVE_OUT (1u << 16)
 enum {
     OP_ALIAS0 = 1,   /* out shares the data of in[0] (no copy) */
     OP_GRADPASS = 2, /* backward hands out's gradient on unchanged to in[0] and in[1] */
@@ -161,7 +158,7 @@ void graph_segment(Graph *g, int segment); /* -1 = none */
 Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor *const *in);
 #define TENSORS(...)                                                                                         \
     (int)(sizeof((Tensor *[]){__VA_ARGS__}) / sizeof(Tensor *)), (Tensor *[]) { __VA_ARGS__ }
-#define OP(g, o, ...)          graph_record((g), &op_##o, NULL, TENSORS(__VA_ARGS__))
+#define OP(g, o, ...) graph_record((g), &op_##o, NULL, TENSORS(__VA_ARGS__))
 #define OP_ATTR(g, o, at, ...) graph_record((g), &op_##o, &(at), TENSORS(__VA_ARGS__))
 bool graph_out(Node *n, int ndim, const long *dim); /* called by shape(): makes n->out */
 
@@ -203,8 +200,8 @@ typedef struct Param {
     bool frozen, decay; /* decay: weight decay applies (2-D and not a score) */
     /* part of the training state, not of the model (projectors): never exported */
     bool aux;
-    bool in_out;         /* files store it [in,out] (GPT-2 Conv1D); memory is [out,in] */
-    bool read_only;      /* frozen for good: w.data lies in a file's mapping, or is NULL and codes stand for it */
+    bool in_out;    /* files store it [in,out] (GPT-2 Conv1D); memory is [out,in] */
+    bool read_only; /* frozen for good: w.data lies in a file's mapping, or is NULL and codes stand for it */
     const char *hash;    /* of values that are no longer in memory: XXH3-128, hex */
     const char *tied_to; /* shares data with this parameter: written once */
     void *m, *v;         /* moments */
@@ -262,10 +259,9 @@ typedef struct SliceAttr {
 } SliceAttr;
 /* chunk: rows of logits alive at a time. kd_report: factor of the reported loss/kd (T^2 when it is scaled so;
  * 0 = 1). top_k: the teacher's largest that count, 0 = all; renormalize: without the others, else with them
- * as one
- * class. weight, cap: share and soft-cap of each of several teachers, whose probabilities at T are averaged.
- * cached: no teacher heads; in[3] ids (N,k), in[4] log-probabilities (N,k), in[5] log mass of the others at
- * T (N). */
+ * as one class. weight, cap: share and soft-cap of each of several teachers, whose probabilities at T are
+ * averaged. cached: no teacher heads; in[3] ids (N,k), in[4] log-probabilities (N,k), in[5] log mass of the
+ * others at T (N). */
 typedef struct LmLossAttr {
     LossAttr a;
     long chunk;
@@ -275,9 +271,8 @@ typedef struct LmLossAttr {
     double weight[MAX_TEACHER], cap[MAX_TEACHER];
 } LmLossAttr;
 /* Attention-like matrices of student and teacher, head by head (op_relation.c): group g of a side reads the
- * columns
- * [a_at + g width, ...) of its first tensor and of its second the columns of key head (g per + i) / repeat.
- * */
+ * columns [a_at + g width, ...) of its first tensor and of its second the columns of key head (g per + i) /
+ * repeat. */
 typedef enum { RELATION_KL, RELATION_SCORES } RelationKind;
 typedef struct RelationSide {
     long heads, kv_heads, D; /* of the two tensors: widths heads D and kv_heads D */
@@ -324,8 +319,10 @@ typedef struct ScaleByAttr {
 /* A mask: its owner is compress/mask.c, which moves it between steps. keep (numel of w): bytes of 0 and 1. */
 typedef struct MaskState {
     const uint8_t *keep;
-    bool dense;     /* gradients as if every entry were kept (scores of entries that may come back) */
-    double *anchor; /* (numel) where forward leaves the scores, for the surrogate of topk_mask; NULL = nobody asks */
+    bool dense; /* gradients as if every entry were kept (scores of entries that may come back) */
+    double *
+        /* (numel) where forward leaves the scores, for the surrogate of topk_mask; NULL = nobody asks */
+        anchor;
 } MaskState;
 typedef struct MaskAttr {
     const MaskState *state;

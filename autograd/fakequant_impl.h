@@ -1,10 +1,8 @@
 /* autograd/fakequant_impl.h: what the fake-quantisation ops share: which scales a node uses.
  *
  * A node owns room for scales in its stat; scales that must outlive a step (frozen, delayed, of weights) lie
- * in the
- * FakeQuantState that compress/ made. Only a training graph writes there: an evaluation between two steps
- * changes
- * nothing. */
+ * in the FakeQuantState that compress/ made. Only a training graph writes there: an evaluation between two
+ * steps changes nothing. */
 #ifndef FAKEQUANT_IMPL_H
 #define FAKEQUANT_IMPL_H
 #include "autograd/graph_impl.h"

@@ -1,6 +1,7 @@
 /* autograd/op_dora_scale.c: g = m / |W + s B A|, one factor per output row (DoRA, 2402.09353).
  *      W (out,in)   A (r,in)   B (out,r)   m g (out)
- * dm = dg / |W + s B A|. The norm is a constant of the step: nothing flows into A and B here (the paper's section 4.3,
+ * dm = dg / |W + s B A|. The norm is a constant of the step: nothing flows into A and B here (the paper's
+ * section 4.3,
  * and peft). W may be a store of codes; STORE_TILE rows of the sum exist at a time. */
 #include "autograd/autograd.h"
 

@@ -1,5 +1,4 @@
-/* autograd/op_fakegrad.c: y = x, and the gradient that comes back goes through a number format.      x, y
- * (...,C)
+/* autograd/op_fakegrad.c: y = x; the gradient that comes back goes through a number format.    x, y (...,C)
  * dx = s v(dy/s), s from dy itself: what a GEMM with FP8 gradients would see (formats.md 1.6, HYBRID). */
 #include "autograd/fakequant_impl.h"
 

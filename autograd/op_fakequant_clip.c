@@ -1,5 +1,4 @@
-/* autograd/op_fakequant_clip.c: y = s v(x/s) with scales that stand still: x may lie outside.      x, y
- * (...,C)
+/* autograd/op_fakequant_clip.c: y = s v(x/s), scales that stand still, so x may lie outside.    x, y (...,C)
  * dx = dy where lo <= x/s <= hi (unrounded), else 0: the derivative of x clamped to [lo s, hi s]. */
 #include "autograd/fakequant_impl.h"
 

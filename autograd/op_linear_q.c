@@ -1,5 +1,7 @@
-/* autograd/op_linear_q.c: y = x W^T (+ b) with W as codes and scales (QLoRA, 2305.14314).  x (...,in)  b (out)  y (...,out)
- * dx = dy W,   db = sum over rows of dy. W is frozen. STORE_TILE rows of W exist as floats at a time, both ways. */
+/* autograd/op_linear_q.c: y = x W^T (+ b) with W as codes and scales (QLoRA, 2305.14314).  x (...,in)  b
+ * (out)  y (...,out)
+ * dx = dy W,   db = sum over rows of dy. W is frozen. STORE_TILE rows of W exist as floats at a time, both
+ * ways. */
 #include "autograd/autograd.h"
 
 static const QuantStore *store(const Node *n) { return ((const LinearQAttr *)n->attr)->w; }

@@ -1,13 +1,14 @@
 /* autograd/op_lm_loss.c: cross-entropy and distillation fused with the LM head(s), chunked over tokens.
- *   h (...,C)   W (V,C)   targets int32 (...), -100 ignored   teachers: ht (...,Ct)   Wt (V,Ct), up to six
- * pairs
+ *   h (...,C)   W (V,C)   targets int32 (...), -100 ignored   teachers: ht (...,Ct) Wt (V,Ct), up to six
  *   out: nll (...) per token, T = 1
- *   sum over target rows of  ce_weight CE(y, softmax(z)) + kd_weight D(softmax(zt/T), softmax(z/T)),  z = h
- * W^T
+ *   sum over target rows of  ce_weight CE(y, softmax(z)) + kd_weight D(softmax(zt/T), softmax(z/T)); z = h
+ *   W^T
+ *
  * D: forward KL or another divergence (kernels/soft_impl.h), over the vocabulary, over the teacher's top_k
- * and one
- * class of all others, or over the top_k alone. Several teachers: their weighted mean of probabilities at T.
- * A cache instead of teachers: ids (...,k), log-probabilities (...,k), log mass of the others at T (...).
+ * and one class of all others, or over the top_k alone. Several teachers: their weighted mean of
+ * probabilities at T. A cache instead of teachers: ids (...,k), log-probabilities (...,k), log mass of the
+ * others at T (...).
+ *
  * No (tokens,V) tensor exists: a chunk of rows of z and zt lies in scratch; dz, dh and dW are made from it in
  * the same pass, so in training forward is part of backward and the logits GEMM runs once. Definitions:
  * algorithms 5.1. */

@@ -1,4 +1,5 @@
-/* autograd/op_lora_weight.c: W' = W + s B A (2106.09685), where a weight itself is wanted: under a mask or a quantiser,
+/* autograd/op_lora_weight.c: W' = W + s B A (2106.09685), where a weight itself is wanted: under a mask or a
+ * quantiser,
  * as the output head, merged.      W W' (out,in)   A (r,in)   B (out,r)
  * dW = dW',   dA = s B^T dW',   dB = s dW' A^T. */
 #include "autograd/autograd.h"

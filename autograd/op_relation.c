@@ -1,15 +1,13 @@
 /* autograd/op_relation.c: a feature loss between T x T matrices of student and teacher, head by head.
- *   a b (B,T,heads D), (B,T,kv_heads D) of the student, then of the teacher; targets seg int32 (B,T) or
- * absent
+ *   a b (B,T,heads D), (B,T,kv_heads D) of the student, then of the teacher; targets, seg int32 (B,T)
  *   S = scale a b^T for every head, keys t' <= t of the same segment and within the window
  *   scores  sum over target rows t of mean over heads and all T keys of (S - S')^2, unseen keys 0 (TinyBERT
  *           1909.10351); head counts that differ: of the mean over heads
- *   KL      sum over target rows t of mean over heads of KL(softmax S' || softmax S), S' the teacher's:
- * with a = b
- *           MiniLM's relations (2002.10957, 2012.15828), with queries and keys its attention transfer
+ *   KL      sum over target rows t of mean over heads of KL(softmax S' || softmax S), S' the teacher's: with
+ *           a = b MiniLM's relations (2002.10957, 2012.15828), with queries and keys its attention transfer
+ *
  * Only a chunk of rows of one head's matrices exists; backward makes them again. Row losses are the kernels
- * mse and
- * xent, products are GEMMs on gathered heads. */
+ * mse and xent, products are GEMMs on gathered heads. */
 #include "autograd/autograd.h"
 #include <math.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* autograd/op_scale_by.c: y = g x (+ b), g one factor per row or per column.      x, y (...,C)   g (rows) or (C)   b (C)
+/* autograd/op_scale_by.c: y = g x (+ b), g one factor per row or per column.      x, y (...,C)   g (rows) or
+ * (C)   b (C)
  * dx = g dy,   dg = sum of dy x over what shares the factor,   db = sum over rows of dy. */
 #include "autograd/autograd.h"
 

@@ -1,8 +1,7 @@
 /* autograd/op_slice.c: columns [at, at + width) of every row.      x (...,W)   y (...,width)
  * Cuts a fused projection apart where its parts must lie by themselves (the KV cache, relations of
- * distillation);
- * attention in training reads the fused tensor at three columns instead. dx (+)= dy in its columns, else 0.
- * */
+ * distillation); attention in training reads the fused tensor at three columns instead. dx (+)= dy in its
+ * columns, else 0. */
 #include "autograd/autograd.h"
 
 static bool shape(Node *n, Graph *g)

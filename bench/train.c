@@ -117,7 +117,8 @@ void engine_report(const Bench *b, Engine *x, const char *part, const char *shap
     bench_line(
         b,
         "{\"part\": \"%s\", \"shape\": \"%s\", \"engine\": \"%s\", \"tokens_per_s\": %.2f, \"ms\": %.3f, "
-        "\"spread\": %.3f, \"n\": %d, \"peak_rss\": %lld, \"import_rss\": %lld, \"warmup_s\": %.1f, \"data_wait_ms\": %.4f}",
+        "\"spread\": %.3f, \"n\": %d, \"peak_rss\": %lld, \"import_rss\": %lld, \"warmup_s\": %.1f, "
+        "\"data_wait_ms\": %.4f}",
         part, shape, x->name, (double)tokens / s, 1e3 * s, bench_spread(&x->stat) / 100, x->n,
         (long long)x->peak_rss, (long long)x->import_rss, x->warmup, 1e3 * x->data_wait / x->n);
     fflush(stdout);

@@ -11,7 +11,7 @@ typedef struct Engine {
     int n;
     int64_t peak_rss, import_rss; /* bytes; import_rss: of `import torch` alone, 0 for ours */
     double warmup;                /* seconds before the first timed step, PyTorch's own account */
-    double data_wait; /* seconds all timed steps together waited for their batches; pare alone */
+    double data_wait;             /* seconds all timed steps together waited for their batches; pare alone */
     Stat stat;
 } Engine;
 /* The Python with PyTorch: PEER_PYTHON, else python3; NULL when it cannot import torch. */

@@ -1,6 +1,7 @@
-/* compress/bake.c: what training computed with, as a file: attachments folded into effective weights, codes and scales
- * packed, masks as bitmaps where that is smaller. A baked file is read back: every value is the training graph's bit
- * for bit (after rounding to the stored type), and so are the logits of a fixed batch through the same kernels. */
+/* compress/bake.c: what training computed with, as a file: attachments folded into effective weights, codes
+ * and scales packed, masks as bitmaps where that is smaller. A baked file is read back: every value is the
+ * training graph's bit for bit (after rounding to the stored type), and so are the logits of a fixed batch
+ * through the same kernels. */
 #include "compress/compress.h"
 #include <math.h>
 #include <string.h>

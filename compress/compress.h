@@ -1,9 +1,11 @@
-/* compress/compress.h: floor 5. What makes a model smaller: configuration of distillation, LoRA, pruning,
- * quantisation.
+/* compress/compress.h: floor 5. What makes a model smaller or teaches it: distillation, quantisation-aware
+ * training, quantisation, masks, adapters. Methods hang attachments on sites and loss terms on taps before a
+ * graph is recorded.
  *
- *   const DistillConfig *d = &config->distill;
- *   loss = d->ce_weight * ce + d->alpha * (d->scale_t2 ? d->temperature * d->temperature : 1) * kd;
- */
+ *   Distill d;  distill_open(&d, &config->distill, doc, &student, &teacher, seed, &e);
+ *   Qat q;      qat_open(&q, &config->qat, &student, doc, &e);
+ *   ... record teacher and student ...
+ *   distill_features(&d, g, targets, seg, &e); */
 #ifndef COMPRESS_H
 #define COMPRESS_H
 #include "core/config.h"
@@ -99,13 +101,12 @@ bool distill_open(Distill *d, const DistillConfig *c, Model *student, const Mode
 LmLossAttr distill_loss(const DistillConfig *c, double label_smoothing, double z_loss);
 /* T of a step: temperature, or the schedule's, linear between its points and flat beyond. */
 double distill_temperature(const DistillConfig *c, int64_t step);
-/* Adds the feature losses over taps `student.*` and `teacher.*` of the recorded graph, before any other
- * loss. targets
- * seg: int32 (B,T), seg may be NULL. */
+/* Adds the feature losses over taps `student.*` and `teacher.*` of the recorded graph, before any other loss.
+ * targets seg: int32 (B,T), seg may be NULL. */
 bool distill_features(Distill *d, Graph *g, Tensor *targets, Tensor *seg, Err *e);
 /* Around optimizer step 0, 1, ...: temperature and weights; what was measured of it (parts summed over
- * targets). With
- * balance: match_kd the first step is measured before it counts: wants_measure, one micro-batch, after. */
+ * targets). With balance: match_kd the first step is measured before it counts: wants_measure, one
+ * micro-batch, after. */
 void distill_before(const Distill *d, Graph *g, int64_t step);
 bool distill_wants_measure(const Distill *d);
 void distill_after(const Distill *d, Graph *g, const LossPart *part, int n, double targets);
@@ -138,16 +139,16 @@ typedef struct QuantizeReport {
     int64_t bytes_before, bytes_after; /* of all tensors */
 } QuantizeReport;
 /* IN: any model or bag of tensors; OUT by suffix: .h5, .safetensors, else a Hugging Face folder. What is
- * written is
- * read back: every decoded tensor equals its fake-quantised self bit for bit, or ERR_FAIL. dry: nothing is
- * written. */
+ * written is read back: every decoded tensor equals its fake-quantised self bit for bit, or ERR_FAIL. dry:
+ * nothing is written. */
 bool quantize_file(const char *in, const char *out, const QuantizeConfig *c, bool dry, QuantizeReport *r,
                    Arena *a, Err *e);
 
-/* ---- calibration.c: rows of text that scores are measured on --------------------------------------------
- * */
+/* ---- calibration.c: rows of text that scores are measured on
+ * -------------------------------------------- */
 typedef struct Calibration {
-    /* Row i, 0..rows-1, into ids, targets (-100 ignored), pos, seg (T,); seg may be NULL. Returns its length. */
+    /* Row i, 0..rows-1, into ids, targets (-100 ignored), pos, seg (T,); seg may be NULL. Returns its
+     * length. */
     long (*row)(const void *ctx, int64_t i, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg);
     const void *ctx;
     long T;
@@ -159,8 +160,8 @@ typedef struct Calibration {
 bool calibration_open(Calibration *cal, const CalibrationConfig *c, const DataConfig *d, const Tokenizer *tk,
                       const Model *m, const char *key, Arena *a, Err *e);
 
-/* ---- mask.c: masks on sites, from step to step -----------------------------------------------------------
- * */
+/* ---- mask.c: masks on sites, from step to step
+ * ----------------------------------------------------------- */
 typedef struct PruneItem {
     const char *name; /* of the weight: model.layers.0.mlp.up_proj.weight */
     Site *site;
@@ -180,7 +181,7 @@ typedef struct Prune {
     int64_t begin, end, every, done; /* done: step of the last update, -1 = none */
     bool oneshot, cubic, global, movement, soft;
     bool hidden; /* masked weights still have values, which may come back */
-    bool again; /* a stage that prunes further; else masks of the stage before stand */
+    bool again;  /* a stage that prunes further; else masks of the stage before stand */
 } Prune;
 /* Masks (all kept) on the sites that the section names, in front of what hangs there already. Call before
  * qat_open and before gradients are allocated. doc: for places in messages, may be NULL. */
@@ -190,7 +191,7 @@ bool prune_steps(Prune *p, int64_t n_steps, const ConfigDoc *doc, Err *e);
 /* With `step` steps done: new masks if the schedule says so (*moved), once per step. cal may be NULL where no
  * data is needed. Errors: no data, NaN scores. */
 bool prune_update(Prune *p, int64_t step, const Calibration *cal, bool *moved, Err *e);
-bool prune_needs_data(const PruneConfig *c); /* snip, taylor, wanda, sparsegpt */
+bool prune_needs_data(const PruneConfig *c);       /* snip, taylor, wanda, sparsegpt */
 double prune_target(const Prune *p, int64_t step); /* the schedule: share of zeros (soft: the threshold) */
 double prune_sparsity(const Prune *p);             /* masked entries over all entries of masked tensors */
 /* soft_movement: adds `targets` times the regulariser's gradient to the scores' and returns its value (times
@@ -200,15 +201,16 @@ double prune_regularise(Prune *p, int64_t step, double targets);
  * /tensors holds. */
 void prune_save(const Prune *p, H5Out *h, Arena *a, Err *e);
 bool prune_load(Prune *p, H5In *h, Arena *a, Err *e);
-/* The masks another stage has left, where the file has any: they stand, or are where p->again goes on from. */
+/* The masks another stage has left, where the file has any: they stand, or are where p->again goes on
+ * from. */
 bool prune_carry(Prune *p, H5In *h, Arena *a, Err *e);
 /* (rows,cols) of the graph's type, or NULL: the parameter's own values are effective. */
 const void *prune_effective(const Prune *p, const Param *w, Arena *a, Err *e);
 /* A file of kind masks. */
 bool prune_write_masks(const Prune *p, const char *path, Arena *a, Err *e);
 
-/* ---- mask_pack.c: masked tensors as bitmap or 2:4 where that is smaller ----------------------------------
- * */
+/* ---- mask_pack.c: masked tensors as bitmap or 2:4 where that is smaller
+ * ---------------------------------- */
 bool prune_pack(const Prune *p, OutModel *out, Arena *a, Err *e);
 typedef struct PruneCount {
     int64_t entries, zeros;
@@ -217,8 +219,8 @@ typedef struct PruneCount {
  * type; those of another encoding: by their zeros), or ERR_FAIL. Counts their zeros in the file. */
 bool prune_verify(const Prune *p, const char *path, const OutModel *effective, PruneCount *count, Err *e);
 
-/* ---- qat.c: quantisers on sites, in training ------------------------------------------------------------
- * */
+/* ---- qat.c: quantisers on sites, in training
+ * ------------------------------------------------------------ */
 /* One quantiser: of a site's weight, its input, or the gradient of its output. */
 typedef struct QatItem {
     const char *name; /* model.layers.0.mlp.up_proj.weight, and .input or .grad behind it */
@@ -237,8 +239,7 @@ typedef struct Qat {
     QatItem *item;
 } Qat;
 /* Quantisers on the sites that the section names, behind what hangs there already (a mask). Call before
- * gradients are
- * allocated. doc: for places in messages, may be NULL. */
+ * gradients are allocated. doc: for places in messages, may be NULL. */
 bool qat_open(Qat *q, const QatConfig *c, Model *m, const ConfigDoc *doc, Err *e);
 /* Around the forwards and backwards of optimizer step 0, 1, ...: what acts, and how scales move. */
 void qat_before(Qat *q, int64_t step);
@@ -252,12 +253,11 @@ bool qat_carry(Qat *q, H5In *h, Err *e);
 /* Reads path back: its encoded tensors decode to what model_out gave, bit for bit, or ERR_FAIL. */
 bool packed_verify(const char *path, const OutModel *effective, Err *e);
 /* Sites whose weights are quantised, packed: codes and scales instead of floats in out, made by model_out.
- * What they
- * decode to is the effective weight, bit for bit. */
+ * What they decode to is the effective weight, bit for bit. */
 bool qat_pack(const Qat *q, const Model *m, OutModel *out, Arena *a, Err *e);
 
-/* ---- bake.c: the state as a model file -------------------------------------------------------------------
- * */
+/* ---- bake.c: the state as a model file
+ * ------------------------------------------------------------------- */
 typedef struct BakeState {
     const Model *m;
     const Qat *q; /* may be NULL */
@@ -275,8 +275,9 @@ bool bake_write(const char *path, const char *format, const OutModel *m, int64_t
 bool bake_verify(const BakeState *s, const char *path, const OutModel *effective, BakeReport *r, Err *e);
 bool bake_count(const char *path, BakeReport *r, Err *e); /* of any model file */
 
-/* ---- lora*.c: adapters (algorithms 5.15, 5.16) ------------------------------------------------------------ */
-/* What one module has: W + scale B A, rows rescaled to m under DoRA. An embedding's a is (V,r), its b (C,r). */
+/* ---- lora*.c: adapters (algorithms 5.15, 5.16) --------------------------------------------------------- */
+/* What one module has: W + scale B A, rows rescaled to m under DoRA. An embedding's a is (V,r), its b
+ * (C,r). */
 typedef struct LoraItem {
     const char *module; /* model.layers.0.self_attn.q_proj */
     struct Lora *of;
@@ -284,13 +285,14 @@ typedef struct LoraItem {
     Param *base; /* the frozen weight */
     long r;
     double alpha, scale;
-    Param *a, *b, *m;  /* (r,in), (out,r), (out) or NULL */
-    Param *a0, *b0;    /* PiSSA: where they started, already taken out of the base */
-    bool in_weight;    /* its site wants a weight (mask, quantiser, head): no branch, no dropout */
+    Param *a, *b, *m; /* (r,in), (out,r), (out) or NULL */
+    Param *a0, *b0;   /* PiSSA: where they started, already taken out of the base */
+    bool in_weight;   /* its site wants a weight (mask, quantiser, head): no branch, no dropout */
     TensorHook hook;
     double error; /* of extract: |dW - s B A| / |dW| */
 } LoraItem;
-/* A tensor trained in full. values: the adapter's, own: the base's, where both are in memory (a loaded adapter). */
+/* A tensor trained in full. values: the adapter's, own: the base's, where both are in memory (a loaded
+ * adapter). */
 typedef struct LoraSaved {
     Param *p;
     void *values, *own;
@@ -302,14 +304,15 @@ typedef struct Lora {
     long r;
     double alpha, dropout, weight; /* weight: of this adapter in a sum, 1 */
     bool rslora, dora, respect_mask;
-    bool train; /* dropout acts in what is recorded now */
+    bool train;                        /* dropout acts in what is recorded now */
     const char *base_hash, *base_path; /* NULL = not known */
     int n, cap, n_saved;
     LoraItem *item;
     LoraSaved *saved;
 } Lora;
-/* Adapters of the section on m: parameters added (aux), everything else but modules_to_save frozen, the branches hung
- * behind what is there already. Call last, before gradients are allocated. doc: for places in messages, may be NULL. */
+/* Adapters of the section on m: parameters added (aux), everything else but modules_to_save frozen, the
+ * branches hung behind what is there already. Call last, before gradients are allocated. doc: for places in
+ * messages, may be NULL. */
 bool lora_open(Lora *l, const LoraConfig *c, Model *m, uint64_t seed, const ConfigDoc *doc, Err *e);
 /* The rules between keys that need no model; adds errors to doc. */
 void lora_check(const LoraConfig *c, ConfigDoc *doc);
@@ -319,11 +322,12 @@ void lora_train(Lora *l, bool on); /* around the recording of a training graph *
 /* Learning rates: lora.learning_rate, and LoRA+'s groups. lr: optim.learning_rate. */
 void lora_rates(const Lora *l, Optim *o, double lr);
 bool lora_owns(const Param *p); /* is it an adapter's? */
-/* Of all loaded adapters those with the n numbers in use act; several add up, exactly. Graphs recorded before keep what
- * they were. */
+/* Of all loaded adapters those with the n numbers in use act; several add up, exactly. Graphs recorded before
+ * keep what they were. */
 bool lora_use(Lora *const *all, int n_all, const int *use, int n, Err *e);
 
-/* A PEFT folder, an adapter file (.h5) or a training state, onto m, not yet in use. force: another base is taken too. */
+/* A PEFT folder, an adapter file (.h5) or a training state, onto m, not yet in use. force: another base is
+ * taken too. */
 bool lora_load(Lora *l, Model *m, const char *path, const char *name, bool force, Err *e);
 bool lora_write_peft(const Lora *l, const char *dir, Err *e);
 bool lora_write_h5(const Lora *l, const char *path, Err *e); /* kind adapter, product.md 6.5 */
@@ -332,13 +336,13 @@ bool lora_resume(Lora *l, H5In *h, Err *e);                  /* back from one; a
 /* The sum of adapters as one, ranks concatenated: exact. DoRA has no such sum. */
 bool lora_concat(Lora *out, Lora *const *l, int n, const char *name, Model *m, Err *e);
 
-/* U S V^T of x (rows,cols), the r largest: u (rows,r), s (r), vt (r,cols); exact, or by random projections (Halko et al.
- * 0909.4061: 10 more columns, 4 power iterations) where min(rows,cols) is above 1536. */
+/* U S V^T of x (rows,cols), the r largest: u (rows,r), s (r), vt (r,cols); exact, or by random projections
+ * (Halko et al. 0909.4061: 10 more columns, 4 power iterations) where min(rows,cols) is above 1536. */
 bool svd_top(const float *x, long rows, long cols, long r, float *u, float *s, float *vt, Err *e);
 
 typedef struct MergeRow {
     const char *name;
-    double changed; /* of a quantised tensor: the fraction of codes that differ; NAN = not quantised */
+    double changed;  /* of a quantised tensor: the fraction of codes that differ; NAN = not quantised */
     double relative; /* |dW| / |W| */
 } MergeRow;
 typedef struct MergeOptions {
@@ -354,25 +358,31 @@ typedef struct MergeReport {
     MergeRow *row;
     double changed; /* over all quantised tensors; NAN = none */
 } MergeReport;
-/* Base and adapters into one file (by suffix .h5, .safetensors, else an HF folder). A quantised base stays quantised by
- * the same rules with new scales, unless dense. */
-bool lora_merge_file(const char *base, const char *out, const MergeOptions *o, MergeReport *r, Arena *a, Err *e);
-/* The base back from a merged model, only where its content hash proves it. base: NULL, or a model whose hash counts. */
-bool lora_unmerge_file(const char *model, const char *adapter, const char *out, const char *base, Arena *a, Err *e);
-/* tuned - base as an adapter of rank r with scale 1; what is no projection ships in full. Lora's items hold errors. */
-bool lora_extract_file(const char *base, const char *tuned, const char *out, long r, Lora *l, Arena *a, Err *e);
-/* ---- delta.c: what training changed, as a file that goes onto its base and off it again ------------------------ */
+/* Base and adapters into one file (by suffix .h5, .safetensors, else an HF folder). A quantised base stays
+ * quantised by the same rules with new scales, unless dense. */
+bool lora_merge_file(const char *base, const char *out, const MergeOptions *o, MergeReport *r, Arena *a,
+                     Err *e);
+/* The base back from a merged model, only where its content hash proves it. base: NULL, or a model whose hash
+ * counts. */
+bool lora_unmerge_file(const char *model, const char *adapter, const char *out, const char *base, Arena *a,
+                       Err *e);
+/* tuned - base as an adapter of rank r with scale 1; what is no projection ships in full. Lora's items hold
+ * errors. */
+bool lora_extract_file(const char *base, const char *tuned, const char *out, long r, Lora *l, Arena *a,
+                       Err *e);
+/* ---- delta.c: what training changed, as a file that goes onto its base and off it again ---------------- */
 typedef struct DeltaReport {
     const char *base_hash, *tuned_hash;
-    int tensors, changed;              /* of the model; those whose values differ */
-    int64_t values, changed_values;    /* of all tensors */
-    int64_t bytes;                     /* of the delta's file (make) */
-    bool state;                        /* quantisers, masks or adapters go along */
+    int tensors, changed;           /* of the model; those whose values differ */
+    int64_t values, changed_values; /* of all tensors */
+    int64_t bytes;                  /* of the delta's file (make) */
+    bool state;                     /* quantisers, masks or adapters go along */
 } DeltaReport;
-/* TUNED - BASE. Both are models of the same tensors in any format, or TUNED a training state: its masks, scales and
- * adapters are stored as they are. Encoded tensors are refused. */
+/* TUNED - BASE. Both are models of the same tensors in any format, or TUNED a training state: its masks,
+ * scales and adapters are stored as they are. Encoded tensors are refused. */
 bool delta_make(const char *base, const char *tuned, const char *out, DeltaReport *r, Err *e);
-/* BASE + DELTA into out (.h5, .safetensors or a folder; .h5 alone can hold a state). Another base is refused. */
+/* BASE + DELTA into out (.h5, .safetensors or a folder; .h5 alone can hold a state). Another base is
+ * refused. */
 bool delta_apply(const char *base, const char *delta, const char *out, DeltaReport *r, Err *e);
 /* What delta_apply wrote back into the base. */
 bool delta_revert(const char *tuned, const char *delta, const char *out, DeltaReport *r, Err *e);

@@ -1,11 +1,13 @@
-/* compress/delta.c: delta artefacts (kind `delta`): base XOR tuned, bit patterns of float32 values, tensor by tensor.
+/* compress/delta.c: delta artefacts (kind `delta`): base XOR tuned, bit patterns of float32 values, tensor by
+ * tensor.
  *
- *   /delta/<tensor>/mask u8[ceil(n/8)], xor u32[changed]      or xor u32[n] where that is smaller; nothing if equal
+ *   /delta/<tensor>/mask u8[ceil(n/8)], xor u32[changed]      or xor u32[n] where that is smaller; nothing if
+ *   equal
  *   /masks /prune /qat /lora /aux                               of a tuned training state, as they are
  *
- * XOR is its own inverse: applying and reverting are the same pass, and both are exact. What hangs on weights stays
- * beside them, so taking it off again loses nothing. The content hash of a model is XXH3-128 over the sorted lines
- * `name hash-of-its-float32-values`; it tells base and tuned apart whatever the file format. */
+ * XOR is its own inverse: applying and reverting are the same pass, and both are exact. What hangs on weights
+ * stays beside them, so taking it off again loses nothing. The content hash of a model is XXH3-128 over the
+ * sorted lines `name hash-of-its-float32-values`; it tells base and tuned apart whatever the file format. */
 #include "compress/compress.h"
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,6 @@
-/* compress/distill.c: distillation as loss terms over taps (algorithms 5.1, 5.2; 1503.02531).
- * loss = ce_weight CE + alpha T^2 D(p_T, q_T) + sum of weight * feature, all per target token. What changes
- * from step to
- * step is here: the temperature, and the weights of features that follow the soft loss. */
+/* compress/distill.c: distillation as loss terms over taps (algorithms 5.1, 5.2; 1503.02531). loss =
+ * ce_weight CE + alpha T^2 D(p_T, q_T) + sum of weight * feature, all per target token. What changes from
+ * step to step is here: the temperature, and the weights of features that follow the soft loss. */
 #include "compress/compress.h"
 #include <math.h>
 #include <string.h>

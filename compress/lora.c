@@ -1,4 +1,5 @@
-/* compress/lora.c: adapters of a run: from the section to parameters, their start, and where they hang on the model.
+/* compress/lora.c: adapters of a run: from the section to parameters, their start, and where they hang on the
+ * model.
  *
  *   scale = alpha / r, or alpha / sqrt(r) (rsLoRA, 2312.03732)
  *   kaiming   A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0        gaussian  A ~ N(0, 1/r^2), B = 0

@@ -1,6 +1,6 @@
-/* compress/lora_extract.c: a full fine-tune as an adapter: dW = U S V^T cut to rank r, B = U sqrt(S), A = sqrt(S) V^T,
- * scale 1 (Eckart-Young: no rank-r adapter is nearer). Embeddings, norms and biases that moved ship in full. Also the sum
- * of adapters by concatenation: [B1 s1/s .. ] [A1; ..], exact. */
+/* compress/lora_extract.c: a full fine-tune as an adapter: dW = U S V^T cut to rank r, B = U sqrt(S), A =
+ * sqrt(S) V^T, scale 1 (Eckart-Young: no rank-r adapter is nearer). Embeddings, norms and biases that moved
+ * ship in full. Also the sum of adapters by concatenation: [B1 s1/s .. ] [A1; ..], exact. */
 #include "compress/lora_impl.h"
 #include <math.h>
 #include <string.h>

@@ -1,9 +1,13 @@
-/* compress/lora_h5.c: adapters in HDF5 (product.md 6.5), in training states and in files of their own (kind adapter).
+/* compress/lora_h5.c: adapters in HDF5 (product.md 6.5), in training states and in files of their own (kind
+ * adapter).
  *
- *   /lora/<name>  attributes r, alpha, dropout, use_rslora, use_dora, target_modules, base_content_xxh3_128, base_model_name
- *   /lora/<name>/<module>/{A [r,in], B [out,r], magnitude [out]}   attribute alpha;   embeddings: A [r,V], B [C,r]
+ *   /lora/<name>  attributes r, alpha, dropout, use_rslora, use_dora, target_modules, base_content_xxh3_128,
+ *   base_model_name
+ *   /lora/<name>/<module>/{A [r,in], B [out,r], magnitude [out]}   attribute alpha;   embeddings: A [r,V], B
+ *   [C,r]
  *   /lora/<name>/<module>/{A0, B0}                                 PiSSA: the start, already out of the base
- *   /lora/<name>/saved/<tensor>                                    trained in full; a training state has them in /tensors
+ *   /lora/<name>/saved/<tensor>                                    trained in full; a training state has them
+ *   in /tensors
  */
 #include "compress/lora_impl.h"
 #include <jansson.h>

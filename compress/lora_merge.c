@@ -1,9 +1,12 @@
 /* compress/lora_merge.c: adapters into weights and out again (algorithms 5.16).
  *
- *   merge     W' = round(W + s B A), in float32, rounded once, to the type that is written; zeros of a masked base stay.
- *             A quantised base: decode, add, quantise by the same rules with new scales; an update below half a step
+ *   merge     W' = round(W + s B A), in float32, rounded once, to the type that is written; zeros of a masked
+ *   base stay.
+ *             A quantised base: decode, add, quantise by the same rules with new scales; an update below half
+ *             a step
  *             leaves a code as it is, so the fraction of codes that changed is reported.
- *   unmerge   round(W' - s B A), only where the content hash proves that this is the base: subtraction is not exact. */
+ *   unmerge   round(W' - s B A), only where the content hash proves that this is the base: subtraction is not
+ *   exact. */
 #include "compress/lora_impl.h"
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* compress/lora_names.c: which modules a word of the section means. PEFT's rule: a name matches a module whose path is the
- * name or ends with `.name`; we also take globs over the whole path. */
+/* compress/lora_names.c: which modules a word of the section means. PEFT's rule: a name matches a module
+ * whose path is the name or ends with `.name`; we also take globs over the whole path. */
 #include "compress/lora_impl.h"
 #include <stdio.h>
 #include <string.h>

@@ -1,11 +1,13 @@
-/* compress/lora_peft.c: adapter folders as peft has them (formats.md 5): adapter_config.json, adapter_model.safetensors.
+/* compress/lora_peft.c: adapter folders as peft has them (formats.md 5): adapter_config.json,
+ * adapter_model.safetensors.
  *
  *   base_model.model.<module>.lora_A.weight [r,in]   .lora_B.weight [out,r]   .lora_magnitude_vector [out]
  *                            .lora_embedding_A [r,V]  .lora_embedding_B [C,r]
  *   base_model.model.<module>.weight                 a module trained in full (modules_to_save)
  *
- * A folder of ours holds the base's content hash in the safetensors' metadata (base_content_xxh3_128). A PiSSA adapter is
- * written as the difference to its start, rank 2r: it then fits the base that everybody has. */
+ * A folder of ours holds the base's content hash in the safetensors' metadata (base_content_xxh3_128). A
+ * PiSSA adapter is written as the difference to its start, rank 2r: it then fits the base that everybody
+ * has. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "compress/lora_impl.h"
 #include <jansson.h>
@@ -70,7 +72,8 @@ static bool refuse_unknown(Peft *p)
     return true;
 }
 
-/* Is module matched by key, as peft reads it: a regular expression that is the whole path or its end behind a dot? */
+/* Is module matched by key, as peft reads it: a regular expression that is the whole path or its end behind a
+ * dot? */
 static bool key_matches(Peft *p, const char *key, const char *module)
 {
     int code = 0;

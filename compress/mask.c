@@ -2,7 +2,8 @@
  * what happens to masked weights. A mask is state: it goes in front of the quantiser, through checkpoints and
  * into the export.
  *
- *   s(t) = s_f u | s_f (1 - (1 - u)^3), u = (t - begin) / (end - begin)     linear | cubic (1710.01878); t: steps done
+ *   s(t) = s_f u | s_f (1 - (1 - u)^3), u = (t - begin) / (end - begin)     linear | cubic (1710.01878); t:
+ *   steps done
  *
  * Once masked for good, a weight and its moments are 0 and its gradient is 0, so no optimizer moves it. Where
  * it may come back (regrow, movement, until end_step) it keeps its value behind the mask. */

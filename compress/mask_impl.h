@@ -1,5 +1,5 @@
-/* compress/mask_impl.h: what the files of pruning share: choosing, scoring, the walk over calibration rows.
- * */
+/* compress/mask_impl.h: what the files of pruning share: choosing, scoring, the walk over calibration
+ * rows. */
 #ifndef MASK_IMPL_H
 #define MASK_IMPL_H
 #include "compress/compress.h"
@@ -28,13 +28,13 @@ int layer_of(const Prune *p, const PruneItem *it); /* -1 = of no layer */
 
 /* ---- score_grad.c, score_inputs.c, sparsegpt.c ---- */
 bool score_gradients(Prune *p, const Calibration *cal, float *const *score, Arena *tmp, Err *e);
-/* Wanda (score given: |w| times input norms, masks picked layer by layer) or SparseGPT (weights change too).
- * */
+/* Wanda (score given: |w| times input norms, masks picked layer by layer) or SparseGPT (weights change
+ * too). */
 bool score_inputs(Prune *p, const Calibration *cal, float *const *score, double sparsity, Arena *tmp, Err *e);
 /* W (rows,cols) under Hessian H (cols,cols) = 2 X X^T / n: keep chosen, W changed, its masked entries 0. H is
  * overwritten. pattern N:M or 0. block: columns that are chosen at once (128). */
-bool sparsegpt(double *w, double *h, uint8_t *keep, long rows, long cols, double sparsity, int pattern, int of,
-               long block, const char *name, Arena *tmp, Err *e);
+bool sparsegpt(double *w, double *h, uint8_t *keep, long rows, long cols, double sparsity, int pattern,
+               int of, long block, const char *name, Arena *tmp, Err *e);
 
 /* The model's sites with masks only (no quantisers), for scoring; then as they were. */
 typedef struct BareSites {

@@ -1,6 +1,6 @@
 /* compress/mask_pack.c: masked tensors in an export: as bitmap or 2:4 where that is smaller than their zeros,
- * then read back and counted. What a quantiser has packed already stays as it is: its codes hold the zeros.
- * */
+ * then read back and counted. What a quantiser has packed already stays as it is: its codes hold the
+ * zeros. */
 #include "compress/mask_impl.h"
 #include <string.h>
 

@@ -1,8 +1,11 @@
 /* compress/mask_state.c: masks in checkpoints and in files of their own (product.md 6.4).
  *
- *   /masks/<tensor>        u8 (rows, ceil(cols/8)), bit i of byte j = column 8 j + i; shape, sparsity, method, step, ...
- *   /prune                 attributes: where the schedule stands        /prune/scores/<tensor>   written by checkpoint.c
- *   /prune/dense/<tensor>  values behind the mask, where weights may come back; /tensors/<tensor> is always effective */
+ *   /masks/<tensor>        u8 (rows, ceil(cols/8)), bit i of byte j = column 8 j + i; shape, sparsity,
+ *   method, step, ...
+ *   /prune                 attributes: where the schedule stands        /prune/scores/<tensor>   written by
+ *   checkpoint.c
+ *   /prune/dense/<tensor>  values behind the mask, where weights may come back; /tensors/<tensor> is always
+ *   effective */
 #include "compress/mask_impl.h"
 #include <stdio.h>
 #include <string.h>

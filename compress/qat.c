@@ -1,14 +1,12 @@
 /* compress/qat.c: quantisation-aware training as attachments on sites (algorithms 5.11): weights (behind a
- * mask),
- * inputs, and gradients of outputs. A quantiser is one op; which one says how gradients pass:
+ * mask), inputs, and gradients of outputs. A quantiser is one op; which one says how gradients pass:
  *
  *   identity  fakequant        scales found at every forward         clipped  fakequant_clip   scales stand
  * or lag
  *   lsq       fakequant_step   step sizes are parameters             grad     fakegrad
  *
  * Delayed: s = max of the last amax_history steps' amax, moved once per step, so micro-batches and
- * recomputation see
- * one scale; until the first step is over every forward finds its own. */
+ * recomputation see one scale; until the first step is over every forward finds its own. */
 #include "compress/compress.h"
 #include <math.h>
 #include <stdio.h>

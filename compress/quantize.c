@@ -1,7 +1,6 @@
 /* compress/quantize.c: rounding to nearest (`pare quantize --method rtn`): a file of tensors into a file of
- * codes and
- * scales, one tensor at a time, then the whole read back and compared with fake quantisation bit for bit.
- * Every matrix [out,in]; groups run along in. algorithms 5.7 to 5.10. */
+ * codes and scales, one tensor at a time, then the whole read back and compared with fake quantisation bit
+ * for bit. Every matrix [out,in]; groups run along in. algorithms 5.7 to 5.10. */
 #include "compress/compress.h"
 #include <math.h>
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /* compress/score_grad.c: scores from gradients of the cross-entropy, at the masks as they are:
  *
  *   snip    |w g|, g averaged over the batches before the absolute value (1810.02340)
- *   taylor  mean over batches of |w g|, first-order Taylor importance (1611.06440)            w g score (rows,cols)
+ *   taylor  mean over batches of |w g|, first-order Taylor importance (1611.06440)            w g score
+ *   (rows,cols)
  *
  * A graph of its own, without quantisers and dropout; a batch's gradient is the mean over its targets. A
  * model that is distilled from itself has no KD gradient, so the loss is always cross-entropy. */

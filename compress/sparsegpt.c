@@ -1,7 +1,9 @@
 /* compress/sparsegpt.c: SparseGPT (2301.00774): what is pruned is made good by the columns that follow.
  *
- *   H = 2 X X^T / n    a dead input: H_jj = 1, its column of W = 0    H += .01 mean(diag H)    U upper: H^-1 = U^T U
- *   block of 128 columns: prune the smallest w^2 / U_jj^2 over all rows; N:M: per row, at each M-th column, of the M
+ *   H = 2 X X^T / n    a dead input: H_jj = 1, its column of W = 0    H += .01 mean(diag H)    U upper: H^-1
+ *   = U^T U
+ *   block of 128 columns: prune the smallest w^2 / U_jj^2 over all rows; N:M: per row, at each M-th column,
+ *   of the M
  *   weights as updated so far;   then column by column  err = (w - q) / U_jj,  w_k -= err U_jk  for k > j
  *
  * W (rows,cols), H (cols,cols), all in double. Exactly rows 128 - rint(rows 128 (1 - s)) are pruned per

@@ -1,5 +1,6 @@
-/* compress/svd.c: the largest singular triples of a matrix, by LAPACK; of a large one by random projections (0909.4061,
- * algorithm 4.4: Y = (X X^T)^q X G with r + 10 columns, an orthonormal basis Q of Y, then the SVD of Q^T X). */
+/* compress/svd.c: the largest singular triples of a matrix, by LAPACK; of a large one by random projections
+ * (0909.4061, algorithm 4.4: Y = (X X^T)^q X G with r + 10 columns, an orthonormal basis Q of Y, then the SVD
+ * of Q^T X). */
 #include "compress/lora_impl.h"
 #include <lapacke.h>
 #include <math.h>
@@ -13,7 +14,8 @@ static bool lapack_ok(int info, const char *what, Err *e)
     return !info;
 }
 
-/* A sign for every triple, so that a decomposition is the same wherever it is made: the largest entry of u is positive. */
+/* A sign for every triple, so that a decomposition is the same wherever it is made: the largest entry of u is
+ * positive. */
 static void fix_signs(float *u, float *vt, long rows, long cols, long r)
 {
     for (long j = 0; j < r; j++) {

@@ -5,8 +5,7 @@
  *   fake is proved equal to its decode(encode()) element by element (tests/test_codec.c).
  *
  * Packed codes: one dense little-endian bit stream per row, so 4-bit codes have the low nibble first and
- * 8-bit ones
- * are bytes (product.md 6.3). x (rows,cols); codes (rows, quant_row_bytes). */
+ * 8-bit ones are bytes (product.md 6.3). x (rows,cols); codes (rows, quant_row_bytes). */
 #include "core/codec_impl.h"
 
 const QuantFormat quant_formats[] = {

@@ -3,12 +3,9 @@
  *   code = nearest(x / div), ties to even, saturating;   value = element * mul * tensor
  *
  * encode and decode go through codes; fake computes the same value without them, in loops a compiler turns
- * into
- * vectors. The 8-bit casts of encode are dtype.c's; fake's are the ones below: tests compare the two on all
- * 2^32
- * floats. NaN: E4M3 and E5M2 have a code for it; E2M1 +6 as CUDA; integers and NF4 zero. x (n), y (n), code
- * (n).
- * OCP 8-bit Floating Point 1.0, OCP Microscaling 1.0; NF4: 2305.14314. */
+ * into vectors. The 8-bit casts of encode are dtype.c's; fake's are the ones below: tests compare the two on
+ * all 2^32 floats. NaN: E4M3 and E5M2 have a code for it; E2M1 +6 as CUDA; integers and NF4 zero. x (n), y
+ * (n), code (n). OCP 8-bit Floating Point 1.0, OCP Microscaling 1.0; NF4: 2305.14314. */
 #include "core/codec_impl.h"
 
 #define ABS_MASK 0x7FFFFFFFu
@@ -99,8 +96,7 @@ SMALL_FLOAT(E2M1, e2m1_from_f32, f32_from_e2m1, round_e2m1)
 
 /* ---- integers ---- */
 /* q - zero as a float: clamping to whole bounds before rounding gives the same as after. Adding 1.5 2^23
- * rounds to
- * even below 2^22; what is left of a -0 is dropped, a code has none. */
+ * rounds to even below 2^22; what is left of a -0 is dropped, a code has none. */
 static inline float int_round(float t, float lo, float hi)
 {
     const float magic = 12582912.0f;

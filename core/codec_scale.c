@@ -9,8 +9,7 @@
  * amax_all / 2688
  *
  * Exponents come from bits, never from log2f. A zero block has s = 1 (MX: 2^-127). x (rows,cols), scale
- * (R,G).
- * algorithms 5.7 to 5.10; OCP MX v1.0; 2305.14314. */
+ * (R,G). algorithms 5.7 to 5.10; OCP MX v1.0; 2305.14314. */
 #include "core/codec_impl.h"
 
 #define NAN_SCALE 0x7FC00000u
@@ -169,8 +168,7 @@ void quant_scale_rows(QuantScales *q, const QuantSpec *s, const float *x, long r
 
 /* ---- double quantisation ---- */
 /* 0, 1 and +-10^(i-6) c, c the midpoints of 2^i equal parts of [0.1, 1], i = 0..6; sorted. The 127 pairs
- * stand
- * symmetric about the 0, the 1 comes last. */
+ * stand symmetric about the 0, the 1 comes last. */
 const float *dynamic_map(void)
 {
     static float map[MAP];

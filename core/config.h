@@ -1,37 +1,38 @@
-/* core/config.h: YAML onto typed structs generated from .def lists: one list gives struct, defaults, checks,
- * help.
+/* core/config.h: YAML onto typed structs generated from .def lists: one list gives struct, defaults, checks
+ * and help.
  *
  * A section is declared once, in its owner's folder (optim/optim.def):
- *   CFG_ENUM (name, "adamw", "adamw|adam|sgd", "", "optimizer")    // default, accepted, known but not yet,
- * help CFG_FLOAT(learning_rate, 3e-4, 0, 10, "peak learning rate")    // default, min, max, help; NAN = unset
- *   CFG_FLOAT_AUTO(residual_init_scale, 1, 0, 1e6, "...")          // also `auto`, kept as NAN
- *   CFG_INT  (warmup_steps, 0, 0, INT64_MAX, "...")
- *   CFG_BOOL (master_weights, true, "...")
- *   CFG_BOOL_ONLY(enabled, false, "..."), CFG_INT_ONLY, CFG_FLOAT_ONLY    // only the default is in this
- * version CFG_STR  (path, NULL, "...")                                   // NULL = unset CFG_STRS (freeze,
- * "", "...")                                   // list of strings; default "a,b" CFG_INTS (seeds, "42", 0,
- * INT64_MAX, "...")                    // list of integers CFG_FLOATS(betas, "0.9,0.95", "...") CFG_MAP
- * (early_stopping, EarlyStopping, early_stopping_section, "...")    // nested struct CFG_MAP_OPT(init, ...)
- * // the same, printed as null unless given CFG_LIST (groups, ParamGroupConfig, param_group_section, "...")
- * // list of structs CFG_RAW  (arms, "...")                                         // kept as a YAML node
- *   CFG_LATER(name, "help")                                        // known by name, refused as `not in this
- * version` In a choice list # stands for digits and <number> for any number ("val|concat-#"). Struct: typedef
- * struct OptimConfig { #include "core/config_fields.h"      // defines CFG_* as members #include
- * "optim/optim.def" #include "core/config_undef.h" } OptimConfig; Table:    the same with CFG_STRUCT and
- * "core/config_table.h" inside `static const ConfigField f[] = { ... };`, then CFG_SECTION (optim/config.c).
- * C types: bool, int64_t, double, const char *, ConfigStrs, ConfigInts, ConfigFloats, Struct,
- * struct{int n; Struct *v;}, const ConfigNode *. Was it written? config_was_set(doc, "section.key").
- */
+ *   CFG_ENUM(name, "adamw", "adamw|adam|sgd", "", "optimizer")   default; accepted; known, not yet; help
+ *   CFG_FLOAT(learning_rate, 3e-4, 0, 10, "...")                 default, least, most, help; NAN = unset
+ *   CFG_FLOAT_AUTO(residual_init_scale, 1, 0, 1e6, "...")        also `auto`, kept as NAN
+ *   CFG_INT(warmup_steps, 0, 0, INT64_MAX, "...")
+ *   CFG_BOOL(shuffle, true, "...")
+ *   CFG_BOOL_ONLY(tf32, true, "...")                             only the default works yet; _INT, _FLOAT
+ *   CFG_STR(path, NULL, "...")                                   NULL = unset
+ *   CFG_STRS(freeze, "", "...")                                  list of strings; default "a,b"
+ *   CFG_INTS(seeds, "42", 0, INT64_MAX, "...")                   list of integers
+ *   CFG_FLOATS(betas, "0.9,0.95", "...")
+ *   CFG_MAP(early_stopping, Struct, section, "...")              nested struct
+ *   CFG_MAP_OPT(init, Struct, section, "...")                    the same, printed as null unless given
+ *   CFG_LIST(groups, Struct, section, "...")                     list of structs
+ *   CFG_RAW(arms, "...")                                         kept as a YAML node
+ *   CFG_LATER(tasks, "...")                                      known by name, refused so far
+ * In a choice list # stands for digits and <number> for any number ("val|concat-#").
+ *
+ * The struct includes the list between core/config_fields.h and core/config_undef.h, the table of fields does
+ * so between core/config_table.h and core/config_undef.h (optim/optim.h, optim/config.c). C types: bool,
+ * int64_t, double, const char *, ConfigStrs, ConfigInts, ConfigFloats, Struct, struct { int n; Struct *v; },
+ * const ConfigNode *. Was a key written? config_was_set(doc, "section.key"). */
 #ifndef CONFIG_H
 #define CONFIG_H
 #include "core/core.h"
 #include <float.h>
 #include <math.h>
 
-#define CFG_ABOVE_0  DBL_MIN /* open ends of ranges: (0, ...] and [..., 1) */
-#define CFG_BELOW_1  (1.0 - DBL_EPSILON / 2)
-#define CFG_ANY_LO   (-DBL_MAX)
-#define CFG_ANY_HI   DBL_MAX
+#define CFG_ABOVE_0 DBL_MIN /* open ends of ranges: (0, ...] and [..., 1) */
+#define CFG_BELOW_1 (1.0 - DBL_EPSILON / 2)
+#define CFG_ANY_LO (-DBL_MAX)
+#define CFG_ANY_HI DBL_MAX
 #define CFG_COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
 typedef struct ConfigInts {
@@ -120,7 +121,8 @@ ConfigDoc *config_parse(Arena *a, const char *path, int n_override, char *const 
 void config_put_default(ConfigDoc *d, const char *key, const char *value);
 void config_put_final(ConfigDoc *d, const char *override);
 void config_select(ConfigDoc *d, const char *key);
-/* The same for some of the map's keys: those in name (n), or (leave) all but those. Later ones lie over earlier ones.
+/* The same for some of the map's keys: those in name (n), or (leave) all but those. Later ones lie over
+ * earlier ones.
  */
 void config_select_part(ConfigDoc *d, const char *key, const char *const *name, int n, bool leave);
 /* Defaults, then the document, into out (a struct of sections described by top). Adds errors to the document;

@@ -15,7 +15,7 @@
     {#name, CFG_T_INT, CFG_AT(name), #def, CFG_ANY_LO, CFG_ANY_HI, NULL, "*", help, NULL},
 #define CFG_FLOAT_ONLY(name, def, help)                                                                      \
     {#name, CFG_T_FLOAT, CFG_AT(name), #def, CFG_ANY_LO, CFG_ANY_HI, NULL, "*", help, NULL},
-#define CFG_STR(name, def, help)  {#name, CFG_T_STR, CFG_AT(name), def, 0, 0, NULL, NULL, help, NULL},
+#define CFG_STR(name, def, help) {#name, CFG_T_STR, CFG_AT(name), def, 0, 0, NULL, NULL, help, NULL},
 #define CFG_STRS(name, def, help) {#name, CFG_T_STRS, CFG_AT(name), def, 0, 0, NULL, NULL, help, NULL},
 #define CFG_INTS(name, def, lo, hi, help)                                                                    \
     {#name, CFG_T_INTS, CFG_AT(name), def, (double)(lo), (double)(hi), NULL, NULL, help, NULL},
@@ -27,5 +27,5 @@
     {#name, CFG_T_MAP, CFG_AT(name), NULL, 0, 0, "optional", NULL, help, section},
 #define CFG_LIST(name, Struct, section, help)                                                                \
     {#name, CFG_T_LIST, offsetof(CFG_STRUCT, name), sizeof(Struct), NULL, 0, 0, NULL, NULL, help, section},
-#define CFG_RAW(name, help)   {#name, CFG_T_RAW, CFG_AT(name), NULL, 0, 0, NULL, NULL, help, NULL},
+#define CFG_RAW(name, help) {#name, CFG_T_RAW, CFG_AT(name), NULL, 0, 0, NULL, NULL, help, NULL},
 #define CFG_LATER(name, help) {#name, CFG_T_LATER, 0, 0, NULL, 0, 0, NULL, NULL, help, NULL},

@@ -1,15 +1,12 @@
 /* core/core.h: floor 0. Errors, arenas, element types, random numbers, threads, log.
  *
  *   Err e = {0};  Arena run = {.name = "run"};
- *   float *w = arena_alloc(&run, n * sizeof *w, &e);              // zeroed, 64-byte aligned; NULL only with
- *   e set
+ *   float *w = arena_alloc(&run, n * sizeof *w, &e);          // zeroed, 64-byte aligned; NULL with e set
  *   rng_normal_f32(w, n, (RngKey){.seed = 42, .stream = rng_stream("wte.weight")}, 0.0, 0.02);
- *   if (e.code) { log_error("%s", e.msg); return e.code; }        // the first error wins; later ones do
- *   nothing
- *   arena_free(&run);                                             // nothing is freed piecemeal
+ *   if (e.code) { log_error("%s", e.msg); return e.code; }    // the first error wins, later ones do nothing
+ *   arena_free(&run);                                         // nothing is freed piecemeal
  *
- * The configuration layer has its own header, core/config.h.
- */
+ * The configuration layer has its own header, core/config.h. */
 #ifndef CORE_H
 #define CORE_H
 #include <stdarg.h>
@@ -124,8 +121,7 @@ float f32_from_e5m2(uint8_t x);
 
 /* ---- codec.c, codec_element.c, codec_scale.c: number formats of compressed tensors --------------------- */
 /* A matrix x (rows,cols) is cut into blocks of block_rows x block_cols, each with one scale; grids of scales
- * are
- * (R,G), row-major. All of this is exact in IEEE arithmetic, whatever the threads do with subnormals, and
+ * are (R,G), row-major. All of this is exact in IEEE arithmetic, whatever the threads do with subnormals, and
  *     quant_fake(x) == quant_decode(quant_encode(x))       bit for bit, for every input.
  * A block that holds NaN or an infinity has the scale NaN and decodes to NaN (NVFP4: the whole tensor). */
 typedef enum { ELEM_INT, ELEM_E4M3, ELEM_E5M2, ELEM_E2M1, ELEM_NF4 } QuantElem;
@@ -185,8 +181,7 @@ size_t quant_row_bytes(const QuantSpec *s, long cols);       /* packed codes of 
 double quant_bits(const QuantSpec *s, long rows, long cols); /* stored bits per weight, scales included */
 bool quant_scales_alloc(QuantScales *q, const QuantSpec *s, long rows, long cols, Arena *a, Err *e);
 /* Scales of x (rows,cols): quant_tensor_scale (from the largest magnitude), then scale rows [r0, r1) in any
- * order or
- * in parallel, then quant_scales_end. quant_scales does all three. */
+ * order or in parallel, then quant_scales_end. quant_scales does all three. */
 float quant_amax(const float *x, long n); /* largest |x|; inf and NaN come through */
 void quant_tensor_scale(QuantScales *q, const QuantSpec *s, float amax);
 void quant_scale_rows(QuantScales *q, const QuantSpec *s, const float *x, long rows, long cols, long r0,
@@ -252,8 +247,8 @@ const char *isa_name(Isa isa);
 const char *cpu_features(void); /* "avx2 fma avx512f ... vnni bf16" for `pare doctor` */
 double time_now(void);          /* monotonic seconds */
 
-/* ---- gguf.c: the header of a GGUF file; of core because data/ (vocabulary) and formats/ both read it -----
- * */
+/* ---- gguf.c: the header of a GGUF file; of core because data/ (vocabulary) and formats/ both read it
+ * ----- */
 typedef enum {
     GGUF_U8,
     GGUF_I8,
@@ -300,8 +295,8 @@ typedef struct Gguf {
 /* data (bytes,) stays the caller's and must live as long as g. Errors name path and key or tensor. */
 bool gguf_read(Gguf *g, const unsigned char *data, size_t bytes, const char *path, Arena *a, Err *e);
 const GgufValue *gguf_find(const Gguf *g, const char *key); /* NULL = no such key */
-/* Next string of a string or list of strings, *at 0 at first; false behind the last one and for other types.
- * */
+/* Next string of a string or list of strings, *at 0 at first; false behind the last one and for other
+ * types. */
 bool gguf_string(const GgufValue *v, size_t *at, GgufText *t);
 int64_t gguf_int(const GgufValue *v,
                  uint64_t i); /* item i < n of an integer or bool type; u64 above 2^63: -1 */

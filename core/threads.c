@@ -118,8 +118,8 @@ static double cgroup_cores(void)
     return best;
 }
 
-/* Which of {all threads, one} a repeated step runs on; both give the same bits. On all of them, a share of the
- * cores' time that is small says that threads wait for each other's turn: then one is tried. */
+/* Which of {all threads, one} a repeated step runs on; both give the same bits. On all of them, a share of
+ * the cores' time that is small says that threads wait for each other's turn: then one is tried. */
 static struct {
     bool on, one;
     int calls, trial; /* trial: steps left in the other setting */

@@ -31,8 +31,8 @@ const BpeMerge *bpe_merge_of(const Bpe *b, int32_t left, int32_t right);
 int32_t bpe_find(const void *impl, const char *s, size_t n);
 bool bpe_encode(const void *impl, const char *s, size_t n, void **cache, TokenBuf *out, uint64_t *steps,
                 Arena *scratch, Arena *a, Err *e);
-/* The ids of one word by merging, nothing looked up whole. ids: (n,) room; returns how many, 0 also with e.
- * */
+/* The ids of one word by merging, nothing looked up whole. ids: (n,) room; returns how many, 0 also with
+ * e. */
 size_t bpe_merge_word(const Bpe *b, const char *s, size_t n, int32_t *ids, uint64_t *steps, Arena *scratch,
                       Err *e);
 /* Upper bound of what bpe_merge_word writes for n bytes. */

@@ -270,8 +270,7 @@ bool bpe_open(Pipeline *p, const BpeSpec *s, const char *what, Arena *a, Err *e)
     if (affix > 300)
         return err_set(e, ERR_USAGE, "%s: continuing_subword_prefix or end_of_word_suffix beyond 300 bytes",
                        what);
-    *b = (Bpe){
-               .n_piece = s->n_piece,
+    *b = (Bpe){.n_piece = s->n_piece,
                .bytes = s->byte_level || s->raw_bytes,
                .byte_fallback = s->byte_fallback,
                .fuse_unk = s->fuse_unk,

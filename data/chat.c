@@ -1,6 +1,5 @@
 /* data/chat.c: which chat template a model has, by the hash of its Jinja text, and a conversation as the
- * parts
- * that the template makes of it. The templates are data: chat_templates.def. */
+ * parts that the template makes of it. The templates are data: chat_templates.def. */
 #include "data/chat_impl.h"
 #include "data/utf8_impl.h"
 #include <jansson.h>

@@ -164,8 +164,8 @@ bool chat_encode(const Chat *c, const Message *m, size_t n, bool mask, Stream *o
 }
 
 /* llama2's lead-in is the model's own to write; every other template's stands in front of the answer. */
-bool chat_prompt(const Tokenizer *tk, const char *how, const char *system, const char *user, TokenBuf *out, int *stop,
-                 Arena *a, Err *e)
+bool chat_prompt(const Tokenizer *tk, const char *how, const char *system, const char *user, TokenBuf *out,
+                 int *stop, Arena *a, Err *e)
 {
     ChatPart *part;
     size_t n_part, n = 0;
@@ -174,7 +174,8 @@ bool chat_prompt(const Tokenizer *tk, const char *how, const char *system, const
     Message m[2];
     const Chat *c = chat_open(how, tk, a, e);
     if (!c && !e->code)
-        err_set(e, ERR_USAGE, "%s has no chat template: name one of the known ones, or a .jinja file, by --chat-template",
+        err_set(e, ERR_USAGE,
+                "%s has no chat template: name one of the known ones, or a .jinja file, by --chat-template",
                 tokenizer_path(tk));
     if (!c) return false;
     if (system) m[n++] = (Message){"system", system, strlen(system)};

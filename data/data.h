@@ -35,12 +35,11 @@ void tokenizer_set_path(Tokenizer *t,
 bool tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool bos, TokenBuf *out, Arena *a,
                       Err *e);
 /* The same with what the file itself puts around one text: a post-processor's tokens (none for GPT-2, [CLS]
- * and
- * [SEP] for BERT), SentencePiece's BOS. */
+ * and [SEP] for BERT), SentencePiece's BOS. */
 bool tokenizer_encode_framed(const Tokenizer *t, const char *text, size_t bytes, TokenBuf *out, Arena *a,
                              Err *e);
-/* Whether that starts with the BOS: what stands before a prompt. Documents get a BOS wherever there is one.
- * */
+/* Whether that starts with the BOS: what stands before a prompt. Documents get a BOS wherever there is
+ * one. */
 bool tokenizer_adds_bos(const Tokenizer *t);
 /* Whether a document starts with the BOS: as tokenizer.add_bos says, on auto as the caller does. */
 bool tokenizer_document_bos(const Tokenizer *t, bool otherwise);
@@ -51,16 +50,16 @@ char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t 
  * piece is dropped, a byte piece is its raw byte. */
 const char *tokenizer_piece(const Tokenizer *t, int prev, int id, size_t *bytes);
 
-/* A question as a chat template (how: data.chat_template) puts it, up to where the answer begins. system may be NULL. *stop:
- * the token that ends a turn, -1 = none of its own. Errors: the tokenizer has no template, roles that it refuses. */
-bool chat_prompt(const Tokenizer *tk, const char *how, const char *system, const char *user, TokenBuf *out, int *stop,
-                 Arena *a, Err *e);
+/* A question as a chat template (how: data.chat_template) puts it, up to where the answer begins. system may
+ * be NULL. *stop: the token that ends a turn, -1 = none of its own. Errors: the tokenizer has no template,
+ * roles that it refuses. */
+bool chat_prompt(const Tokenizer *tk, const char *how, const char *system, const char *user, TokenBuf *out,
+                 int *stop, Arena *a, Err *e);
 
 /* Learns a byte-level BPE of `vocab` tokens (256 bytes and the specials among them) from text files and
- * writes it
- * to out as tokenizer.json. Deterministic: ties go to the greater pair of byte strings. *tokens (may be
- * NULL):
- * how many it has, fewer when no pair occurs min_count times (0 = 1). Specials are cut out of the text. */
+ * writes it to out as tokenizer.json. Deterministic: ties go to the greater pair of byte strings. *tokens
+ * (may be NULL): how many it has, fewer when no pair occurs min_count times (0 = 1). Specials are cut out of
+ * the text. */
 typedef struct BpeTraining {
     const char *const *path;
     size_t n_path;
@@ -136,8 +135,7 @@ long loader_seq_len(const Loader *l);
  * (-100 ignored), positions, segments (pos and seg may be NULL). Returns the number of targets counted. */
 long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg);
 /* The rows that samples are drawn from, 0 .. sequences - 1 in the order of the sources: whatever shuffle,
- * seed,
- * epoch and batch are, a sample is one of them. */
+ * seed, epoch and batch are, a sample is one of them. */
 int64_t loader_sequences(const Loader *l);
 int64_t loader_sequence(const Loader *l, int64_t sample);
 long loader_fill_sequence(const Loader *l, int64_t sequence, int32_t *ids, int32_t *targets, int32_t *pos,

@@ -7,9 +7,8 @@
  *   chat           messages [{role, content}] or conversations [{from, value}]: the assistant's turns
  *
  * With a chat template the last three are conversations of it (chat.c). Without one, prompt and response
- * stand
- * as they are, an Alpaca record in Alpaca's own words, each behind BOS and before EOS where the tokenizer has
- * them, encoded apart; a chat needs a template. A field name may go down: `instances.0.output`.
+ * stand as they are, an Alpaca record in Alpaca's own words, each behind BOS and before EOS where the
+ * tokenizer has them, encoded apart; a chat needs a template. A field name may go down: `instances.0.output`.
  */
 #include "data/source_impl.h"
 #include <jansson.h>

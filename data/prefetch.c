@@ -2,8 +2,7 @@
  *
  * A ring of DEPTH slots; batch k of a run of batches lies in slot k mod DEPTH. A worker takes the next number
  * that no one has, waits until its slot is free (the step is done with batch k - DEPTH), fills it and says
- * so.
- * A batch is a function of its first sample alone, so neither workers nor depth show in the bits.
+ * so. A batch is a function of its first sample alone, so neither workers nor depth show in the bits.
  */
 #include "data/data.h"
 #include <pthread.h>

@@ -22,8 +22,8 @@
     "\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}"         \
     "\\x{1F170}-\\x{1F189}"
 
-/* What else each dialect counts: Oniguruma, outside classes only, the numbers of Latin-1; Rust the joiners.
- * */
+/* What else each dialect counts: Oniguruma, outside classes only, the numbers of Latin-1; Rust the
+ * joiners. */
 #define WORD_ONIGURUMA "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
 #define WORD_RUST "\\x{200C}\\x{200D}"
 

@@ -27,8 +27,8 @@ typedef struct Paths {
     size_t n;
     const char **v;
 } Paths;
-/* The files a source's path means: itself if it exists, else its sorted matches as a glob. Error when none.
- * */
+/* The files a source's path means: itself if it exists, else its sorted matches as a glob. Error when
+ * none. */
 bool source_paths(Paths *p, const char *path, Arena *a, Err *e);
 
 typedef enum { FILE_TEXT, FILE_JSON, FILE_LLMC, FILE_NANOGPT, FILE_HDF5 } FileKind;

@@ -47,10 +47,10 @@ struct Tokenizer {
 };
 
 /* One reader per kind of file; each sets ops, impl, vocab, bos, eos, unk. Errors name t->path. */
-bool spm_open(Tokenizer *t, Arena *a, Err *e);             /* tokenizer.model */
-bool tokenizer_json_open(Tokenizer *t, Arena *a, Err *e);  /* tokenizer.json */
-bool vocab_json_open(Tokenizer *t, Arena *a, Err *e);      /* a folder: vocab.json + merges.txt */
-bool tiktoken_open(Tokenizer *t, Arena *a, Err *e);        /* ranks; needs tokenizer.pattern */
+bool spm_open(Tokenizer *t, Arena *a, Err *e);            /* tokenizer.model */
+bool tokenizer_json_open(Tokenizer *t, Arena *a, Err *e); /* tokenizer.json */
+bool vocab_json_open(Tokenizer *t, Arena *a, Err *e);     /* a folder: vocab.json + merges.txt */
+bool tiktoken_open(Tokenizer *t, Arena *a, Err *e);       /* ranks; needs tokenizer.pattern */
 bool tiktoken_looks_like(const unsigned char *s, size_t n);
 bool gguf_vocab_open(Tokenizer *t, Arena *a, Err *e); /* .gguf */
 bool vocab_txt_open(Tokenizer *t, Arena *a, Err *e);  /* vocab.txt (WordPiece) */

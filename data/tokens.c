@@ -44,8 +44,8 @@ static bool read_documents(Stream *s, const Paths *p, FileKind kind, const Sourc
     return ok;
 }
 
-/* Documents that begin inside [lo, hi) of the tokens, moved to begin at 0; the first may have begun before.
- * */
+/* Documents that begin inside [lo, hi) of the tokens, moved to begin at 0; the first may have begun
+ * before. */
 static void cut_documents(Stream *s, uint64_t lo, uint64_t hi)
 {
     size_t n = 0;

@@ -2,9 +2,8 @@
  *
  *   {"type": "Unigram", "unk_id": 0 | null, "vocab": [[piece, log probability], ...], "byte_fallback": false}
  *
- * Scores are doubles, an unknown character costs 10 more than the worst piece, neighbouring unknown ones
- * are one:
- * looked up once more as a whole, then spelled in <0x..> pieces (byte_fallback), else the unknown id.
+ * Scores are doubles, an unknown character costs 10 more than the worst piece, neighbouring unknown ones are
+ * one: looked up once more as a whole, then spelled in <0x..> pieces (byte_fallback), else the unknown id.
  */
 #include "data/pipeline_impl.h"
 #include "data/unigram_impl.h"

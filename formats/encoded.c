@@ -1,6 +1,5 @@
 /* formats/encoded.c: tensors stored as codes and scales (product.md 6.3), in HDF5 a group with members and
- * attributes,
- * in safetensors tensors <name>.<member> and one JSON object per name in __metadata__.
+ * attributes, in safetensors tensors <name>.<member> and one JSON object per name in __metadata__.
  *
  *   int_affine  codes, scales (R,G), zeros      fp8_*  codes, scales        nf4    codes, absmax |
  * absmax_codes.., levels
@@ -8,8 +7,7 @@
  * codes, scales
  *
  * Members lie [out,in] whatever `layout` says; `shape` is the file's. Strict: every member's type and shape
- * is checked
- * against what shape and attributes ask for before anything is decoded. */
+ * is checked against what shape and attributes ask for before anything is decoded. */
 #include <stdlib.h>
 #include <string.h>
 #include "formats/formats_impl.h"

@@ -65,7 +65,7 @@ void formats_drop(const TensorFile *f, const FileTensor *t);
 /* ---- encoded.c: tensors stored as codes and scales ----------------------------------------------------- */
 typedef struct EncodedTensor {
     const char *name, *encoding;
-    QuantSpec spec; /* f NULL: stored without zeros (sparse.c), not as codes */
+    QuantSpec spec;  /* f NULL: stored without zeros (sparse.c), not as codes */
     long rows, cols; /* [out,in] */
     int n_member;
     const FileTensor *member; /* [n_member], named by their last part */
@@ -103,13 +103,12 @@ typedef struct OutModel {
     const char *metadata_json; /* safetensors: more {string: string} beside "format": "pt"; or NULL */
     int n_group;
     const OutGroup *group;
-    const char *kind; /* HDF5: NULL = model */
+    const char *kind;  /* HDF5: NULL = model */
     struct H5In *also; /* HDF5: groups of that container go along: also_path, NULL at its end */
     const char *const *also_path;
 } OutModel;
 /* x (rows,cols) under spec and scales as members and group of an OutModel: out [at most ENCODED_MEMBERS], *n
- * of them.
- * in_out: files hold the tensor [in,out] (GPT-2). */
+ * of them. in_out: files hold the tensor [in,out] (GPT-2). */
 enum { ENCODED_MEMBERS = 6 };
 bool formats_encode(OutTensor *out, int *n, OutGroup *group, const char *name, bool in_out, const float *x,
                     const QuantSpec *s, const QuantScales *q, long rows, long cols, Arena *a, Err *e);
@@ -117,8 +116,8 @@ bool formats_encode(OutTensor *out, int *n, OutGroup *group, const char *name, b
  * ENCODED_MEMBERS. The form that is smallest; SPARSE_NONE: stored as it is. */
 typedef enum { SPARSE_NONE, SPARSE_BITMASK, SPARSE_2_4 } SparseForm;
 SparseForm formats_sparse_form(const uint8_t *keep, long rows, long cols, DType dtype);
-bool formats_sparse(OutTensor *out, int *n, OutGroup *group, const OutTensor *t, const uint8_t *keep, SparseForm form,
-                    Arena *a, Err *e);
+bool formats_sparse(OutTensor *out, int *n, OutGroup *group, const OutTensor *t, const uint8_t *keep,
+                    SparseForm form, Arena *a, Err *e);
 bool formats_write_safetensors(const char *path, const OutModel *m, Err *e); /* metadata {"format":"pt"} */
 /* config.json, model.safetensors (shards with an index above shard_bytes; 0 = 5 GB), generation_config.json,
  * the tokenizer copied. A folder that holds the other layout (single or shards) is refused. */
@@ -146,8 +145,7 @@ void h5_attr_i64s(H5Out *h, const char *object, const char *name, const int64_t 
 void h5_attr_u64s(H5Out *h, const char *object, const char *name, const uint64_t *v, int n);
 void h5_attr_f64s(H5Out *h, const char *object, const char *name, const double *v, int n);
 /* h5table.c: rows x cols too large for memory, written a run of rows at a time and read so. Chunks of whole
- * rows.
- * h5_table_put takes the next n rows; every row must come, then h5_table_end. Errors: as h5_tensor. */
+ * rows. h5_table_put takes the next n rows; every row must come, then h5_table_end. Errors: as h5_tensor. */
 typedef struct H5Table H5Table;
 H5Table *h5_table(H5Out *h, const char *path, DType t, int64_t rows, int64_t cols, Arena *a, Err *e);
 void h5_table_put(H5Table *t, const void *data, int64_t n);
@@ -188,8 +186,8 @@ H5Rows *h5_rows(H5In *h, const char *path, DType *t, int64_t *rows, int64_t *col
 bool h5_rows_read(H5Rows *r, int64_t first, int64_t n, void *dst, Err *e);
 void h5_rows_close(H5Rows *r);
 /* x (rows,cols) under spec and scales as the encoded tensor /tensors/<name>. */
-void h5_encoded(H5Out *h, const char *name, bool in_out, const float *x, const QuantSpec *s, const QuantScales *q, long rows,
-                long cols, Arena *a, Err *e);
+void h5_encoded(H5Out *h, const char *name, bool in_out, const float *x, const QuantSpec *s,
+                const QuantScales *q, long rows, long cols, Arena *a, Err *e);
 /* In creation order; -1 = no such group. */
 int h5_list(H5In *h, const char *group, const char **names, int cap);
 #endif

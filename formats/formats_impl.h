@@ -70,10 +70,11 @@ bool encoded_read(const TensorFile *f, const FileTensor *t, float *dst, Err *e);
 /* sparse.c: tensors without their zeros. */
 bool sparse_is(const EncodedTensor *c);
 bool sparse_read(const TensorFile *f, const FileTensor *t, float *dst, Err *e);
-/* A training state keeps master weights: x of tensor t becomes the effective weight, through the quantiser that
- * /qat/<name> describes; unchanged where there is none. */
+/* A training state keeps master weights: x of tensor t becomes the effective weight, through the quantiser
+ * that /qat/<name> describes; unchanged where there is none. */
 bool live_quantise(const TensorFile *f, const FileTensor *t, float *x, Err *e);
-/* The adapters of a training state, added: those that stand in the weight, or (behind_quantiser) those beside it. */
+/* The adapters of a training state, added: those that stand in the weight, or (behind_quantiser) those beside
+ * it. */
 bool live_lora(const TensorFile *f, const FileTensor *t, float *x, bool behind_quantiser, Err *e);
 /* metadata_json with the attributes of the groups; NULL when there is neither. */
 const char *encoded_metadata(const OutModel *m, const char *path, Arena *a, Err *e);

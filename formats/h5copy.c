@@ -1,5 +1,5 @@
-/* formats/h5copy.c: a group of one container into another, with its attributes, tensors and groups below it; every hash
- * is checked on the way. */
+/* formats/h5copy.c: a group of one container into another, with its attributes, tensors and groups below it;
+ * every hash is checked on the way. */
 #include <string.h>
 #include "formats/hdf5_impl.h"
 

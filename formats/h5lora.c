@@ -1,6 +1,6 @@
-/* formats/h5lora.c: adapters inside a training state (product.md 6.5): who reads a tensor of it gets what the run computed
- * with, W + s B A, rows rescaled to the magnitude under DoRA. A (r,in), B (out,r); of an embedding A (r,V), B (C,r) and
- * W (V,C). */
+/* formats/h5lora.c: adapters inside a training state (product.md 6.5): who reads a tensor of it gets what the
+ * run computed with, W + s B A, rows rescaled to the magnitude under DoRA. A (r,in), B (out,r); of an
+ * embedding A (r,V), B (C,r) and W (V,C). */
 #include <math.h>
 #include <string.h>
 #include "formats/hdf5_impl.h"

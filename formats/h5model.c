@@ -156,8 +156,8 @@ static void put_group(H5Out *h, const OutGroup *g, const char *file, Arena *a, E
     json_decref(attrs);
 }
 
-void h5_encoded(H5Out *h, const char *name, bool in_out, const float *x, const QuantSpec *s, const QuantScales *q, long rows,
-                long cols, Arena *a, Err *e)
+void h5_encoded(H5Out *h, const char *name, bool in_out, const float *x, const QuantSpec *s,
+                const QuantScales *q, long rows, long cols, Arena *a, Err *e)
 {
     OutTensor t[ENCODED_MEMBERS];
     OutGroup group;

@@ -1,7 +1,6 @@
 /* formats/h5table.c: datasets of many rows that never are in memory as a whole (teacher logits, product.md
- * 6.7):
- * chunked by whole rows, written in order chunk by chunk, read a run of rows at a time. No filters.
- * The bytes of the file do not depend on how many rows a call hands over. */
+ * 6.7): chunked by whole rows, written in order chunk by chunk, read a run of rows at a time. No filters. The
+ * bytes of the file do not depend on how many rows a call hands over. */
 #include <string.h>
 #include <xxhash.h>
 #include "formats/hdf5_impl.h"

@@ -18,10 +18,8 @@ bool h5_type_parse(hid_t type, DType *t);
 hid_t h5_string_type(void); /* vlen UTF-8; H5Tclose it */
 
 /* For datasets that are written in pieces (h5table.c): the file, with room for bytes more and the groups of
- * path
- * made (negative: h has failed); then the dataset's entry in the content hash and its three attributes;
- * h5_fail
- * makes h fail with HDF5's reason. */
+ * path made (negative: h has failed); then the dataset's entry in the content hash and its three attributes;
+ * h5_fail makes h fail with HDF5's reason. */
 hid_t h5_begin(H5Out *h, const char *path, uint64_t bytes);
 bool h5_describe(H5Out *h, hid_t d, const char *path, DType t, uint64_t sum, bool in_out);
 bool h5_fail(H5Out *h, const char *path);

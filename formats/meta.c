@@ -83,8 +83,8 @@ static const char *const layer_names[][2] = {{"attention.wq.weight", "self_attn.
                                              {"feed_forward.w2.weight", "mlp.down_proj.weight"},
                                              {"feed_forward.w3.weight", "mlp.up_proj.weight"}};
 
-/* HF name of a Meta name; NULL = leave out ("rope.freqs"), or unknown and e set. which: index in layer_names.
- * */
+/* HF name of a Meta name; NULL = leave out ("rope.freqs"), or unknown and e set. which: index in
+ * layer_names. */
 static const char *hf_name(TensorFile *f, const char *name, int64_t *layer, int *which, Err *e)
 {
     char *rest, shown[168];

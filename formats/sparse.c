@@ -1,7 +1,9 @@
 /* formats/sparse.c: tensors stored without their zeros (product.md 6.3), groups like those of encoded.c:
  *
- *   sparse_bitmask  mask u8 (rows, ceil(cols/8)), bit i of byte j = column 8 j + i; values (nnz); row_offsets u64 (rows+1)
- *   sparse_2_4      values (out, in/2); meta u8 (out, in/8): per 4 columns idx0 in bits 0-1, idx1 in 2-3, low nibble first
+ *   sparse_bitmask  mask u8 (rows, ceil(cols/8)), bit i of byte j = column 8 j + i; values (nnz); row_offsets
+ *   u64 (rows+1)
+ *   sparse_2_4      values (out, in/2); meta u8 (out, in/8): per 4 columns idx0 in bits 0-1, idx1 in 2-3, low
+ *   nibble first
  *
  * Values lie in the tensor's type, rows one after the other; what is not kept decodes to +0. Members lie
  * [out,in]. */

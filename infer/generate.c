@@ -18,15 +18,16 @@ bool generate(Generation *out, Model *m, const Tokenizer *tk, const char *prompt
     return generate_ids(out, m, tk, ids.id, (long)ids.n, -1, max_new, o, a, e);
 }
 
-bool generate_ids(Generation *out, Model *m, const Tokenizer *tk, const int32_t *ids, long n, int stop, long max_new,
-                  const SampleOptions *o, Arena *a, Err *e)
+bool generate_ids(Generation *out, Model *m, const Tokenizer *tk, const int32_t *ids, long n, int stop,
+                  long max_new, const SampleOptions *o, Arena *a, Err *e)
 {
     *out = (Generation){.n_prompt = n};
     if (tokenizer_vocab(tk) > m->spec.V)
         return err_set(e, ERR_USAGE, "the tokenizer has %d tokens, the model's vocabulary %ld",
                        tokenizer_vocab(tk), m->spec.V);
     if (n > m->spec.max_pos)
-        return err_set(e, ERR_USAGE, "the prompt has %ld tokens, the model %ld positions", n, m->spec.max_pos);
+        return err_set(e, ERR_USAGE, "the prompt has %ld tokens, the model %ld positions", n,
+                       m->spec.max_pos);
     long room = m->spec.max_pos - n + 1;
     if (max_new > room) {
         log_warn("only %ld tokens can follow: the model has %ld positions", room, m->spec.max_pos);

@@ -43,8 +43,8 @@ typedef struct Generation {
     bool ended;
 } Generation;
 /* The same behind ids (n,), as a chat template makes them: stop (-1 = none) ends it as an end token does. */
-bool generate_ids(Generation *out, Model *m, const Tokenizer *tk, const int32_t *ids, long n, int stop, long max_new,
-                  const SampleOptions *o, Arena *a, Err *e);
+bool generate_ids(Generation *out, Model *m, const Tokenizer *tk, const int32_t *ids, long n, int stop,
+                  long max_new, const SampleOptions *o, Arena *a, Err *e);
 /* Prompt with its BOS, then up to max_new tokens; an end token stops and is not in ids. tk may be NULL: ids
  * only. */
 bool generate(Generation *out, Model *m, const Tokenizer *tk, const char *prompt, long max_new,

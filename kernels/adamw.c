@@ -12,7 +12,6 @@ void K(adamw)(void *w_, void *m_, void *v_, const void *g_, long n, double lr, d
     const REAL decay = (REAL)(lr * wd), step = (REAL)(lr / c1), rc2 = (REAL)(1.0 / sqrt(c2));
     const REAL n1 = (REAL)(1.0 - b1), n2 = (REAL)(1.0 - b2);
 #pragma omp parallel for schedule(static) if (n > PAR_MIN)
-    for (long i = 0; i < n; i++)
-        K(adamw_element)
-        (&w[i], &m[i], &v[i], g[i] * gs, (REAL)b1, n1, (REAL)b2, n2, (REAL)eps, decay, step, rc2);
+    for (long i = 0; i < n; i++) K(adamw_element)
+    (&w[i], &m[i], &v[i], g[i] * gs, (REAL)b1, n1, (REAL)b2, n2, (REAL)eps, decay, step, rc2);
 }

@@ -8,10 +8,10 @@
  *   dropout   o, dv: p m/(1-P) for p, dp: dO.v m/(1-P), m from Philox; the sum l and delta stay as they are
  *
  * q o dO dq (B,Tq,H,D)  k v dk dv (B,Tkv,Hkv,D), rows by their strides;  lse delta (B,H,Tq).
- * Query head h reads kv head h/(H/Hkv). A row that sees no key gives o = 0, lse = -inf and gradient 0.
- * Keys go by in tiles, so no Tq x Tkv array exists. Each output row belongs to one loop index: bits do not
- * depend on the number of threads. Masked keys are never read.
- * Rabe and Staats 2021 (arXiv 2112.05682); Dao et al. 2022 (arXiv 2205.14135).
+ * Query head h reads kv head h/(H/Hkv). A row that sees no key gives o = 0, lse = -inf and gradient 0. Keys
+ * go by in tiles, so no Tq x Tkv array exists. Each output row belongs to one loop index: bits do not depend
+ * on the number of threads. Masked keys are never read. Rabe and Staats 2021 (arXiv 2112.05682); Dao et al.
+ * 2022 (arXiv 2205.14135).
  */
 #include <math.h>
 #include "core/core.h"

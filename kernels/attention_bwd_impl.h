@@ -2,8 +2,7 @@
  *
  * Keys lie in the lanes: S (IT,JT) = q K^T and dP = dO V^T against K^T, V^T packed once per JT keys; dV^T
  * (D,JT) += dO^T P and dK^T += q^T dS read q and dO as they lie; dq += dS k goes straight to memory, in the
- * order of the key tiles.
- * Two schedules with the same bits (same tiles, same order of every sum): one pass
+ * order of the key tiles. Two schedules with the same bits (same tiles, same order of every sum): one pass
  * per (b, kv head) makes all three, 5 products; where those items cannot occupy the threads, dk dv per key
  * tile and dq per query range apart, 7 products.
  */

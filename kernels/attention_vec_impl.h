@@ -2,14 +2,13 @@
  * and one register-tiled product. Included by attention_<isa>.c behind its vector vocabulary (vec, v_add, VL,
  * MR, ...).
  *
- * exp(x) = 2^n (1 + r + r^2 P(r)), r = x - n ln 2;
- * tanh(x) = x + x^3 P(x^2) below 0.625, else (1 - e^-2x) / (1 + e^-2x).
- * Both P are weighted minimax fits; relative error 3e-9 and 4e-9 before rounding.
+ * exp(x) = 2^n (1 + r + r^2 P(r)), r = x - n ln 2; tanh(x) = x + x^3 P(x^2) below 0.625, else (1 - e^-2x) /
+ * (1 + e^-2x). Both P are weighted minimax fits; relative error 3e-9 and 4e-9 before rounding.
  */
 #ifndef ATTENTION_VEC_IMPL_H
 #define ATTENTION_VEC_IMPL_H
 
-#define INLINE  static inline __attribute__((always_inline))
+#define INLINE static inline __attribute__((always_inline))
 #define ALIGNED _Alignas(64)
 
 enum { MAX_D = ATTENTION_MAX_D };

@@ -1,7 +1,8 @@
-/* kernels/coded.c: products with a weight kept as codes and scales, for the few rows of a decoding step: the codes are
- * read once and no float matrix exists. Reference, float and double.
+/* kernels/coded.c: products with a weight kept as codes and scales, for the few rows of a decoding step: the
+ * codes are read once and no float matrix exists. Reference, float and double.
  *
- *   y (M,N) = x (M,K) W^T,   W (N,K) = (element(code) - zero) * scale * tensor      codes (N, quant_row_bytes) */
+ *   y (M,N) = x (M,K) W^T,   W (N,K) = (element(code) - zero) * scale * tensor      codes (N,
+ * quant_row_bytes) */
 #include "kernels/ref_impl.h"
 #include <string.h>
 

@@ -2,7 +2,8 @@
 #include <string.h>
 #include "kernels/vec_avx2_impl.h"
 
-/* 8 elements: 4-bit codes (low nibble first) through two registers, bit 3 chooses; 8-bit ones through memory. */
+/* 8 elements: 4-bit codes (low nibble first) through two registers, bit 3 chooses; 8-bit ones through
+ * memory. */
 VFN VF lut4(const uint8_t *p, const float *table)
 {
     int four;

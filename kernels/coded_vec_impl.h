@@ -1,5 +1,5 @@
-/* kernels/coded_vec_impl.h: coded.c in vectors, for 4- and 8-bit codes in groups of whole vectors; the rest goes to the
- * reference. Elements come from a table of 16 or 256 floats; a group's sum is scaled once.
+/* kernels/coded_vec_impl.h: coded.c in vectors, for 4- and 8-bit codes in groups of whole vectors; the rest
+ * goes to the reference. Elements come from a table of 16 or 256 floats; a group's sum is scaled once.
  *   y (M,N) = x (M,K) W^T */
 
 enum { FEW = 8 };

@@ -6,19 +6,19 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#define VEC                   __m256
-#define MASK                  __m256i
-#define LANES                 8
-#define ROWS                  6
-#define COLS                  2
-#define v_zero()              _mm256_setzero_ps()
-#define v_set1(f)             _mm256_set1_ps(f)
-#define v_load(p)             _mm256_loadu_ps(p)
-#define v_store(p, v)         _mm256_storeu_ps(p, v)
-#define v_fma(a, b, c)        _mm256_fmadd_ps(a, b, c)
-#define v_add(a, b)           _mm256_add_ps(a, b)
-#define v_mask(n)             _mm256_loadu_si256((const __m256i *)(const void *)(lane_on + 8 - (n)))
-#define v_load_mask(p, m)     _mm256_maskload_ps(p, m)
+#define VEC __m256
+#define MASK __m256i
+#define LANES 8
+#define ROWS 6
+#define COLS 2
+#define v_zero() _mm256_setzero_ps()
+#define v_set1(f) _mm256_set1_ps(f)
+#define v_load(p) _mm256_loadu_ps(p)
+#define v_store(p, v) _mm256_storeu_ps(p, v)
+#define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define v_add(a, b) _mm256_add_ps(a, b)
+#define v_mask(n) _mm256_loadu_si256((const __m256i *)(const void *)(lane_on + 8 - (n)))
+#define v_load_mask(p, m) _mm256_maskload_ps(p, m)
 #define v_store_mask(p, v, m) _mm256_maskstore_ps(p, m, v)
 static const int32_t lane_on[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
 
@@ -58,7 +58,8 @@ EACH_HEIGHT(TILE, 1)
 EACH_HEIGHT(TILE, 2)
 DOTS(1, 4)
 DOTS(2, 4)
-DOTS(3, 3) DOTS(4, 2) DOTS(5, 2) DOTS(6, 2) DOTS(7, 1)
+DOTS(3, 3)
+DOTS(4, 2) DOTS(5, 2) DOTS(6, 2) DOTS(7, 1)
 
 #define NAMED(m, v) tile_##m##_##v,
     static const GemmTiles tiles = {.rows = ROWS,

@@ -6,21 +6,21 @@
  */
 #include <immintrin.h>
 
-#define VEC                   __m512
-#define MASK                  __mmask16
-#define LANES                 16
-#define ROWS                  14
-#define COLS                  2
-#define v_zero()              _mm512_setzero_ps()
-#define v_set1(f)             _mm512_set1_ps(f)
-#define v_load(p)             _mm512_loadu_ps(p)
-#define v_store(p, v)         _mm512_storeu_ps(p, v)
-#define v_fma(a, b, c)        _mm512_fmadd_ps(a, b, c)
-#define v_add(a, b)           _mm512_add_ps(a, b)
-#define v_mask(n)             ((__mmask16)((1u << (n)) - 1u))
-#define v_load_mask(p, m)     _mm512_maskz_loadu_ps(m, p)
+#define VEC __m512
+#define MASK __mmask16
+#define LANES 16
+#define ROWS 14
+#define COLS 2
+#define v_zero() _mm512_setzero_ps()
+#define v_set1(f) _mm512_set1_ps(f)
+#define v_load(p) _mm512_loadu_ps(p)
+#define v_store(p, v) _mm512_storeu_ps(p, v)
+#define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define v_add(a, b) _mm512_add_ps(a, b)
+#define v_mask(n) ((__mmask16)((1u << (n)) - 1u))
+#define v_load_mask(p, m) _mm512_maskz_loadu_ps(m, p)
 #define v_store_mask(p, v, m) _mm512_mask_storeu_ps(p, m, v)
-#define v_sum(v)              _mm512_reduce_add_ps(v)
+#define v_sum(v) _mm512_reduce_add_ps(v)
 #include "kernels/gemm_tile_impl.h"
 
 /* The transpose of 16 rows in registers: four rounds of pairwise exchange. */
@@ -64,7 +64,8 @@ EACH_HEIGHT(TILE, 1)
 EACH_HEIGHT(TILE, 2)
 DOTS(1, 4)
 DOTS(2, 4)
-DOTS(3, 4) DOTS(4, 4) DOTS(5, 4) DOTS(6, 4) DOTS(7, 3)
+DOTS(3, 4)
+DOTS(4, 4) DOTS(5, 4) DOTS(6, 4) DOTS(7, 3)
 
 #define NAMED(m, v) tile_##m##_##v,
     static const GemmTiles tiles = {.rows = ROWS,

@@ -10,7 +10,7 @@
 #include <dnnl.h>
 
 #define TEXT_(x) #x
-#define TEXT(x)  TEXT_(x)
+#define TEXT(x) TEXT_(x)
 
 const char *gemm_dnnl_name(void)
 {

@@ -1,5 +1,5 @@
-/* kernels/lora.c: what adapters need beside GEMM: rows of a coded matrix, a part of the columns, scales of rows or
- * columns. Reference, float and double.
+/* kernels/lora.c: what adapters need beside GEMM: rows of a coded matrix, a part of the columns, scales of
+ * rows or columns. Reference, float and double.
  *
  *   decode_rows    w (n,K) = rows r0 .. r0+n of a matrix kept as codes and scales
  *   columns_put    y[:, c0:c0+n] (+)= t (M,n)          columns_get   t (M,n) = y[:, c0:c0+n]

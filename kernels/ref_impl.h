@@ -36,8 +36,8 @@ static inline double sum_in_order(const double *part, long n)
 
 #ifdef REAL
 #define K_PASTE2(name, suffix) name##_##suffix
-#define K_PASTE(name, suffix)  K_PASTE2(name, suffix)
-#define K(name)                K_PASTE(name, REAL_SUFFIX)
+#define K_PASTE(name, suffix) K_PASTE2(name, suffix)
+#define K(name) K_PASTE(name, REAL_SUFFIX)
 /* y = v or y += v */
 static inline void put(REAL *y, REAL v, Mode mode) { *y = mode == ADD ? *y + v : v; }
 #endif

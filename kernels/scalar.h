@@ -19,15 +19,15 @@
 #endif
 
 #define SCALAR_T float
-#define S(name)  name##_f32
-#define M(fn)    fn##f
+#define S(name) name##_f32
+#define M(fn) fn##f
 #include "kernels/scalar.h"
 #undef SCALAR_T
 #undef S
 #undef M
 #define SCALAR_T double
-#define S(name)  name##_f64
-#define M(fn)    fn
+#define S(name) name##_f64
+#define M(fn) fn
 #include "kernels/scalar.h"
 #undef SCALAR_T
 #undef S

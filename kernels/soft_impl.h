@@ -8,9 +8,8 @@
  *   symmetric KL  (1-mix) forward + mix reverse
  *
  * Every share is >= 0 and exact where p and q are close (high temperature), where sums of p log p/q cancel.
- * The
- * shares differ from the textbook's by multiples of q - p, which add up to 0 over all classes.
- * Gradient: dD/dz_v = (w_v - q_v W) / T, w = q dD/dq up to a multiple of q, W = sum of w.
+ * The shares differ from the textbook's by multiples of q - p, which add up to 0 over all classes. Gradient:
+ * dD/dz_v = (w_v - q_v W) / T, w = q dD/dq up to a multiple of q, W = sum of w.
  */
 #ifndef SOFT_IMPL_H
 #define SOFT_IMPL_H

@@ -1,7 +1,6 @@
 /* kernels/soft_vec_impl.h: soft_impl.h in vectors: the divergences other than forward KL, for whole rows of
- * logits.
- * The shares are those of soft_impl.h with 0.34 as the edge between series and difference. Included by
- * xent_vec_impl.h, whose row constants it uses.
+ * logits. The shares are those of soft_impl.h with 0.34 as the edge between series and difference. Included
+ * by xent_vec_impl.h, whose row constants it uses.
  */
 
 /* What a row's masses are: p = exp(dt) ip, q = exp(d) iq, x = d - dt - less. */

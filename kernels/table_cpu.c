@@ -56,7 +56,7 @@ static void install(Kernels *k, Isa isa)
     (void)isa;
     (void)k;
 #if defined(__x86_64__) && !defined(PORTABLE)
-#define USE_AVX2(fn)   k->fn = fn##_avx2;
+#define USE_AVX2(fn) k->fn = fn##_avx2;
 #define USE_AVX512(fn) k->fn = fn##_avx512;
     if (isa >= ISA_AVX2) { SIMD_KERNELS(USE_AVX2) }
     if (isa >= ISA_AVX512) { SIMD_KERNELS(USE_AVX512) }

@@ -1,11 +1,9 @@
 /* kernels/top_impl.h: losses against a teacher known by its k largest, and how those are chosen; the passes
- * over
- * whole rows come from xent_top.c (reference) or xent_top_vec_impl.h.
+ * over whole rows come from xent_top.c (reference) or xent_top_vec_impl.h.
  *
  * Classes: the k ids, and one for all others together (rest_bucket): by the data processing inequality every
  * divergence over them is a lower bound of the one over the vocabulary, and never negative. Masses are kept
- * as
- * logarithms, the others' summed by themselves and never taken as 1 - sum (algorithms 5.1).
+ * as logarithms, the others' summed by themselves and never taken as 1 - sum (algorithms 5.1).
  */
 #ifndef TOP_IMPL_H
 #define TOP_IMPL_H

@@ -1,6 +1,5 @@
 /* kernels/top_vec_impl.h: the passes of top_impl.h in vectors, and mixing teachers. Included by
- * xent_vec_impl.h, whose
- * row_max, row_sums and capped it uses.
+ * xent_vec_impl.h, whose row_max, row_sums and capped it uses.
  */
 #include "kernels/top_impl.h"
 

@@ -7,7 +7,7 @@
 #include "kernels/ref_impl.h"
 #include "kernels/simd_impl.h"
 #define V(name) name##_avx2
-#define VFN     static inline __attribute__((always_inline))
+#define VFN static inline __attribute__((always_inline))
 
 typedef float VF __attribute__((vector_size(32)));
 typedef __m256 VM; /* all bits of a lane set or clear */

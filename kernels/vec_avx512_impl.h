@@ -12,7 +12,7 @@
 #include "kernels/ref_impl.h"
 #include "kernels/simd_impl.h"
 #define V(name) name##_avx512
-#define VFN     static inline __attribute__((always_inline))
+#define VFN static inline __attribute__((always_inline))
 
 typedef float VF __attribute__((vector_size(64))); /* __m512 without its alias mark, so that ? : takes it */
 typedef __mmask16 VM;

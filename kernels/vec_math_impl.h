@@ -68,9 +68,8 @@ VFN VF vf_expm1(VF x)
 {
     return vf_pick(vf_lt(vf_abs(x), vf_set(0.34f)), x + vf_phi_small(x), vf_exp(x) - vf_set(1.0f));
 }
-/* log(1 + u) for u > -1, relatively exact around 0: 1 + u = 2^e f, f in [0.75, 1.5); log f = r + r^2 P(r),
- * r = f - 1, P to
- * 7e-10 of log f. What rounding 1 + u loses is put back. */
+/* log(1 + u) for u > -1, relatively exact around 0: 1 + u = 2^e f, f in [0.75, 1.5); log f = r + r^2 P(r), r
+ * = f - 1, P to 7e-10 of log f. What rounding 1 + u loses is put back. */
 VFN VF vf_log1p(VF u)
 {
     const VF one = vf_set(1.0f), w = u + one, lost = (u - (w - one)) / w;

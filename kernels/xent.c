@@ -4,9 +4,9 @@
  *   ce = l - (1-e) z[target] - e mean(z) + z_loss l^2
  *   kd = sum p (log p - log q)           forward KL, Hinton 1503.02531;  entropy = -sum p log p
  *   dz = grad_scale (ce_weight (s (1 + 2 z_loss l) - (1-e) onehot - e/V) + kd_weight (q - p)/T)
- * Other divergences than forward KL: soft_impl.h.
- * A soft-cap c replaces z by c tanh(z/c) first. Logits of -inf have probability 0 (their terms are 0, never
- * NaN). Maxima are subtracted before every exp; sums stand in double; rows are added in order.
+ * Other divergences than forward KL: soft_impl.h. A soft-cap c replaces z by c tanh(z/c) first. Logits of
+ * -inf have probability 0 (their terms are 0, never NaN). Maxima are subtracted before every exp; sums stand
+ * in double; rows are added in order.
  */
 #include "kernels/soft_impl.h"
 #include "kernels/xent_impl.h"

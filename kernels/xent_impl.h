@@ -7,9 +7,8 @@
 #include <string.h>
 
 /* One row: maxima of student and teacher; sums of exp(z-m), exp((z-m)/T), exp((zt-mt)/T); z[target]-m; sum of
- * z-m (with label smoothing); sums over v of exp((zt-mt)/T) times (zt-mt)/T - (z-m)/T and times (zt-mt)/T;
- * of the
- * shares d and w of soft_impl.h. */
+ * z-m (with label smoothing); sums over v of exp((zt-mt)/T) times (zt-mt)/T - (z-m)/T and times (zt-mt)/T; of
+ * the shares d and w of soft_impl.h. */
 typedef struct XentSums {
     double m, mt, s1, sq, sp, zy, total, cross, own, soft, soft_w;
 } XentSums;

@@ -1,6 +1,5 @@
 /* kernels/xent_top.c: losses against the k largest of a teacher, choosing them, and mixing teachers.
- * Reference, both
- * types. Formulas: top_impl.h, soft_impl.h, algorithms 5.1.
+ * Reference, both types. Formulas: top_impl.h, soft_impl.h, algorithms 5.1.
  *   topk         index (N,k), logp (N,k) = z - logsumexp(z), rest (N,nT) = log sum of the others' p^(1/T)
  *   teacher_mix  y = T log(w softmax(z/T))  or  T log(exp(y/T) + w softmax(z/T)),  y z (N,V)
  */

@@ -1,10 +1,8 @@
 /* model/init_teacher.c: a student that starts as a part of its teacher: chosen layers, and of wider tensors
- * the first
- * rows, columns and heads (1910.01108 takes every other layer).
+ * the first rows, columns and heads (1910.01108 takes every other layer).
  *
  * Names stay, but for the layer's number. Heads: key heads first to first, and below each its first query
- * heads.
- * A head that loses width keeps pairs of the half-split rotation together: dimension j of each half.
+ * heads. A head that loses width keeps pairs of the half-split rotation together: dimension j of each half.
  */
 #include "model/model.h"
 #include <stdio.h>

@@ -142,8 +142,8 @@ bool load_values(const TensorFile *f, const Param *p, float *dst, Err *e)
     return ok;
 }
 
-/* Stored just as the kernels read it: then the mapping is the memory. A training state's weights go through what hangs
- * on them first. */
+/* Stored just as the kernels read it: then the mapping is the memory. A training state's weights go through
+ * what hangs on them first. */
 static bool usable_in_place(const Model *m, const TensorFile *f, const FileTensor *t)
 {
     if (!strcmp(f->kind, "train_state")) return false; /* what is stored is not what is effective */

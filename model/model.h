@@ -83,8 +83,8 @@ struct Attachment {
     Tensor *(*apply)(Graph *g, Tensor *t, const Attachment *a);
     void *state;
 };
-/* What stands beside a projection (adapters): apply records nodes on its input x and its output y and returns the output
- * to use from then on; merge takes the weight and returns the one that would do it alone. */
+/* What stands beside a projection (adapters): apply records nodes on its input x and its output y and returns
+ * the output to use from then on; merge takes the weight and returns the one that would do it alone. */
 typedef struct Site Site;
 typedef struct Branch Branch;
 struct Branch {
@@ -129,23 +129,24 @@ bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e
  * file as memory wants them, on 64 bytes, are used where the file is mapped, read-only. model_close gives
  * it back. */
 bool model_open_frozen(Model *m, const char *path, const Kernels *k, Arena *run, Err *e);
-/* The same with a say in what is kept: take gets the values of a parameter (in memory layout, gone when it returns) and
- * tells by *taken that it keeps them in its own way; the parameter is then read-only and without data. */
+/* The same with a say in what is kept: take gets the values of a parameter (in memory layout, gone when it
+ * returns) and tells by *taken that it keeps them in its own way; the parameter is then read-only and without
+ * data. */
 typedef struct ModelStore {
     bool (*take)(Model *m, Param *p, const float *values, void *ctx, bool *taken, Err *e);
     void *ctx;
 } ModelStore;
-bool model_open_stored(Model *m, const char *path, const ModelStore *st, const Kernels *k, Arena *run, Err *e);
+bool model_open_stored(Model *m, const char *path, const ModelStore *st, const Kernels *k, Arena *run,
+                       Err *e);
 bool model_own(Model *m, Param *p, Err *e); /* a mapped parameter's values copied, so that they can change */
-void model_close(Model *m); /* of any model; nothing to do for most */
+void model_close(Model *m);                 /* of any model; nothing to do for most */
 bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e);
 /* Fresh values: N(0, init_std), residual projections times residual_scale, norms 1, biases 0; keyed by tensor
  * name. */
 bool model_fresh(Model *m, const ModelSpec *s, uint64_t seed, const Kernels *k, Arena *run, Err *e);
 /* ---- init_teacher.c: model.init_from_teacher ---- */
-/* The student's shape: the teacher's with what model.init says; *map (L): the teacher's layer of each of
- * its own. doc:
- * for places in messages, may be NULL. */
+/* The student's shape: the teacher's with what model.init says; *map (L): the teacher's layer of each of its
+ * own. doc: for places in messages, may be NULL. */
 bool spec_from_teacher(ModelSpec *s, const ModelSpec *t, const ModelConfig *c, const ConfigDoc *doc,
                        long **map, Arena *a, Err *e);
 /* Values of a model of that shape from the teacher's; embeddings false: tables and head stay as they are. */

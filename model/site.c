@@ -1,10 +1,11 @@
 /* model/site.c: the one doorway every projection takes. compress/ hung the attachments on the site, from the
- * config, before the graph was recorded: mask first, then quantiser; an adapter's branch stands beside W, so that
- * a frozen W needs no dW. */
+ * config, before the graph was recorded: mask first, then quantiser; an adapter's branch stands beside W, so
+ * that a frozen W needs no dW. */
 #include "model/model.h"
 #include <string.h>
 
-/* Coded weights are frozen: they are decoded where somebody asks for the matrix itself (a writer), never for a step. */
+/* Coded weights are frozen: they are decoded where somebody asks for the matrix itself (a writer), never for
+ * a step. */
 static Tensor *decoded(Graph *g, const Site *s)
 {
     const QuantStore *q = s->q;

@@ -1,6 +1,5 @@
 /* optim/schedule.c: factor of the peak learning rate (algorithms 5.24). t = 0..N-1, W warm-up steps, m =
- * min_lr_ratio:
- * t < W: (t+1)/W; else u = (t-W)/(N-W) and the named curve of u. */
+ * min_lr_ratio: t < W: (t+1)/W; else u = (t-W)/(N-W) and the named curve of u. */
 #include "optim/optim.h"
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* tests/config_good_impl.h: documents that must be accepted. */
-#define INIT  "hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 128"
+#define INIT "hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 128"
 #define FRESH "version: 1\ndata: {train: [{path: t.txt}], seq_len: 64}\n"
 
 static const char *const good[] = {

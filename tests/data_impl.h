@@ -10,9 +10,13 @@ static Arena arena = {.name = "test"};
 
 __attribute__((unused)) static DataConfig data_defaults(void)
 {
-    return (DataConfig){
-        .eot = "prepend", .vocab_check = "error", .packing = "concat", .on_bad_line = "error",
-        .too_long = "auto", .mask_prompt = true, .reset_position_ids = true};
+    return (DataConfig){.eot = "prepend",
+                        .vocab_check = "error",
+                        .packing = "concat",
+                        .on_bad_line = "error",
+                        .too_long = "auto",
+                        .mask_prompt = true,
+                        .reset_position_ids = true};
 }
 
 __attribute__((unused)) static SourceConfig source_of(const char *path, const char *split)

@@ -1,5 +1,5 @@
-/* tests/formats_impl.h: what the tests of file formats share: scratch paths, raw files, opening and refusing.
- * */
+/* tests/formats_impl.h: what the tests of file formats share: scratch paths, raw files, opening and
+ * refusing. */
 #ifndef TEST_FORMATS_IMPL_H
 #define TEST_FORMATS_IMPL_H
 #include <stdio.h>

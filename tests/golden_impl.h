@@ -219,13 +219,13 @@ static inline void attr_fakequant(GoldenCase *c)
 {
     const char *rule = json_string_value(json_object_get(c->at, "rule"));
     long n = 0;
-    c->u.fakequant =
-        (FakeQuantAttr){.spec = {.f = quant_format(json_string_value(json_object_get(c->at, "format"))),
-                                 .block_rows = (long)num(c->at, "block_rows"),
-                                 .block_cols = (long)num(c->at, "block_cols"),
-                                 .asymmetric = num(c->at, "asymmetric") > 0,
-                                 .double_quant = num(c->at, "double_quant") > 0,
-                                 .rule = strcmp(rule, "ceil") ? MX_FLOOR : MX_CEIL}};
+    c->u.fakequant = (FakeQuantAttr){
+        .spec = {.f = quant_format(json_string_value(json_object_get(c->at, "format"))),
+                 .block_rows = (long)num(c->at, "block_rows"),
+                 .block_cols = (long)num(c->at, "block_cols"),
+                 .asymmetric = num(c->at, "asymmetric") > 0,
+                 .double_quant = num(c->at, "double_quant") > 0,
+                 .rule = strcmp(rule, "ceil") ? MX_FLOOR : MX_CEIL}};
     float *scale = golden_f32(c, "scale", &n);
     if (!scale) return;
     const QuantSpec *s = &c->u.fakequant.spec;
@@ -240,8 +240,14 @@ static inline void attr_fakequant(GoldenCase *c)
     ASSERT_EQ(c->scales.q.R * c->scales.q.G, n);
     c->u.fakequant.state = &c->scales;
 }
-static inline void attr_lora_weight(GoldenCase *c) { c->u.lora_weight = (LoraWeightAttr){num(c->at, "scale")}; }
-static inline void attr_dora_scale(GoldenCase *c) { c->u.dora_scale = (DoraScaleAttr){num(c->at, "scale"), NULL}; }
+static inline void attr_lora_weight(GoldenCase *c)
+{
+    c->u.lora_weight = (LoraWeightAttr){num(c->at, "scale")};
+}
+static inline void attr_dora_scale(GoldenCase *c)
+{
+    c->u.dora_scale = (DoraScaleAttr){num(c->at, "scale"), NULL};
+}
 static inline void attr_scale_by(GoldenCase *c) { c->u.scale_by = (ScaleByAttr){num(c->at, "rows") > 0}; }
 /* Extra tensor w: what int8 rows with scales of a power of two decode to, so that encoding finds it again. */
 static inline void attr_linear_q(GoldenCase *c)

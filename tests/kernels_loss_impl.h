@@ -1,5 +1,5 @@
-/* tests/kernels_loss_impl.h: how test_kernels.c calls the loss kernels; included there, behind its helpers.
- * */
+/* tests/kernels_loss_impl.h: how test_kernels.c calls the loss kernels; included there, behind its
+ * helpers. */
 #ifndef KERNELS_LOSS_IMPL_H
 #define KERNELS_LOSS_IMPL_H
 

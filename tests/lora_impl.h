@@ -1,4 +1,5 @@
-/* tests/lora_impl.h: a model with adapters in a training graph, and what peft computed (tests/golden/make_peft.py). */
+/* tests/lora_impl.h: a model with adapters in a training graph, and what peft computed
+ * (tests/golden/make_peft.py). */
 #ifndef TESTS_LORA_IMPL_H
 #define TESTS_LORA_IMPL_H
 #include "compress/compress.h"

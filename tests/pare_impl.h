@@ -304,7 +304,7 @@ static inline json_t *one_object(const char *out)
 /* Every tensor and moment, and the counters, of two training states; bit for bit. */
 static inline void same_state(const char *path_a, const char *path_b)
 {
-    static const char *const group[] = {"/tensors", "/aux", "/optimizer/m", "/optimizer/v",
+    static const char *const group[] = {"/tensors", "/aux",          "/optimizer/m", "/optimizer/v",
                                         "/masks",   "/prune/scores", "/prune/dense"};
     static const char *const counter[][2] = {
         {"/", "step"},          {"/", "tokens_seen"},       {"/data_state", "sample_index"},

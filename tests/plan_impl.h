@@ -56,8 +56,8 @@ static inline void replay_write(Replay *r, int kind, int id, const void *at, siz
 /* Only what a micro-batch makes: leaves and effective weights lie elsewhere and outlive it. */
 static inline bool replay_counts(const Tensor *t) { return t && t->node && !t->node->weight_phase; }
 
-/* What a node reads must be whole when it starts and, as kernels write while they read, still when it ends.
- * */
+/* What a node reads must be whole when it starts and, as kernels write while they read, still when it
+ * ends. */
 static inline void replay_reads(const Replay *r, const Step *s, bool after)
 {
     Node *n = s->n;

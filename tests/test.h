@@ -90,10 +90,10 @@ void test_bytes(const char *file, int line, const void *a, const void *b, size_t
     do {                                                                                                     \
         if (!(cond)) test_fail(__FILE__, __LINE__, __VA_ARGS__);                                             \
     } while (0)
-#define ASSERT_EQ(a, b)                test_eq(__FILE__, __LINE__, #a, #b, TEST_VALUE(a), TEST_VALUE(b), true)
+#define ASSERT_EQ(a, b) test_eq(__FILE__, __LINE__, #a, #b, TEST_VALUE(a), TEST_VALUE(b), true)
 #define ASSERT_NE(a, b) test_eq(__FILE__, __LINE__, #a, #b, TEST_VALUE(a), TEST_VALUE(b), false)
-#define ASSERT_STR(a, b)               test_str(__FILE__, __LINE__, #a, #b, (a), (b))
-#define ASSERT_CONTAINS(text, part)    test_contains(__FILE__, __LINE__, (text), (part))
+#define ASSERT_STR(a, b) test_str(__FILE__, __LINE__, #a, #b, (a), (b))
+#define ASSERT_CONTAINS(text, part) test_contains(__FILE__, __LINE__, (text), (part))
 #define ASSERT_CLOSE(a, b, rtol, atol) test_close(__FILE__, __LINE__, #a, #b, (a), (b), (rtol), (atol))
 #define ASSERT_CLOSE_F32(a, b, n, rtol, atol)                                                                \
     test_close_f32(__FILE__, __LINE__, (a), (b), (n), (rtol), (atol))

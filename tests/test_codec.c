@@ -1,6 +1,5 @@
 /* tests/test_codec.c: number formats against exact tables, PyTorch's float8 types and hand-computed scales;
- * and
- * fake(x) == decode(encode(x)), bit for bit, for every format. */
+ * and fake(x) == decode(encode(x)), bit for bit, for every format. */
 #include "formats/formats.h"
 #include "tests/test.h"
 #include <math.h>
@@ -397,8 +396,7 @@ TEST(codec, packing_by_hand)
 }
 
 /* The dynamic map: sorted, widest gap 2 x 0.00703 (quality.md C.2), ends -0.99297 and 1; double quantisation
- * stays
- * within half of it. */
+ * stays within half of it. */
 TEST(codec, double_quantisation)
 {
     const float *m = dynamic_map();

@@ -98,7 +98,7 @@ TEST(config, all_errors_are_listed_at_once)
     ASSERT_EQ(config_error_count(l.doc), 6);
     ASSERT_STR(l.e.msg, text);
     const char *order[] = {":4:9: optim.lrr: ", ":4:22: optim.eps: ", ":5:15: run.recipe: ",
-                           ":6:1: trian: ",     ":7:14: lora.bias: ",    ":8:43: schedule.warmup_ratio: "};
+                           ":6:1: trian: ",     ":7:14: lora.bias: ", ":8:43: schedule.warmup_ratio: "};
     for (int i = 0; i < CFG_COUNT(order); i++) {
         text = strstr(text, order[i]);
         ASSERT(text != NULL);

@@ -1,5 +1,5 @@
-/* tests/test_configs.c: every file of configs/ runs: two steps each, with a small evaluation and no
- * samples. A config whose data or models are the user's says in lines `# stand-in: key=value ...` what the test uses
+/* tests/test_configs.c: every file of configs/ runs: two steps each, with a small evaluation and no samples.
+ * A config whose data or models are the user's says in lines `# stand-in: key=value ...` what the test uses
  * instead; STANDIN is a folder with models that the test makes. */
 #define _GNU_SOURCE
 #include "tests/pare_impl.h"

@@ -5,7 +5,7 @@
 #include "data/utf8_impl.h"
 #include "tests/data_impl.h"
 
-#define STORIES    "tests/data/stories/tok512.model"
+#define STORIES "tests/data/stories/tok512.model"
 #define TRAIN_TEXT "tests/data/text/tinystories-train.txt"
 
 static Tokens load(const char *path, const char *split, const DataConfig *d, const Tokenizer *tk)

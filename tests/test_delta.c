@@ -1,4 +1,5 @@
-/* tests/test_delta.c: delta artefacts: there and back is byte-exact, the wrong base and damage are refused. */
+/* tests/test_delta.c: delta artefacts: there and back is byte-exact, the wrong base and damage are
+ * refused. */
 #define _GNU_SOURCE
 #include "compress/compress.h"
 #include "tests/pare_impl.h"
@@ -105,7 +106,8 @@ TEST(delta, refuses)
     ASSERT(!delta_apply(base, d, out, &r, &e) && e.code == ERR_CORRUPT && !exists(out));
 }
 
-/* A state with quantisers: applied, it reads as the model that was trained; reverted, it is the base again. */
+/* A state with quantisers: applied, it reads as the model that was trained; reverted, it is the base
+ * again. */
 TEST(delta, training_state)
 {
     char *d = tiny_dir("t");

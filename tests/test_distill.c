@@ -1,6 +1,5 @@
-/* tests/test_distill.c: distillation: what the divergences are by hand, their identities and limits, top-k
- * as a lower
- * bound, mixed teachers; students cut out of their teachers, balance and schedule in a run; what is
+/* tests/test_distill.c: distillation: what the divergences are by hand, their identities and limits, top-k as
+ * a lower bound, mixed teachers; students cut out of their teachers, balance and schedule in a run; what is
  * refused. */
 #define _GNU_SOURCE
 #include "tests/pare_impl.h"
@@ -341,8 +340,8 @@ TEST(distill, student_is_cut_out_of_its_teacher)
     arena_free(&a);
 }
 
-/* match_kd: each term starts as large as the soft loss, times its weight; a broken run goes on bit for bit.
- * */
+/* match_kd: each term starts as large as the soft loss, times its weight; a broken run goes on bit for
+ * bit. */
 TEST(distill, balance_follows_the_soft_loss)
 {
     static const char features[] =

@@ -1,5 +1,5 @@
-/* tests/test_formats.c: Hugging Face folders, llama2.c, detection, writing: round trips, and files that lie.
- * */
+/* tests/test_formats.c: Hugging Face folders, llama2.c, detection, writing: round trips, and files that
+ * lie. */
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -126,8 +126,8 @@ TEST(formats, llama2c_round_trip)
     ASSERT_EQ(n, k);
     size_t tables = 512 * 8 * 4; /* seq x head width x float: cos and sin, at the end */
     ASSERT_BYTES(want, have, n - tables);
-    /* PyTorch's vector cosine made the published tables; the C library's differs in a last bit here and there
-     * */
+    /* PyTorch's vector cosine made the published tables; the C library's differs in a last bit here and
+     * there */
     float *a = arena_alloc(&arena, tables, &e), *b = arena_alloc(&arena, tables, &e);
     memcpy(a, want + n - tables, tables);
     memcpy(b, have + n - tables, tables);

@@ -32,13 +32,13 @@ static void run_columns_get(Ctx *c)
 }
 static void run_scale_by(Ctx *c)
 {
-    c->k->scale_by(out(c, c->a * c->b, 1), in(c, c->a * c->b, 1), in(c, c->option ? c->a : c->b, 1), c->a, c->b,
-                   c->option, c->mode);
+    c->k->scale_by(out(c, c->a * c->b, 1), in(c, c->a * c->b, 1), in(c, c->option ? c->a : c->b, 1), c->a,
+                   c->b, c->option, c->mode);
 }
 static void run_scale_by_sum(Ctx *c)
 {
-    c->k->scale_by_sum(out(c, c->option ? c->a : c->b, 1), in(c, c->a * c->b, 1), in(c, c->a * c->b, 1), c->a, c->b,
-                       c->option, c->mode);
+    c->k->scale_by_sum(out(c, c->option ? c->a : c->b, 1), in(c, c->a * c->b, 1), in(c, c->a * c->b, 1), c->a,
+                       c->b, c->option, c->mode);
 }
 static void run_row_norms(Ctx *c) { c->k->row_norms(out(c, c->a, 1), in(c, c->a * c->b, 1), c->a, c->b); }
 static void run_quotient(Ctx *c)

@@ -1,6 +1,5 @@
 /* tests/test_on_policy.c: a share of the steps learns from what the student itself writes: who writes, what
- * counts,
- * what is logged, and that a resumed run writes the same. */
+ * counts, what is logged, and that a resumed run writes the same. */
 #define _GNU_SOURCE
 #include "tests/pare_impl.h"
 #include "train/run_impl.h"

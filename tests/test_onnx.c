@@ -12,7 +12,7 @@
 #include "tests/test.h"
 
 #define FOLDER "tests/data/onnx-golden"
-#define LIST   "tests/onnx_cases.txt"
+#define LIST "tests/onnx_cases.txt"
 enum { MAX_CASES = 256 };
 
 typedef struct Line {

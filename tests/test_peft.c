@@ -1,5 +1,5 @@
-/* tests/test_peft.c: adapters against peft (tests/golden/make_peft.py): folders read, logits, every gradient, groups of
- * LoRA+, PiSSA's start; folders written and read again; files in HDF5; what is refused. */
+/* tests/test_peft.c: adapters against peft (tests/golden/make_peft.py): folders read, logits, every gradient,
+ * groups of LoRA+, PiSSA's start; folders written and read again; files in HDF5; what is refused. */
 #include "tests/lora_impl.h"
 #include "train/train.h"
 
@@ -164,7 +164,8 @@ TEST(peft, round_trip)
     round_trip("gpt2", "hf-tiny-gpt2");
 }
 
-/* The groups of peft's create_loraplus_optimizer: one step with AdamW's sign-like first update shows each rate. */
+/* The groups of peft's create_loraplus_optimizer: one step with AdamW's sign-like first update shows each
+ * rate. */
 TEST(peft, loraplus_rates)
 {
     LoraBed b;

@@ -283,8 +283,8 @@ TEST(prune, rows_and_blocks)
 static bool row_kept(const PruneItem *it, long r) { return it->keep[r * it->cols]; }
 static bool col_kept(const PruneItem *it, long k) { return it->keep[k]; }
 
-/* A head takes its rows of q and columns of o; k and v only go with their whole group (here 2 heads a group).
- * */
+/* A head takes its rows of q and columns of o; k and v only go with their whole group (here 2 heads a
+ * group). */
 TEST(prune, heads_and_neurons)
 {
     Bed b;

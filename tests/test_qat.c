@@ -1,6 +1,5 @@
 /* tests/test_qat.c: quantisers in training: gradients against PyTorch and by hand, scales from step to step,
- * globs and
- * rules, packed export equal to the effective weight, resume bit for bit. */
+ * globs and rules, packed export equal to the effective weight, resume bit for bit. */
 #include "compress/compress.h"
 #include "tests/test.h"
 #include "train/train.h"
@@ -159,8 +158,7 @@ static void nudge(Bed *b, float by)
 }
 
 /* Every format on weights and inputs: a step runs, gradients are finite and not zero, and the packed file
- * decodes to
- * the effective weight bit for bit, whatever moves the scales. */
+ * decodes to the effective weight bit for bit, whatever moves the scales. */
 TEST(qat, packed_is_effective)
 {
     static const char *const weight[] = {"int8",     "int4",  "fp8_e4m3", "fp8_e5m2", "mxfp8",

@@ -1,6 +1,5 @@
-/* tests/test_quantize.c: the number formats against NumPy's and PyTorch's codes
- * (tests/golden/make_codec.py), and
- * quantize_file: what is written decodes to the fake-quantised values, from every format and both
+/* tests/test_quantize.c: the number formats against NumPy's and PyTorch's codes (tests/golden/make_codec.py),
+ * and quantize_file: what is written decodes to the fake-quantised values, from every format and both
  * containers. */
 #include "compress/compress.h"
 #include "tests/test.h"

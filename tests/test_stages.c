@@ -1,4 +1,5 @@
-/* tests/test_stages.c: stages run in order on one state: rows, carrying over, killed anywhere and run again. */
+/* tests/test_stages.c: stages run in order on one state: rows, carrying over, killed anywhere and run
+ * again. */
 #define _GNU_SOURCE
 #include "tests/pare_impl.h"
 

@@ -1,6 +1,6 @@
 /* tests/test_teacher_cache.c: a teacher read from a file: what the file holds, that training from it is
- * training with
- * the teacher, that it is written whole whatever interrupts, and that a file of something else is refused. */
+ * training with the teacher, that it is written whole whatever interrupts, and that a file of something else
+ * is refused. */
 #define _GNU_SOURCE
 #include "tests/pare_impl.h"
 #include "train/run_impl.h"
@@ -35,8 +35,7 @@ static void same_bytes(const char *a, const char *b)
 }
 
 /* Trains from the cache and with the teacher at hand (its k classes in the same arithmetic): the same bits,
- * and the
- * same lines but for what only a teacher at hand can tell. */
+ * and the same lines but for what only a teacher at hand can tell. */
 static void equals_online(int number, const char *k, const char *const *more)
 {
     char *a = tiny_dir(text_of("a%d", number)), *b = tiny_dir(text_of("b%d", number));

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define STORIES "tests/data/stories/tok512.model"
-#define LLAMA   "tests/data/llama2/tokenizer.model"
+#define LLAMA "tests/data/llama2/tokenizer.model"
 
 typedef struct Bench {
     Arena a;
@@ -334,8 +334,8 @@ static size_t small_model(char *out, const char *third, size_t n_third, const ch
     return n + n_third + n_specs;
 }
 
-#define A        "\x0A\x01\x61"                 /* the text of a piece: a */
-#define BPE      "\x12\x02\x18\x02"             /* trainer_spec: model_type */
+#define A "\x0A\x01\x61"                        /* the text of a piece: a */
+#define BPE "\x12\x02\x18\x02"                  /* trainer_spec: model_type */
 #define FALLBACK "\x12\x05\x18\x02\x98\x02\x01" /* and byte_fallback */
 #define BYTES(s) s, sizeof(s) - 1
 
@@ -383,11 +383,10 @@ TEST(tokenizer, refused_by_name)
 
 TEST(tokenizer, paths_not_read)
 {
-    static const char *const path[][2] = {
-        {"tok512.bin", "give the tokenizer.model"},
-        {"tests/data/text", "no tokenizer.json"},
-        {"tests/data/none.model", "none.model"},
-        {"tests/data/none.json", "none.json"}};
+    static const char *const path[][2] = {{"tok512.bin", "give the tokenizer.model"},
+                                          {"tests/data/text", "no tokenizer.json"},
+                                          {"tests/data/none.model", "none.model"},
+                                          {"tests/data/none.json", "none.json"}};
     for (size_t i = 0; i < sizeof path / sizeof *path; i++) {
         Arena a = {.name = "test"};
         Err e = {0};

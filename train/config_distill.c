@@ -1,5 +1,5 @@
-/* train/config_distill.c: the rules between keys of distill, teacher, teachers and model.init_from_teacher.
- * */
+/* train/config_distill.c: the rules between keys of distill, teacher, teachers and
+ * model.init_from_teacher. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

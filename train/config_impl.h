@@ -73,12 +73,13 @@ typedef struct DistConfig {
 #include "train/dist.def"
 #include "core/config_undef.h"
 } DistConfig;
-/* One entry of stages. recipe: pretrain, finetune, distill: trains; prune, quantize: changes without steps; export:
- * changes nothing. */
+/* One entry of stages. recipe: pretrain, finetune, distill: trains; prune, quantize: changes without steps;
+ * export: changes nothing. */
 typedef struct StageConfig {
     const char *name, *recipe;
     bool trains, keep_optimizer;
-    bool own_prune, own_qat, own_export; /* the entry has that section; else the section goes on from before */
+    bool own_prune, own_qat,
+        own_export; /* the entry has that section; else the section goes on from before */
 } StageConfig;
 /* NAN floats are unset: model.dropout (the model's own), distill.ce_weight is set by config_load. */
 typedef struct Config {
@@ -117,8 +118,8 @@ Config *config_load(Arena *a, const char *path, int n_override, char *const *ove
  * written); the environment and the command line still win over the arm, the seed over everything. */
 Config *config_load_arm(Arena *a, const char *path, int n_override, char *const *override, const char *arm,
                         int64_t seed, ConfigDoc **doc, Err *e);
-/* Stage i of the file, or of arm (NULL: none): its overrides over the file's, and what the entries before it say of
- * lora, prune and qat under them. */
+/* Stage i of the file, or of arm (NULL: none): its overrides over the file's, and what the entries before it
+ * say of lora, prune and qat under them. */
 Config *config_load_stage(Arena *a, const char *path, int n_override, char *const *override, const char *arm,
                           int64_t seed, int i, Err *e);
 /* config_stages.c: reads the list; errors go to c->doc. */

@@ -1,7 +1,7 @@
 /* train/config_stages.c: the list `stages`: entries {name, recipe, keep_optimizer, sections...}.
  *
- * Sections of an entry lie over the file's for that stage alone; lora, prune and qat describe the state, so they stay
- * for the stages behind it until one says otherwise. */
+ * Sections of an entry lie over the file's for that stage alone; lora, prune and qat describe the state, so
+ * they stay for the stages behind it until one says otherwise. */
 #include <string.h>
 
 #include "train/config_impl.h"

@@ -197,8 +197,10 @@ bool run_export(Run *r, Err *e)
         OutModel m;
         const bool peft = !strcmp(x->format, "peft");
         if (peft || !strcmp(x->format, "adapter")) {
-            if (!r->lora.n) return err_set(e, ERR_USAGE, "export[%d]: %s needs lora.enabled: true", i, x->format);
-            if (dir_make(dir, e) && (peft ? lora_write_peft(&r->lora, path, e) : lora_write_h5(&r->lora, path, e)))
+            if (!r->lora.n)
+                return err_set(e, ERR_USAGE, "export[%d]: %s needs lora.enabled: true", i, x->format);
+            if (dir_make(dir, e) &&
+                (peft ? lora_write_peft(&r->lora, path, e) : lora_write_h5(&r->lora, path, e)))
                 log_info("exported %s (%s)", path, x->format);
             continue;
         }

@@ -1,14 +1,12 @@
-/* train/on_policy.c: on-policy distillation (GKD, 2306.13649; algorithms 5.1): a share of the steps does
- * not learn from
- * the data's text but from what the student itself writes behind the data's prompts, judged by the teacher.
+/* train/on_policy.c: on-policy distillation (GKD, 2306.13649; algorithms 5.1): a share of the steps does not
+ * learn from the data's text but from what the student itself writes behind the data's prompts, judged by the
+ * teacher.
  *
  * A step is on-policy when a number drawn from (seed, step) is below distill.on_policy; its sequences are
- * drawn from
- * (seed, sample, document), so a resumed run writes the same. A prompt is what a document does not train on
- * (a masked
- * prompt), or, where all of it is trained, its beginning. Loss on the written tokens up to the end token
- * and on
- * nothing else; the cross-entropy to one's own words is left out. No gradient goes through the sampling. */
+ * drawn from (seed, sample, document), so a resumed run writes the same. A prompt is what a document does not
+ * train on (a masked prompt), or, where all of it is trained, its beginning. Loss on the written tokens up to
+ * the end token and on nothing else; the cross-entropy to one's own words is left out. No gradient goes
+ * through the sampling. */
 #include "train/run_impl.h"
 #include <string.h>
 
@@ -90,8 +88,7 @@ static long continue_text(OnPolicy *p, long n, long max_new, uint64_t seed, Err 
 }
 
 /* The student's row in place of the data's: documents, each prompt and continuation, one after the other
- * where a row
- * has segments, else the first alone. Returns the targets. */
+ * where a row has segments, else the first alone. Returns the targets. */
 static long fill_row(OnPolicy *p, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg,
                      Err *e)
 {

@@ -177,8 +177,8 @@ double axis_place(const Axis *x, double v); /* 0 at lo, 1 at hi */
 /* With as many digits as tell the ticks apart. */
 const char *axis_label(const Axis *x, double v, Arena *a, Err *e);
 
-/* ---- report_charts.c, report_layers.c, report_html.c, report_md.c ---------------------------------------
- * */
+/* ---- report_charts.c, report_layers.c, report_html.c, report_md.c
+ * --------------------------------------- */
 void report_charts(Text *t, const Report *r);
 void report_picture(Text *t, const Report *r); /* training and validation side by side, for --svg */
 void report_layers(Text *t, const Report *r);  /* sparsity and bits by layer; files */

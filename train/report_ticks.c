@@ -20,8 +20,8 @@ static void linear_ticks(Axis *x, bool exact, int want)
     x->hi = x->tick[x->n - 1];
 }
 
-/* 1, 2, 5 of each decade, 3 and 7 too where there is hardly one;
- * only every k-th power of ten where decades are many. */
+/* 1, 2, 5 of each decade, 3 and 7 too where there is hardly one; only every k-th power of ten where decades
+ * are many. */
 static void log_ticks(Axis *x, int want)
 {
     static const double few[] = {1, 2, 5}, many[] = {1, 2, 3, 5, 7};

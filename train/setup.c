@@ -277,8 +277,8 @@ static bool record(Run *r, Err *e)
     return true;
 }
 
-/* Forward and backward of one token: 6 per weight that multiplies, 4 where the weight itself rests, 12 per attention
- * score (causal: half), teacher 2. */
+/* Forward and backward of one token: 6 per weight that multiplies, 4 where the weight itself rests, 12 per
+ * attention score (causal: half), teacher 2. */
 static void count_flops(Run *r)
 {
     for (int i = 0; i < (r->has_teacher ? 2 + r->n_more : 1); i++) {

@@ -1,4 +1,5 @@
-/* train/stage_row.c: what a stage leaves: its state as model.h5, and the figures of its row, measured on that file. */
+/* train/stage_row.c: what a stage leaves: its state as model.h5, and the figures of its row, measured on that
+ * file. */
 #include <math.h>
 #include <string.h>
 #include "train/run_impl.h"

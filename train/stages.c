@@ -1,6 +1,7 @@
-/* train/stages.c: the list `stages` (product.md 4), run in order on one state. A stage is a run in a folder of its own
- * that starts from the last checkpoint of the one before, always by way of the file: so a rerun after a kill continues
- * with the same bits as an unbroken one. row.json, written last, says that a stage is done. */
+/* train/stages.c: the list `stages` (product.md 4), run in order on one state. A stage is a run in a folder
+ * of its own that starts from the last checkpoint of the one before, always by way of the file: so a rerun
+ * after a kill continues with the same bits as an unbroken one. row.json, written last, says that a stage is
+ * done. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>

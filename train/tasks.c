@@ -1,12 +1,15 @@
 /* train/tasks.c: accuracy by the log-likelihood of continuations.
  *
- *   lm-eval    whole = encode(context + choice), context = encode(context); the tokens behind the context's are scored.
+ *   lm-eval    whole = encode(context + choice), context = encode(context); the tokens behind the context's
+ *   are scored.
  *              acc: largest sum; acc_norm: largest sum / characters of the choice (without its leading space)
  *   llm.c      encode(context) then encode(choice), no BOS; acc: largest sum; acc_norm: largest mean
- *   llama.cpp  encode(context + choice); tokens behind the choices' common prefix; acc: largest sum, acc_norm: mean
+ *   llama.cpp  encode(context + choice); tokens behind the choices' common prefix; acc: largest sum,
+ *   acc_norm: mean
  *
- * Sources: EleutherAI/lm-evaluation-harness tasks hellaswag and lambada_openai, karpathy/llm.c dev/data/hellaswag.py,
- * ggml-org/llama.cpp tools/perplexity (--hellaswag). A context that does not fit loses its beginning, as in lm-eval. */
+ * Sources: EleutherAI/lm-evaluation-harness tasks hellaswag and lambada_openai, karpathy/llm.c
+ * dev/data/hellaswag.py, ggml-org/llama.cpp tools/perplexity (--hellaswag). A context that does not fit loses
+ * its beginning, as in lm-eval. */
 #include "train/tasks_impl.h"
 #include <jansson.h>
 #include <math.h>

@@ -1,7 +1,9 @@
 /* train/tasks_read.c: the examples of a task from its file.
  *
- *   hellaswag        text: six lines an example (context, label 0-3, four endings), as llama.cpp reads it; or the data set's
- *                    own jsonl (activity_label, ctx_a, ctx_b, endings, label), cleaned as lm-evaluation-harness does
+ *   hellaswag        text: six lines an example (context, label 0-3, four endings), as llama.cpp reads it; or
+ *   the data set's
+ *                    own jsonl (activity_label, ctx_a, ctx_b, endings, label), cleaned as
+ *                    lm-evaluation-harness does
  *   lambada          jsonl with `text`: the last word (behind the last space) is what must follow
  *   multiple_choice  jsonl with question|context|query, choices|endings, answer|label|gold (index or letter)
  */
@@ -53,7 +55,8 @@ static bool hellaswag_text(Reader *r, Example *x, char *context)
     return !r->e->code;
 }
 
-/* lm-evaluation-harness, hellaswag/utils.py: strip, " [title]" to ". ", bracketed notes out, double spaces once. */
+/* lm-evaluation-harness, hellaswag/utils.py: strip, " [title]" to ". ", bracketed notes out, double spaces
+ * once. */
 static char *cleaned(Reader *r, const char *text)
 {
     while (isspace((unsigned char)*text)) text++;

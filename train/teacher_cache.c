@@ -1,14 +1,12 @@
-/* train/teacher_cache.c: a teacher read from a file instead of computed (product.md 6.7, algorithms 5.1):
- * the k
- * largest log-probabilities of every position and, for each temperature, the log mass of all other tokens.
+/* train/teacher_cache.c: a teacher read from a file instead of computed (product.md 6.7, algorithms 5.1): the
+ * k largest log-probabilities of every position and, for each temperature, the log mass of all other tokens.
  *
  *   /logits/topk_index        I32 [N,k]          N = sequences x seq_len, row = sequence x seq_len + position
  *   /logits/topk_logprob      F16 or F32 [N,k]   natural log at temperature 1, descending
  *   /logits/rest_logsumexp    F32 [N,nT]         log of the sum of p^(1/T) over the others
  *
  * A row is found by its sequence and position, so shuffling, epochs and batches are free. What the file was
- * made
- * of is told by content hashes: of the teacher, of its tokenizer, of all that it read. */
+ * made of is told by content hashes: of the teacher, of its tokenizer, of all that it read. */
 #include "train/run_impl.h"
 #include <math.h>
 #include <string.h>

@@ -1,14 +1,10 @@
-/* train/teacher_cache_write.c: `pare teacher-cache`: a teacher's distributions over the training data into
- * a file
- * (train/teacher_cache.c has its layout).
+/* train/teacher_cache_write.c: `pare teacher-cache`: a teacher's distributions over the training data into a
+ * file (train/teacher_cache.c has its layout).
  *
- * Sequence after sequence, batch_size at a time, goes to OUT.part; OUT.part.cursor says how many of them
- * are certain,
- * with a hash of everything they depend on. A run that finds a cursor of its own hash goes on there, and as
- * batches
- * begin at the same sequences the bytes are those of an unbroken run. At the end the tables of OUT.part are
- * copied
- * into HDF5, so for that moment twice the size is needed. */
+ * Sequence after sequence, batch_size at a time, goes to OUT.part; OUT.part.cursor says how many of them are
+ * certain, with a hash of everything they depend on. A run that finds a cursor of its own hash goes on there,
+ * and as batches begin at the same sequences the bytes are those of an unbroken run. At the end the tables of
+ * OUT.part are copied into HDF5, so for that moment twice the size is needed. */
 #include "train/run_impl.h"
 #include <errno.h>
 #include <fcntl.h>

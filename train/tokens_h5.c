@@ -1,6 +1,6 @@
 /* train/tokens_h5.c: token files in our HDF5, for text that is tokenised once and read often, with what a
- * .bin
- * cannot hold: which tokens are trained and where documents begin. Kind `tokens`, product.md 6's envelope:
+ * .bin cannot hold: which tokens are trained and where documents begin. Kind `tokens`, product.md 6's
+ * envelope:
  *
  *   /tensors/tokens      I32 [n]
  *   /tensors/target      U8 [n], 1 = the loss counts this token; absent: all of them

@@ -29,14 +29,14 @@ void evaluator_free(Evaluator *ev);
 /* tokens: one stream. max_batches 0 = all. */
 bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol, long window, long stride,
                    int64_t max_batches, EvalResult *out, Err *e);
-/* One batch of rows, position for position. ids, targets (B,T), -100 = not scored; nll (B,T) in nats, 0 where not
- * scored; hit (B,T): the target is the most likely token. */
+/* One batch of rows, position for position. ids, targets (B,T), -100 = not scored; nll (B,T) in nats, 0 where
+ * not scored; hit (B,T): the target is the most likely token. */
 void evaluator_rows(Evaluator *ev, const int32_t *ids, const int32_t *targets, double *nll,
                     unsigned char *hit);
 /* product contract, one object */
 char *eval_json(const EvalResult *r, const char *model, const char *data, Arena *a, Err *e);
 
-/* ---- tasks.c: scores by the log-likelihood of continuations (docs/tasks.md) ------------------------------------ */
+/* ---- tasks.c: scores by the log-likelihood of continuations (docs/tasks.md) ---------------------------- */
 typedef struct TaskOptions {
     const char *name, *path; /* hellaswag, lambada or multiple_choice; its file */
     const char *protocol;    /* llm.c, llama.cpp, lm-eval; NULL = by the file */
@@ -44,8 +44,8 @@ typedef struct TaskOptions {
     int64_t limit;           /* examples at most, 0 = all */
     bool no_bos;             /* lm-eval, llama.cpp: without the BOS the tokenizer adds */
 } TaskOptions;
-/* One JSON object: task, protocol, examples, acc and acc_norm with their standard errors, perplexity (lambada).
- * Errors name file and line. */
+/* One JSON object: task, protocol, examples, acc and acc_norm with their standard errors, perplexity
+ * (lambada). Errors name file and line. */
 char *task_json(Model *m, const Tokenizer *tk, const TaskOptions *o, Arena *a, Err *e);
 
 /* ---- checkpoint.c: the whole training state, product.md 6.6 and 6.8 ------------------------------------ */
@@ -56,8 +56,8 @@ typedef struct TrainState {
     const char *data_hash, *run_yaml, *tokenizer_path;
     uint64_t seed;
     int bad_steps, stale_evals;
-    Qat *qat; /* quantisers whose scales belong to the state; NULL = none */
-    Lora *lora; /* adapters; NULL = none */
+    Qat *qat;     /* quantisers whose scales belong to the state; NULL = none */
+    Lora *lora;   /* adapters; NULL = none */
     Prune *prune; /* masks, the same */
 } TrainState;
 /* Writes dir/checkpoints/step_XXXXXXXX.h5 (temp, fsync, rename, fsync), then `latest`, then retention of our
@@ -72,8 +72,8 @@ const char *checkpoint_find(const char *dir, Arena *a, Err *e);
 /* Into a model and optimizer of the same shapes; every tensor checked. o may be NULL (weights only). */
 bool checkpoint_load(const char *path, Model *m, Optim *o, TrainState *s, Arena *a, Err *e);
 
-/* What the next stage takes over: weights, and what hangs on them, where the state at path has it. o NULL: moments
- * start afresh. */
+/* What the next stage takes over: weights, and what hangs on them, where the state at path has it. o NULL:
+ * moments start afresh. */
 bool checkpoint_carry(const char *path, Model *m, Optim *o, TrainState *s, Arena *a, Err *e);
 
 /* ---- run.c --------------------------------------------------------------------------------------------- */
@@ -104,7 +104,8 @@ typedef struct RunResult {
     EvalResult eval, teacher_eval;
     int64_t parameters, teacher_parameters, bytes, teacher_bytes;
     const char *checkpoint, *sample, *teacher_sample;
-    double sparsity; /* masked share of masked tensors, counted on the last exported file where there is one */
+    double
+        sparsity; /* masked share of masked tensors, counted on the last exported file where there is one */
     double seconds, tokens_per_s;
     StageResult stage;
 } RunResult;
@@ -117,9 +118,10 @@ bool tokens_of_sources(Tokens *out, const SourceConfig *list, int n, const DataC
 /* Teacher and student must read the same ids as the same text: content, not names or paths, is compared. */
 bool same_vocabulary(const Model *teacher, const Model *student, const Tokenizer *tk,
                      const TokenizerConfig *how, Arena *a, Err *e);
-/* ---- stages.c: the list `stages`, in order, on one state ------------------------------------------------------
- * Stage i works in <output_dir>/stages/NN-name: a run of its own with checkpoints and metrics, its model as model.h5,
- * its row in row.json. Stages whose row is there are not run again. */
+/* ---- stages.c: the list `stages`, in order, on one state
+ * ------------------------------------------------------
+ * Stage i works in <output_dir>/stages/NN-name: a run of its own with checkpoints and metrics, its model as
+ * model.h5, its row in row.json. Stages whose row is there are not run again. */
 typedef struct StageRow {
     const char *arm, *name, *recipe, *status, *file, *checkpoint; /* arm NULL: none */
     int64_t seed, steps, bytes, stored, parameters, nonzeros;
@@ -137,7 +139,8 @@ typedef struct StageRows {
 bool train_stages(const char *path, const char *dir, const char *arm, int64_t seed, const TrainOptions *o,
                   const StageRow *base, StageRows *out, Arena *a, Err *e);
 /* train_arms where the arms run in stages: rows in arms.jsonl, one table */
-bool train_staged_arms(const Config *base, const char *path, const TrainOptions *o, char **table, Arena *a, Err *e);
+bool train_staged_arms(const Config *base, const char *path, const TrainOptions *o, char **table, Arena *a,
+                       Err *e);
 char *stages_table(const StageRow *row, int n, Arena *a, Err *e);
 char *stage_row_json(const StageRow *row, Arena *a, Err *e);
 

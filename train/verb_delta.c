@@ -1,4 +1,5 @@
-/* train/verb_delta.c: `pare delta make BASE TUNED OUT | apply BASE DELTA OUT | revert TUNED DELTA OUT | verify DELTA [BASE]`. */
+/* train/verb_delta.c: `pare delta make BASE TUNED OUT | apply BASE DELTA OUT | revert TUNED DELTA OUT |
+ * verify DELTA [BASE]`. */
 #include <string.h>
 #include "train/verb_impl.h"
 

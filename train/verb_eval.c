@@ -75,7 +75,8 @@ static bool job_of(Args *x, EvalJob *j, const Config *c)
     return !x->e->code;
 }
 
-/* The window: --seq-len, the protocol's own N, data.seq_len where it was written, else the model's positions. */
+/* The window: --seq-len, the protocol's own N, data.seq_len where it was written, else the model's
+ * positions. */
 static bool job_length(Args *x, EvalJob *j, const Model *m)
 {
     const bool written = j->from_file || config_was_set(j->c->doc, "data.seq_len");
@@ -159,7 +160,8 @@ static int show(Args *x, const Generation *g, const Tokenizer *tk, const char *a
     /* the prompt's pass gives the first of them */
     const double rate = made > 1 && g->decode_s > 0 ? (double)(made - 1) / g->decode_s : NAN;
     size_t bytes = g->text_bytes;
-    const char *text = chat ? tokenizer_decode(tk, g->ids + g->n_prompt, (size_t)made, &bytes, x->a, x->e) : g->text;
+    const char *text = chat ? tokenizer_decode(tk, g->ids + g->n_prompt, (size_t)made, &bytes, x->a, x->e)
+                            : g->text;
     if (!text) return 1;
     if (args_has(x, "json")) {
         json_t *ids = json_array(), *t = json_stringn(text, bytes);
@@ -180,7 +182,8 @@ static int show(Args *x, const Generation *g, const Tokenizer *tk, const char *a
     return 0;
 }
 
-static int continue_once(Args *x, Model *m, const Tokenizer *tk, const SampleOptions *o, long n, const char *adapter)
+static int continue_once(Args *x, Model *m, const Tokenizer *tk, const SampleOptions *o, long n,
+                         const char *adapter)
 {
     const char *prompt = args_get(x, "p", "");
     const bool chat = args_has(x, "chat");
@@ -189,15 +192,18 @@ static int continue_once(Args *x, Model *m, const Tokenizer *tk, const SampleOpt
     int stop = -1;
     if (chat && !tk) err_set(x->e, ERR_USAGE, "--chat needs a tokenizer: give --tokenizer");
     if (chat && !x->e->code)
-        chat_prompt(tk, args_get(x, "chat-template", NULL), args_get(x, "system", NULL), prompt, &ids, &stop, x->a, x->e);
+        chat_prompt(tk, args_get(x, "chat-template", NULL), args_get(x, "system", NULL), prompt, &ids, &stop,
+                    x->a, x->e);
     if (x->e->code) return 1;
     const bool ok = chat ? generate_ids(&g, m, tk, ids.id, (long)ids.n, stop, n, o, x->a, x->e)
                          : generate(&g, m, tk, prompt, n, o, x->a, x->e);
     return ok ? show(x, &g, tk, adapter, chat) : 1;
 }
 
-/* --use NAME, repeatable: the same prompt under one adapter after the other (or `none`), the base read once. */
-static int continue_each(Args *x, Model *m, const Tokenizer *tk, const SampleOptions *o, long n, Lora **all, int n_all)
+/* --use NAME, repeatable: the same prompt under one adapter after the other (or `none`), the base read
+ * once. */
+static int continue_each(Args *x, Model *m, const Tokenizer *tk, const SampleOptions *o, long n, Lora **all,
+                         int n_all)
 {
     int uses = 0;
     for (int i = 0; i < x->n_opt; i++) {

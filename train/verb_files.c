@@ -29,7 +29,8 @@ static bool tail_is(const char *s, const char *tail)
     return n > m && !strcmp(s + n - m, tail);
 }
 
-/* By OUT's suffix; a name without one is a folder. import's default is HDF5. An unknown suffix names no format. */
+/* By OUT's suffix; a name without one is a folder. import's default is HDF5. An unknown suffix names no
+ * format. */
 static const char *guess_format(const Args *x, const char *out)
 {
     static const char *const by[][2] = {
@@ -101,9 +102,10 @@ int verb_export(Args *x)
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) ok = ok || !strcmp(format, known[i]);
     DType t;
     if (!ok)
-        err_set(x->e, ERR_USAGE,
-                "%s%s: not in this version; formats are hdf5, safetensors, hf, llama2c, peft, adapter (--format)",
-                args_has(x, "format") ? "--format " : "OUT's suffix means format ", format);
+        err_set(
+            x->e, ERR_USAGE,
+            "%s%s: not in this version; formats are hdf5, safetensors, hf, llama2c, peft, adapter (--format)",
+            args_has(x, "format") ? "--format " : "OUT's suffix means format ", format);
     else if (!dtype_parse(dtype, &t) || (t != DT_F32 && t != DT_BF16 && t != DT_F16))
         err_set(x->e, ERR_USAGE, "--dtype %s: float32, bfloat16 or float16", dtype);
     double shard = size_bytes(x, "max-shard-size", 5e9);

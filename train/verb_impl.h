@@ -8,7 +8,8 @@
 const char *args_get(const Args *x, const char *name, const char *def); /* the last --name, "" for a switch */
 bool args_has(const Args *x, const char *name);
 double args_number(Args *x, const char *name, double def);
-/* --name within [lo, hi], exactly; anything else is an error. _key: default and range are those of a config's key. */
+/* --name within [lo, hi], exactly; anything else is an error. _key: default and range are those of a config's
+ * key. */
 int64_t args_int(Args *x, const char *name, int64_t def, int64_t lo, int64_t hi);
 double args_float(Args *x, const char *name, double def, double lo, double hi);
 int64_t args_int_key(Args *x, const char *name, const ConfigSection *s, const char *key);

@@ -7,7 +7,8 @@
     }
 /* Of every verb that computes with a model. */
 #define ADAPTER                                                                                              \
-    {"adapter", "[NAME=]P", "a PEFT folder, an adapter file or a training state; repeatable, they add up", 0}, \
+    {"adapter", "[NAME=]P", "a PEFT folder, an adapter file or a training state; repeatable, they add up",   \
+     0},                                                                                                     \
     {                                                                                                        \
         "force", NULL, "take an adapter of another base", 0                                                  \
     }
@@ -41,23 +42,24 @@ static const Option o_cache[] = {{"dry-run", NULL, "print the size, write nothin
                                  {"set", "K=V", "an override, as key=value", 0},
                                  {"json", NULL, "one JSON object on stdout", 0},
                                  END};
-static const Option o_generate[] = {{"p", "TEXT", "prompt (default: BOS alone)", 'p'},
-                                    {"n", "N", "new tokens (64)", 'n'},
-                                    {"temp", "T", "temperature, 0 = greedy (0.8)", 0},
-                                    {"top-k", "K", "0 = off (40)", 0},
-                                    {"top-p", "P", "1 = off (0.95)", 0},
-                                    {"min-p", "P", "0 = off", 0},
-                                    {"repetition-penalty", "R", "1 = off", 0},
-                                    {"seed", "S", "of the sampling (42)", 's'},
-                                    {"tokenizer", "P", "tokenizer.model", 0},
-                                    ADAPTER,
-                                    {"use", "NAME", "one of the adapters, or none; repeatable: one after the other", 0},
-                                    {"chat", NULL, "the prompt is a question; the chat template goes around it", 0},
-                                    {"chat-template", "T", "instead of the tokenizer's own: a known name or a file", 0},
-                                    {"system", "TEXT", "with --chat: the system text", 0},
-                                    {"stats", NULL, "speed on stderr (always shown)", 0},
-                                    {"json", NULL, "text, ids, speed as JSON", 0},
-                                    END};
+static const Option o_generate[] = {
+    {"p", "TEXT", "prompt (default: BOS alone)", 'p'},
+    {"n", "N", "new tokens (64)", 'n'},
+    {"temp", "T", "temperature, 0 = greedy (0.8)", 0},
+    {"top-k", "K", "0 = off (40)", 0},
+    {"top-p", "P", "1 = off (0.95)", 0},
+    {"min-p", "P", "0 = off", 0},
+    {"repetition-penalty", "R", "1 = off", 0},
+    {"seed", "S", "of the sampling (42)", 's'},
+    {"tokenizer", "P", "tokenizer.model", 0},
+    ADAPTER,
+    {"use", "NAME", "one of the adapters, or none; repeatable: one after the other", 0},
+    {"chat", NULL, "the prompt is a question; the chat template goes around it", 0},
+    {"chat-template", "T", "instead of the tokenizer's own: a known name or a file", 0},
+    {"system", "TEXT", "with --chat: the system text", 0},
+    {"stats", NULL, "speed on stderr (always shown)", 0},
+    {"json", NULL, "text, ids, speed as JSON", 0},
+    END};
 static const Option o_probe[] = {{"input", "F", "safetensors with input_ids [B,T], labels optional", 0},
                                  {"out", "F", "safetensors to write", 0},
                                  {"grad", NULL, "gradients of the mean loss", 0},
@@ -95,7 +97,8 @@ static const Option o_merge[] = {
     {"json", NULL, "the table on stdout", 0},
     END};
 static const Option o_unmerge[] = {{"base", "MODEL", "its content hash is what must come out", 0}, END};
-static const Option o_extract[] = {{"r", "N", "rank (16)", 'r'}, {"json", NULL, "the errors on stdout", 0}, END};
+static const Option o_extract[] = {
+    {"r", "N", "rank (16)", 'r'}, {"json", NULL, "the errors on stdout", 0}, END};
 static const Option o_inspect[] = {{"trust-foreign", NULL, "also HDF5 that pare has not written", 0},
                                    {"json", NULL, "one JSON object on stdout", 0},
                                    END};
@@ -158,20 +161,20 @@ const Verb verb_table[] = {
     {"import", "IN OUT", "the same, into HDF5 by default suffix", 2, 2, verb_export, o_export, false},
     {"quantize", "IN OUT", "weights as codes and scales: int8 to int2, FP8, FP4, NF4", 2, 2, verb_quantize,
      o_quantize, false},
-    {"merge", "BASE ADAPTER... OUT", "adapters into weights; a quantised base stays quantised", 3, 64, verb_merge,
-     o_merge, false},
-    {"unmerge", "MODEL ADAPTER OUT", "the base back, where its content hash proves it", 3, 3, verb_unmerge, o_unmerge,
-     false},
-    {"extract-lora", "BASE TUNED OUT", "a full fine-tune as an adapter, by SVD", 3, 3, verb_extract_lora, o_extract,
-     false},
+    {"merge", "BASE ADAPTER... OUT", "adapters into weights; a quantised base stays quantised", 3, 64,
+     verb_merge, o_merge, false},
+    {"unmerge", "MODEL ADAPTER OUT", "the base back, where its content hash proves it", 3, 3, verb_unmerge,
+     o_unmerge, false},
+    {"extract-lora", "BASE TUNED OUT", "a full fine-tune as an adapter, by SVD", 3, 3, verb_extract_lora,
+     o_extract, false},
     {"prune", "IN OUT", "one-shot masks: magnitude, random, SNIP, Taylor, Wanda, SparseGPT", 2, 2, verb_prune,
      o_prune, false},
     {"delta", "make BASE TUNED OUT | apply BASE DELTA OUT | revert TUNED DELTA OUT | verify DELTA [BASE]",
      "what training changed, onto its base and off again", 2, 4, verb_delta, o_none, false},
     {"data", "WHAT [CONFIG|FILES]", "encode, decode, tokenize, pack, stats, inspect, train-tokenizer", 1, 200,
      verb_data, o_data, true},
-    {"report", "RUN...", "one HTML page about runs: curves, arms, sizes and qualities, samples", 1, 200, verb_report,
-     o_report, false},
+    {"report", "RUN...", "one HTML page about runs: curves, arms, sizes and qualities, samples", 1, 200,
+     verb_report, o_report, false},
     {"doctor", "", "CPU, threads, libraries, a self-test", 0, 0, verb_doctor, o_json, false},
 };
 const int n_verb_table = (int)(sizeof verb_table / sizeof *verb_table);

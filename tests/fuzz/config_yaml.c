@@ -1,5 +1,5 @@
-/* tests/fuzz/config_yaml.c: a configuration file, parsed and filled in. Anchors may repeat a value: 256 bytes for a
- * value, of which CFG_MAX_NODES may be made of a small file, are the limit. */
+/* tests/fuzz/config_yaml.c: a configuration file, parsed and filled in. Anchors may repeat a value: 256 bytes
+ * for a value, of which CFG_MAX_NODES may be made of a small file, are the limit. */
 #include "core/config.h"
 #include "data/data.h"
 #include "tests/fuzz/fuzz_impl.h"

@@ -2,9 +2,9 @@
  *
  *   FUZZ(safetensors, 64)  { parse data (n,), with memory from `a` and errors in `e` }
  *
- * `make fuzz` links each with libFuzzer; tests/test_fuzz_corpus.c runs every committed input through it without.
- * A fault is a crash, a sanitizer's report, a hang, an error without a message, or more than `times` bytes of
- * arena for a byte of the file (1 MiB is free).
+ * `make fuzz` links each with libFuzzer; tests/test_fuzz_corpus.c runs every committed input through it
+ * without. A fault is a crash, a sanitizer's report, a hang, an error without a message, or more than `times`
+ * bytes of arena for a byte of the file (1 MiB is free).
  */
 #ifndef FUZZ_IMPL_H
 #define FUZZ_IMPL_H
@@ -31,7 +31,8 @@ static void fuzz_check(const char *name, const Arena *a, const Err *e, size_t n,
     if (a->peak > limit) FUZZ_FAIL("%s: %zu bytes of memory for a file of %zu", name, a->peak, n);
 }
 
-/* The bytes as a file NAME in a folder of this process: a memory file behind a link, so nothing is written. */
+/* The bytes as a file NAME in a folder of this process: a memory file behind a link, so nothing is
+ * written. */
 static inline const char *fuzz_file(const char *name, const unsigned char *data, size_t n)
 {
     static int fd = -1;

@@ -1,4 +1,5 @@
-/* tests/fuzz/safetensors.c: the reader of model files, safetensors and llama2.c .bin told apart by content. */
+/* tests/fuzz/safetensors.c: the reader of model files, safetensors and llama2.c .bin told apart by
+ * content. */
 #include "formats/formats.h"
 #include "tests/fuzz/fuzz_impl.h"
 
