@@ -189,7 +189,7 @@ bool file_write_atomic(const char *path, const void *data, size_t bytes, Err *e)
 bool file_exists(const char *path)
 {
     struct stat st;
-    return stat(path, &st) == 0;
+    return path && stat(path, &st) == 0;
 }
 
 bool dir_make(const char *path, Err *e)

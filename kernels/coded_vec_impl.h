@@ -52,7 +52,7 @@ VFN void dot_row(float *y, long N, const float *x, const uint8_t *row, const Qua
         }
         for (int m = 0; m < M; m++) sum[m] = vf_fma(part[m], f, sum[m]);
         for (; c < c1; c++) {
-            const unsigned code = t->bits == 4 ? row[c / 2] >> (c % 2 * 4) & 15u : row[c];
+            const unsigned code = t->bits == 4 ? (unsigned)row[c / 2] >> (c % 2 * 4) & 15u : row[c];
             for (int m = 0; m < M; m++) rest[m] += (t->v[code] - zero) * scale * x[m * K + c];
         }
     }

@@ -139,5 +139,6 @@ int verb_data(Args *x)
         arena_free(&tmp);
         if (!ok) break;
     }
+    arena_free(&tmp);
     return x->e->code ? 1 : 0;
 }

@@ -147,9 +147,10 @@ int verb_eval(Args *x)
                    : most < 32                       ? most
                                                      : 32;
     Evaluator *ev = evaluator_new(&m, j.against ? &t : NULL, B, j.T, x->a, x->e);
-    if (!ev || !evaluator_run(ev, &tok, tk ? tokenizer_bos(tk) : -1, j.protocol, j.window ? j.window : j.T,
-                              j.stride, c->eval.max_batches, &r, x->e))
-        return 1;
+    bool ok = ev && evaluator_run(ev, &tok, tk ? tokenizer_bos(tk) : -1, j.protocol,
+                                  j.window ? j.window : j.T, j.stride, c->eval.max_batches, &r, x->e);
+    evaluator_free(ev);
+    if (!ok) return 1;
     return say_result(x, &j, &r);
 }
 

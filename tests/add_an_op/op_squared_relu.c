@@ -19,8 +19,9 @@ static void backward(const Node *n, const Kernels *k)
     if (x->grad) k->squared_relu_bwd(x->grad, n->out->grad, x->data, t_numel(x), grad_mode(n, 0));
 }
 
-static const OpCase cases[] = {
-    {"odd", NULL, {{'r', 2, {5, 13}, 0}}}, {"one", NULL, {{'r', 1, {1}, 0}}}, {NULL, NULL, {{0, 0, {0}, 0}}}};
+static const OpCase cases[] = {{"odd", NULL, {{'r', 2, {5, 13}, 0}}},
+                               {"one", NULL, {{'r', 1, {1}, 0}}},
+                               {NULL, NULL, {{0, 0, {0}, 0}}}};
 
 const Op op_squared_relu = {.name = "squared_relu",
                             .formula = "y = max(x, 0)^2",
