@@ -144,7 +144,7 @@ fuzz: deps ## every strict parser under libFuzzer (clang), FUZZ_SECONDS=60 each,
 exhaustive: deps ## the FP8 and FP4 casts on all 2^32 floats against an exact slow reference (5 minutes of two cores)
 	@$(MAKE) $(JOBS) --no-print-directory $(B)/tests
 	@PARE_EXHAUSTIVE=1 $(B)/tests -k codec.exhaustive --timeout 3600
-ops: ## the table of operators: formula, what backward reads
+ops: ## the table of operators: formula, what backward reads, devices, tolerance
 	@scripts/ops.sh
 style: ## the house rules: floors, banned functions, sizes
 	@scripts/style.sh

@@ -319,10 +319,8 @@ typedef struct ScaleByAttr {
 /* A mask: its owner is compress/mask.c, which moves it between steps. keep (numel of w): bytes of 0 and 1. */
 typedef struct MaskState {
     const uint8_t *keep;
-    bool dense; /* gradients as if every entry were kept (scores of entries that may come back) */
-    double *
-        /* (numel) where forward leaves the scores, for the surrogate of topk_mask; NULL = nobody asks */
-        anchor;
+    bool dense;     /* gradients as if every entry were kept (scores of entries that may come back) */
+    double *anchor; /* (numel) forward leaves the scores here, for topk_mask's surrogate; NULL: not asked */
 } MaskState;
 typedef struct MaskAttr {
     const MaskState *state;
@@ -331,7 +329,7 @@ enum { LM_CE, LM_KD, LM_ENTROPY, LM_COUNT, LM_SUMS }; /* stat of lm_loss: sums i
 
 extern const Op *const all_ops[];
 extern const int n_all_ops;
-#define OPDEF(name) extern const Op op_##name;
+#define OPDEF(name, out, grad) extern const Op op_##name;
 #include "autograd/ops.def"
 #undef OPDEF
 #endif

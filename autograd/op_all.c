@@ -2,7 +2,7 @@
 #include "autograd/autograd.h"
 
 const Op *const all_ops[] = {
-#define OPDEF(name) &op_##name,
+#define OPDEF(name, out, grad) &op_##name,
 #include "autograd/ops.def"
 #undef OPDEF
 };

@@ -12,23 +12,33 @@ static const double COS_EPS = 1e-8; /* the eps of torch cosine_similarity */
 
 static bool counts(const int32_t *targets, long i) { return !targets || targets[i] != IGNORED; }
 
-void K(mse_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C)
+/* *sum += row(a, b) over the rows of a, b (N,C) that count, in their order. */
+static void sum_rows(double *sum, double (*row)(const REAL *, const REAL *, long), const REAL *a,
+                     const REAL *b, const int32_t *targets, long N, long C)
 {
-    const REAL *a = a_, *b = b_; /* (N,C) */
     for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
         const long n = lmin(SUM_BATCH, N - i0);
         double part[SUM_BATCH];
 #pragma omp parallel for schedule(static) if (n * C > PAR_MIN)
-        for (long i = 0; i < n; i++) {
-            double s = 0.0;
-            for (long j = (i0 + i) * C; j < (i0 + i + 1) * C; j++) {
-                const double d = (double)a[j] - (double)b[j];
-                s += d * d;
-            }
-            part[i] = counts(targets, i0 + i) ? s / (double)C : 0.0;
-        }
+        for (long i = 0; i < n; i++)
+            part[i] = counts(targets, i0 + i) ? row(a + (i0 + i) * C, b + (i0 + i) * C, C) : 0.0;
         *sum += sum_in_order(part, n);
     }
+}
+
+static double row_mse(const REAL *a, const REAL *b, long C)
+{ /* a b (C) */
+    double s = 0.0;
+    for (long j = 0; j < C; j++) {
+        const double d = (double)a[j] - (double)b[j];
+        s += d * d;
+    }
+    return s / (double)C;
+}
+
+void K(mse_fwd)(double *sum, const void *a, const void *b, const int32_t *targets, long N, long C)
+{
+    sum_rows(sum, row_mse, a, b, targets, N, C);
 }
 
 void K(mse_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N, long C,
@@ -66,17 +76,11 @@ static Cosine cosine(const REAL *a, const REAL *b, long C)
     return r;
 }
 
-void K(cosine_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C)
+static double row_cosine(const REAL *a, const REAL *b, long C) { return 1.0 - cosine(a, b, C).cos; }
+
+void K(cosine_fwd)(double *sum, const void *a, const void *b, const int32_t *targets, long N, long C)
 {
-    const REAL *a = a_, *b = b_; /* (N,C) */
-    for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
-        const long n = lmin(SUM_BATCH, N - i0);
-        double part[SUM_BATCH];
-#pragma omp parallel for schedule(static) if (n * C > PAR_MIN)
-        for (long i = 0; i < n; i++)
-            part[i] = counts(targets, i0 + i) ? 1.0 - cosine(a + (i0 + i) * C, b + (i0 + i) * C, C).cos : 0.0;
-        *sum += sum_in_order(part, n);
-    }
+    sum_rows(sum, row_cosine, a, b, targets, N, C);
 }
 
 void K(cosine_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N,
@@ -98,20 +102,16 @@ void K(cosine_bwd)(void *da_, void *db_, const void *a_, const void *b_, const i
     }
 }
 
-void K(l1_fwd)(double *sum, const void *a_, const void *b_, const int32_t *targets, long N, long C)
+static double row_l1(const REAL *a, const REAL *b, long C)
+{ /* a b (C) */
+    double s = 0.0;
+    for (long j = 0; j < C; j++) s += fabs((double)a[j] - (double)b[j]);
+    return s / (double)C;
+}
+
+void K(l1_fwd)(double *sum, const void *a, const void *b, const int32_t *targets, long N, long C)
 {
-    const REAL *a = a_, *b = b_; /* (N,C) */
-    for (long i0 = 0; i0 < N; i0 += SUM_BATCH) {
-        const long n = lmin(SUM_BATCH, N - i0);
-        double part[SUM_BATCH];
-#pragma omp parallel for schedule(static) if (n * C > PAR_MIN)
-        for (long i = 0; i < n; i++) {
-            double s = 0.0;
-            for (long j = (i0 + i) * C; j < (i0 + i + 1) * C; j++) s += fabs((double)a[j] - (double)b[j]);
-            part[i] = counts(targets, i0 + i) ? s / (double)C : 0.0;
-        }
-        *sum += sum_in_order(part, n);
-    }
+    sum_rows(sum, row_l1, a, b, targets, N, C);
 }
 
 void K(l1_bwd)(void *da_, void *db_, const void *a_, const void *b_, const int32_t *targets, long N, long C,

@@ -7,7 +7,7 @@
     real == sizeof(double) ? squared_relu_fwd_f64(__VA_ARGS__) : squared_relu_fwd_f32(__VA_ARGS__)
 #define squared_relu_bwd(...)                                                                                \
     real == sizeof(double) ? squared_relu_bwd_f64(__VA_ARGS__) : squared_relu_bwd_f32(__VA_ARGS__)
-#define OPDEF(name) extern const Op op_##name;
+#define OPDEF(name, out, grad) extern const Op op_##name;
 #include "tests/add_an_op/ops.def"
 #undef OPDEF
 #include "tests/add_an_op/op_squared_relu.c"

@@ -273,6 +273,15 @@ static inline char *events(const char *path, const char *kind)
     return kept(out);
 }
 
+/* A line of JSON, good to the end of the test. */
+static inline json_t *json_line(const char *line)
+{
+    json_error_t je;
+    json_t *o = json_loads(line, JSON_REJECT_DUPLICATES, &je);
+    ASSERT_MSG(json_is_object(o), "%s: \"%s\"", je.text, line);
+    return kept(o);
+}
+
 /* The last event of a kind. */
 static inline json_t *last_event(const char *path, const char *kind)
 {
@@ -280,7 +289,7 @@ static inline json_t *last_event(const char *path, const char *kind)
     ASSERT_MSG(end > text, "%s: no event %s", path, kind);
     end[-1] = 0;
     char *nl = strrchr(text, '\n');
-    return kept(json_loads(nl ? nl + 1 : text, 0, NULL));
+    return json_line(nl ? nl + 1 : text);
 }
 
 static inline double field(const json_t *o, const char *key)
@@ -293,12 +302,9 @@ static inline double field(const json_t *o, const char *key)
 /* One line, one JSON object, nothing else. */
 static inline json_t *one_object(const char *out)
 {
-    json_error_t je;
     const char *nl = strchr(out, '\n');
     ASSERT_MSG(nl && !nl[1], "not exactly one line: \"%s\"", out);
-    json_t *o = json_loads(out, JSON_REJECT_DUPLICATES, &je);
-    ASSERT_MSG(json_is_object(o), "%s: \"%s\"", je.text, out);
-    return kept(o);
+    return json_line(out);
 }
 
 /* Every tensor and moment, and the counters, of two training states; bit for bit. */

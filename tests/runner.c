@@ -2,9 +2,9 @@
  *
  *   tests [--list] [-k PART] [--jobs N] [--timeout SECONDS] [-v]
  *
- * Output: a block per failure (with what the test wrote), skips with their reasons, seconds per suite, and
- * the last line `N passed, N failed, N skipped`. Exit status 0 when nothing failed, 1 otherwise, 2 for wrong
- * arguments.
+ * Output: a block per failure (with what the test wrote), skips with their reasons, seconds per suite (of the
+ * clock, and of the processors with all that a test has started), and the last line `N passed, N failed, N
+ * skipped`. Exit status 0 when nothing failed, 1 otherwise, 2 for wrong arguments.
  */
 #define _GNU_SOURCE
 #include "tests/test.h"
@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <signal.h>
@@ -190,9 +191,12 @@ static int remove_entry(const char *path, const struct stat *st, int flag, struc
 typedef struct Slot {
     Test *test;
     pid_t pid;
-    int out;
+    int out, index; /* index: of the test in the list */
     double start;
 } Slot;
+typedef struct Seconds {
+    double clock, cpu;
+} Seconds;
 typedef struct Totals {
     int passed, failed, skipped;
 } Totals;
@@ -214,11 +218,11 @@ static void check_finished(void)
     _exit(1);
 }
 
-static bool slot_start(Slot *s, Test *t)
+static bool slot_start(Slot *s, Test *t, int index)
 {
     fflush(stdout);
     fflush(stderr);
-    *s = (Slot){.test = t, .start = now(), .out = memfd_create("test", MFD_CLOEXEC)};
+    *s = (Slot){.test = t, .index = index, .start = now(), .out = memfd_create("test", MFD_CLOEXEC)};
     if (s->out < 0) return false;
     s->pid = fork();
     if (s->pid == 0) {
@@ -255,23 +259,23 @@ static void print_output(int fd, bool last_line_only)
     }
 }
 
-static void slot_finish(Slot *s, int status, bool timed_out, double limit, bool verbose, Totals *sum)
+static void slot_finish(Slot *s, Seconds took, int status, bool timed_out, double limit, bool verbose,
+                        Totals *sum)
 {
-    double seconds = now() - s->start;
     Test *t = s->test;
     char dir[256];
     dir_name(dir, s->pid);
     if (access(dir, F_OK) == 0) nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     if (!timed_out && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         sum->passed++;
-        if (verbose) printf("ok   %s.%s (%.3f s)\n", t->suite, t->name, seconds);
+        if (verbose) printf("ok   %s.%s (%.3f s, cpu %.3f s)\n", t->suite, t->name, took.clock, took.cpu);
     } else if (!timed_out && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SKIP) {
         sum->skipped++;
         printf("skip %s.%s:\n", t->suite, t->name);
         print_output(s->out, true);
     } else {
         sum->failed++;
-        printf("FAIL %s.%s (%s:%d, %.3f s): ", t->suite, t->name, t->file, t->line, seconds);
+        printf("FAIL %s.%s (%s:%d, %.3f s): ", t->suite, t->name, t->file, t->line, took.clock);
         if (timed_out) printf("no end after %.0f s\n", limit);
         else if (WIFSIGNALED(status))
             printf("signal %d (%s)\n", WTERMSIG(status), strsignal(WTERMSIG(status)));
@@ -283,18 +287,22 @@ static void slot_finish(Slot *s, int status, bool timed_out, double limit, bool 
     s->test = NULL;
 }
 
-static bool slot_poll(Slot *s, double limit, bool verbose, Totals *sum)
+static double seconds_of(struct timeval t) { return (double)t.tv_sec + 1e-6 * (double)t.tv_usec; }
+
+static bool slot_poll(Slot *s, double limit, bool verbose, Totals *sum, Seconds *seconds)
 {
     int status = 0;
     bool timed_out = false;
-    pid_t got = waitpid(s->pid, &status, WNOHANG);
+    struct rusage used = {0};
+    pid_t got = wait4(s->pid, &status, WNOHANG, &used);
     if (got == 0 && now() - s->start > limit) {
         timed_out = true;
         kill(-s->pid, SIGKILL);
-        got = waitpid(s->pid, &status, 0);
+        got = wait4(s->pid, &status, 0, &used);
     }
     if (got == 0) return false;
-    slot_finish(s, status, timed_out, limit, verbose, sum);
+    seconds[s->index] = (Seconds){now() - s->start, seconds_of(used.ru_utime) + seconds_of(used.ru_stime)};
+    slot_finish(s, seconds[s->index], status, timed_out, limit, verbose, sum);
     return true;
 }
 
@@ -312,7 +320,7 @@ static bool chosen(const Test *t, const char *part)
     return !part || strstr(full, part);
 }
 
-static Totals run_all(Test **tests, int n, int jobs, double limit, bool verbose, double *seconds)
+static Totals run_all(Test **tests, int n, int jobs, double limit, bool verbose, Seconds *seconds)
 {
     Slot slots[MAX_JOBS] = {0};
     Totals sum = {0};
@@ -320,7 +328,7 @@ static Totals run_all(Test **tests, int n, int jobs, double limit, bool verbose,
     while (next < n || running) {
         for (int j = 0; j < jobs && next < n; j++) {
             if (slots[j].test) continue;
-            if (slot_start(&slots[j], tests[next])) running++;
+            if (slot_start(&slots[j], tests[next], next)) running++;
             else {
                 printf("FAIL %s.%s: no process for it\n", tests[next]->suite, tests[next]->name);
                 slots[j].test = NULL;
@@ -330,12 +338,7 @@ static Totals run_all(Test **tests, int n, int jobs, double limit, bool verbose,
         }
         bool any = false;
         for (int j = 0; j < jobs; j++) {
-            if (!slots[j].test) continue;
-            Test *t = slots[j].test;
-            double start = slots[j].start;
-            if (!slot_poll(&slots[j], limit, verbose, &sum)) continue;
-            for (int i = 0; i < n; i++)
-                if (tests[i] == t) seconds[i] = now() - start;
+            if (!slots[j].test || !slot_poll(&slots[j], limit, verbose, &sum, seconds)) continue;
             running--;
             any = true;
         }
@@ -344,14 +347,20 @@ static Totals run_all(Test **tests, int n, int jobs, double limit, bool verbose,
     return sum;
 }
 
-static void print_suites(Test **tests, int n, const double *seconds)
+static void print_suites(Test **tests, int n, const Seconds *seconds)
 {
+    double all = 0;
     for (int i = 0; i < n;) {
-        double s = 0;
+        Seconds s = {0};
         int from = i;
-        for (; i < n && strcmp(tests[i]->suite, tests[from]->suite) == 0; i++) s += seconds[i];
-        printf("%-24s %4d tests %8.2f s\n", tests[from]->suite, i - from, s);
+        for (; i < n && strcmp(tests[i]->suite, tests[from]->suite) == 0; i++) {
+            s.clock += seconds[i].clock;
+            s.cpu += seconds[i].cpu;
+        }
+        all += s.cpu;
+        printf("%-24s %4d tests %8.2f s, cpu %8.2f s\n", tests[from]->suite, i - from, s.clock, s.cpu);
     }
+    printf("cpu %.1f s in all\n", all);
 }
 
 static int usage(void)
@@ -379,7 +388,7 @@ int main(int argc, char **argv)
     int n = 0;
     for (Test *t = first; t; t = t->next) n += chosen(t, part);
     Test **tests = calloc((size_t)n + 1, sizeof(Test *));
-    double *seconds = calloc((size_t)n + 1, sizeof *seconds);
+    Seconds *seconds = calloc((size_t)n + 1, sizeof *seconds);
     if (!tests || !seconds) return 1;
     int k = 0;
     for (Test *t = first; t; t = t->next)

@@ -1,9 +1,10 @@
 /* tests/test_add_an_op.c: docs/add-an-op.md is true: its blocks are the files of tests/add_an_op/, letter
  * by letter, and those, compiled, pass every row of the check table. */
+#define MORE_OPS "tests/add_an_op/ops.def"
 #include "tests/golden_impl.h"
 #include "tests/ops_checks_impl.h"
 
-#define OPDEF(name) extern const Op op_##name;
+#define OPDEF(name, out, grad) extern const Op op_##name;
 #include "tests/add_an_op/ops.def"
 #undef OPDEF
 

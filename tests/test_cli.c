@@ -414,7 +414,7 @@ TEST(cli, bad_data)
     Pare p = PARE(ARGS("eval", TINY, "--data", in_dir("nothing.bin")));
     ASSERT_RAN(p, 1);
     ASSERT_CONTAINS(p.err, "nothing.bin");
-    int32_t *row = calloc(4096, sizeof *row);
+    static const int32_t row[4096];
     ids_file(in, 1, 4096, row, NULL);
     p = PARE(ARGS("probe", TINY, "--input", in, "--out", out));
     ASSERT_RAN(p, 2);

@@ -91,7 +91,7 @@ static void attention_kernel(const Golden *f, const char *name, const Kernels *k
     static const char *const in[] = {"in0", "in1", "in2"}, *const grad[] = {"grad0", "grad1", "grad2"};
     Bench b = {.a = {.name = "bench"}, .k = k};
     json_t *at = golden_attr(f, name);
-    const GoldenOp *spec = golden_spec(&op_attention, name);
+    const GoldenOp spec = golden_spec(&op_attention, name);
     const FileTensor *q = golden_find(f, name, "in0"), *kv = golden_find(f, name, "in1");
     const FileTensor *sq = golden_find(f, name, "in3"), *skv = golden_find(f, name, "in4");
     long B = (long)q->dim[0], Tq = (long)q->dim[1], H = (long)q->dim[2], D = (long)q->dim[3];
@@ -116,7 +116,7 @@ static void attention_kernel(const Golden *f, const char *name, const Kernels *k
     s.seg_q = sq ? (const int32_t *)(const void *)sq->data : NULL;
     s.seg_kv = skv ? (const int32_t *)(const void *)skv->data : NULL;
     k->attention_fwd(o, lse, x[0], x[1], x[2], &s);
-    golden_close_to(&b, name, "kernel's out", o, golden_f64(f, name, "out", n[0]), n[0], spec->out);
+    golden_close_to(&b, name, "kernel's out", o, golden_f64(f, name, "out", n[0]), n[0], spec.out);
     const double *want = golden_f64(f, name, "lse", B * H * Tq);
     for (long i = 0; i < B * H * Tq; i++) {
         double have = real_get(lse, i, k), tol = k->real == sizeof(double) ? 1e-12 : 1e-6;
@@ -125,7 +125,7 @@ static void attention_kernel(const Golden *f, const char *name, const Kernels *k
     }
     k->attention_bwd(dx[0], dx[1], dx[2], x[3], o, lse, x[0], x[1], x[2], delta, &s, SET, SET, SET);
     for (int i = 0; i < 3; i++)
-        golden_close_to(&b, name, grad[i], dx[i], golden_f64(f, name, grad[i], n[i]), n[i], spec->grad);
+        golden_close_to(&b, name, grad[i], dx[i], golden_f64(f, name, grad[i], n[i]), n[i], spec.grad);
     json_decref(at);
     arena_free(&b.a);
 }

@@ -24,10 +24,8 @@ static Pare train(const char *dir, const char *const *more)
 static json_t *lines(const char *dir)
 {
     char *text = events(in(dir, "run/metrics.jsonl"), "train");
-    json_t *all = json_array();
-    for (char *at = text, *line; (line = next_line(&at));)
-        json_array_append_new(all, json_loads(line, 0, NULL));
-    free(text);
+    json_t *all = kept(json_array());
+    for (char *at = text, *line; (line = next_line(&at));) json_array_append(all, json_line(line));
     return all;
 }
 
@@ -70,9 +68,9 @@ TEST(on_policy, ends_of_the_share)
     ASSERT_STR(events(in(a, "run/metrics.jsonl"), "train"), events(in(b, "run/metrics.jsonl"), "train"));
     p = TRAIN(c, "distill.on_policy=1");
     ASSERT_RAN(p, 0);
-    json_t *o;
+    json_t *all = lines(c), *o;
     size_t i;
-    json_array_foreach(lines(c), i, o) ASSERT_EQ(field(o, "on_policy"), 1.0);
+    json_array_foreach(all, i, o) ASSERT_EQ(field(o, "on_policy"), 1.0);
 }
 
 /* Stopped after every third step and on: what was written behind the prompts is the same, and threads do

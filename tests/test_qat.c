@@ -281,11 +281,13 @@ TEST(qat, rules_and_globs)
     ASSERT(!bed_open(&b, &c, kernels_cpu_f32()));
     ASSERT_CONTAINS(b.e.msg, "qat.rules[2].match: no tensor matches");
     ASSERT_CONTAINS(b.e.msg, "the nearest is ");
+    bed_close(&b);
     c.rules.n = 0;
     c.scale_update = "delayed";
     c.weight = "nvfp4";
     ASSERT(!bed_open(&b, &c, kernels_cpu_f32()));
     ASSERT_CONTAINS(b.e.msg, "delayed needs a symmetric format");
+    bed_close(&b);
 }
 
 /* q, k and v share one node on their input; the weights are quantised once a step, not once a micro-batch. */

@@ -490,7 +490,7 @@ TEST(resume, best_is_kept)
     double least = INFINITY;
     int best = 0;
     for (char *at = all, *line; (line = next_line(&at));) {
-        json_t *o = json_loads(line, 0, NULL);
+        json_t *o = json_line(line);
         if (field(o, "loss") >= least) continue;
         least = field(o, "loss");
         best = (int)field(o, "step");
