@@ -128,6 +128,9 @@ typedef struct RunState {
     uint32_t step, sample0;
     bool check_finite;
     const char *first_bad;
+    /* told of every entry of the schedule, when set: phase forward, again or backward; seconds of time_now */
+    void (*watch)(void *ctx, const Node *n, const char *phase, double start, double end);
+    void *watch_ctx;
 } RunState;
 
 /* keep_all: every tensor has its own memory (tests, probes). run: where inputs and kept tensors live. */

@@ -30,6 +30,8 @@ static void check_step(Graph *g, const Step *s)
     }
 }
 
+static const char *const act_name[] = {"forward", "again", "backward"};
+
 static void run(Graph *g, const Schedule *sch, bool first)
 {
     for (int i = 0; i < sch->n; i++) {
@@ -37,12 +39,14 @@ static void run(Graph *g, const Schedule *sch, bool first)
         Node *n = s->n;
         if (s->out_data) n->out->data = s->out_data;
         if (s->stat) n->stat = s->stat;
+        const double start = g->state.watch ? time_now() : 0;
         if (s->act == ACT_BACKWARD) {
             n->first = n->first_act | (first ? n->first_param : 0u);
             n->op->backward(n, g->opt.k);
         } else {
             n->op->forward(n, g->opt.k);
         }
+        if (g->state.watch) g->state.watch(g->state.watch_ctx, n, act_name[s->act], start, time_now());
         if (g->state.check_finite) check_step(g, s);
     }
 }
@@ -100,8 +104,6 @@ double graph_loss_total(Graph *g)
     for (int i = 0; i < g->n_loss; i++) sum += g->loss[i].weight * g->loss[i].n->op->value(g->loss[i].n);
     return sum;
 }
-
-static const char *act_name[] = {"forward", "again", "backward"};
 
 char *graph_print(const Graph *g, Arena *a, Err *e)
 {

@@ -505,6 +505,20 @@ TEST(resume, best_is_kept)
     ASSERT_EQ(checkpoints(b, false), 2);
 }
 
+/* Ended between its last state and the mark that it is done: the evaluation stands once. */
+TEST(resume, finished_run_repeats_no_event)
+{
+    char *b = tiny_dir("b"), *metrics = in(b, "run/metrics.jsonl");
+    Pare p = PARE(.dir = b, ARGS("train", "c.yaml", "train.max_steps=6"));
+    ASSERT_RAN(p, 0);
+    char *once = events(metrics, "eval");
+    ASSERT_EQ(unlink(in(b, "run/DONE")), 0);
+    p = PARE(.dir = b, ARGS("train", "c.yaml", "train.max_steps=6"));
+    ASSERT_RAN(p, 0);
+    ASSERT(exists(in(b, "run/DONE")));
+    ASSERT_STR(events(metrics, "eval"), once);
+}
+
 /* A run that goes back: what it saves from there on is found, not the later states of the first try. */
 TEST(resume, from_an_earlier_checkpoint)
 {

@@ -58,6 +58,11 @@ typedef struct CheckpointConfig {
 #include "train/checkpoint.def"
 #include "core/config_undef.h"
 } CheckpointConfig;
+typedef struct ProfileConfig {
+#include "core/config_fields.h"
+#include "train/profile.def"
+#include "core/config_undef.h"
+} ProfileConfig;
 typedef struct LogConfig {
 #include "core/config_fields.h"
 #include "train/log.def"
@@ -105,6 +110,7 @@ const ConfigSection *generate_section(void);
 const ConfigSection *eval_section(void);
 const ConfigSection *keep_best_section(void);
 const ConfigSection *checkpoint_section(void);
+const ConfigSection *profile_section(void);
 const ConfigSection *log_section(void);
 const ConfigSection *export_section(void);
 const ConfigSection *dist_section(void);

@@ -97,6 +97,15 @@ static const char *const checkpoint_alias[][2] = {
 };
 CFG_SECTION_ALIAS(checkpoint_section, "checkpoint", CheckpointConfig, checkpoint_fields,
                   "when to save and what to keep", checkpoint_alias)
+
+static const ConfigField profile_fields[] = {
+#define CFG_STRUCT ProfileConfig
+#include "core/config_table.h"
+#include "train/profile.def"
+#include "core/config_undef.h"
+};
+CFG_SECTION(profile_section, "profile", ProfileConfig, profile_fields, "steps that are timed")
+
 static const ConfigField log_fields[] = {
 #define CFG_STRUCT LogConfig
 #include "core/config_table.h"

@@ -112,8 +112,10 @@ static StepInfo one_step(Run *r, Err *e)
     distill_before(&r->distill, r->g, r->st.step);
     graph_step_begin(r->g);
     for (long a = 0; a < r->accum; a++) {
+        const double fill = time_now();
         targets += own ? on_policy_fill(r->on_policy, first + a * r->B, e)
                        : fill_batch(r, first + a * r->B, e);
+        profile_span(r->profile, own ? "own sequences" : "data", fill);
         if (e->code) break;
         s->sample0 = (uint32_t)(first + a * r->B); /* wraps: no two of a step are equal */
         if (targets && distill_wants_measure(&r->distill)) {
@@ -139,7 +141,9 @@ static StepInfo one_step(Run *r, Err *e)
     regularise(r, n);
     r->loss /= n;
     for (int i = 0; i < r->n_part; i++) r->part[i].value /= n;
+    const double update = time_now();
     StepInfo info = optim_step(r->opt, r->st.step, r->st.n_steps, 1 / n);
+    profile_span(r->profile, "optimizer", update);
     r->st.step++;
     r->st.samples_seen += r->B * r->accum;
     r->st.tokens_seen += r->step_tokens;
@@ -299,7 +303,11 @@ static const char *loop(Run *r, Err *e)
     if (!prune_now(r, e)) return "failed";
     if (r->st.step >= r->st.n_steps) {
         const bool row = r->c->at_stage >= 0; /* a stage's row evaluates what it wrote */
-        if (!row && !run_evaluate(r, e)) return "failed";
+        Metrics *m = r->metrics;
+        if (r->st.evaluated == r->st.step) r->metrics = NULL; /* told before that state was saved */
+        const bool ok = row || run_evaluate(r, e);
+        r->metrics = m;
+        if (!ok) return "failed";
         return r->checkpoint || save(r, e) ? "done" : "failed";
     }
     bool stale = false;
@@ -312,9 +320,11 @@ static const char *loop(Run *r, Err *e)
     int64_t mark_step = r->st.step;
     for (;;) {
         double start = time_now();
+        profile_before(r);
         StepInfo info = one_step(r, e);
         threads_pace(time_now() - start);
-        if (e->code || !check_finite(r, &info, e) || !prune_now(r, e)) return "failed";
+        if (e->code || !profile_after(r, start, e) || !check_finite(r, &info, e) || !prune_now(r, e))
+            return "failed";
         bool line = due(r->st.step, r->c->log.every_steps);
         if (line || r->st.step == r->st.n_steps) {
             double dt = (time_now() - mark) / (double)(r->st.step - mark_step);
@@ -440,8 +450,10 @@ bool train_run(Config *c, const TrainOptions *o, RunResult *out, Arena *a, Err *
             written = true;
             r.metrics = metrics_open(r.dir, &c->log, !c->run.deterministic, r.st.step, resumed, a, e);
             r.peak_flops = measured_peak(r.k, e);
+            r.profile = profile_open(&r, e);
             run_header(&r);
             if (!e->code) out->status = loop(&r, e);
+            if (!e->code) profile_close(&r, e);
             if (!e->code && !strcmp(out->status, "done") && run_samples(&r, &r.model, &out->sample, e))
                 run_export(&r, e);
             if (!e->code && !strcmp(out->status, "done") && o->teacher_row) teacher_row(&r, out, e);

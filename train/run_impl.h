@@ -41,6 +41,15 @@ long on_policy_fill(OnPolicy *p, int64_t first_sample, Err *e);
 /* Mean tokens of the sequences written since the last call; 0 = none. */
 double on_policy_length(OnPolicy *p);
 
+/* ---- profile.c: log.profile; NULL or another step: nothing is timed ------------------------------------ */
+typedef struct Profile Profile;
+Profile *profile_open(const Run *r, Err *e); /* NULL: no step is traced */
+void profile_before(Run *r);                 /* a step begins */
+/* something of a traced step that is no entry of the graph has gone on since `start` */
+void profile_span(Profile *p, const char *what, double start);
+bool profile_after(Run *r, double start, Err *e); /* the step that began at `start` is over */
+bool profile_close(Run *r, Err *e);               /* writes what there is, once */
+
 struct Run {
     Config *c;
     Arena *a;
@@ -71,6 +80,7 @@ struct Run {
     Tokens val;
     bool has_val;
     Metrics *metrics;
+    Profile *profile;
     TrainState st;
     long B, T, accum;
     int64_t step_tokens;                /* tokens read per optimizer step */
