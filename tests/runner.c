@@ -2,9 +2,10 @@
  *
  *   tests [--list] [-k PART] [--jobs N] [--timeout SECONDS] [-v]
  *
- * Output: a block per failure (with what the test wrote), skips with their reasons, seconds per suite (of the
- * clock, and of the processors with all that a test has started), and the last line `N passed, N failed, N
- * skipped`. Exit status 0 when nothing failed, 1 otherwise, 2 for wrong arguments.
+ * N tests at a time: as many as cores, at most 4, unless said. Output: a block per failure (with what the
+ * test wrote), skips with their reasons, seconds per suite (of the clock, and of the processors with all
+ * that a test has started), and the last line `N passed, N failed, N skipped`. Exit status 0 when nothing
+ * failed, 1 otherwise, 2 for wrong arguments.
  */
 #define _GNU_SOURCE
 #include "tests/test.h"
@@ -363,6 +364,13 @@ static void print_suites(Test **tests, int n, const Seconds *seconds)
     printf("cpu %.1f s in all\n", all);
 }
 
+/* Tests that use all cores are few; the others wait for disks and for programs they have started. */
+static int default_jobs(void)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores < 1 ? 1 : cores < 4 ? (int)cores : 4;
+}
+
 static int usage(void)
 {
     fprintf(stderr, "usage: tests [--list] [-k PART] [--jobs N] [--timeout SECONDS] [-v]\n");
@@ -373,7 +381,7 @@ int main(int argc, char **argv)
 {
     const char *part = NULL;
     bool list = false, verbose = false;
-    int jobs = 1;
+    int jobs = default_jobs();
     double limit = 120;
     for (int i = 1; i < argc; i++) {
         bool value = i + 1 < argc;

@@ -107,6 +107,20 @@ void test_bytes(const char *file, int line, const void *a, const void *b, size_t
     } while (0)
 #define SKIP(why) test_skip(why)
 
+/* Under a sanitizer, which looks at memory and is ten times slower? Sizes that only arithmetic needs (long
+ * sums, statistics, bits that the plain runs compare) are smaller then: SIZED(1024, 260). */
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+#define SIZED(whole, sanitized) (SANITIZED ? (sanitized) : (whole))
+
 /* A fresh empty folder, the same for one test's whole run, removed by the runner afterwards. */
 const char *test_dir(void);
 #endif

@@ -135,9 +135,7 @@ static long peak_kb(bool reset)
 /* 52 MB of weights go through with a peak of a shard's size: 4 MiB, and what the libraries take. */
 TEST(convert, peak_memory_is_a_shard)
 {
-#if defined(__SANITIZE_ADDRESS__)
-    SKIP("the sanitizer keeps what is freed");
-#endif
+    if (SANITIZED) SKIP("the sanitizer keeps what is freed");
     big_model(at("big"));
     long before = peak_kb(true);
     if (before < 0) SKIP("no /proc/self/clear_refs");

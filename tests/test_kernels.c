@@ -327,7 +327,7 @@ static void check_table(const Case *t, const Kernels *k, int shape, int flags)
     Ctx want = run_case(t, kernels_ref_f64(), shape, flags, 1), one = run_case(t, k, shape, flags, 1);
     check_guards(&one, t->name);
     check_close(&one, &want, t, shape, flags);
-    for (int threads = 2; threads <= 3 && shape >= N_SHAPES - 2; threads++) {
+    for (int threads = SIZED(2, 3); threads <= 3 && shape >= N_SHAPES - 2; threads++) {
         Ctx more = run_case(t, k, shape, flags, threads);
         check_same_bits(&one, &more, t, threads);
         arena_free(&more.arena);
@@ -400,7 +400,7 @@ static double worst_ulp(const float *got, const double *want, long n, double lea
 
 TEST(kernels, activations_over_their_range)
 {
-    enum { N = 400001 };
+    enum { N = SIZED(400001, 20001) };
     Arena a = {.name = "test"};
     Err e = {0};
     float *x = arena_alloc(&a, N * sizeof *x, &e), *y = arena_alloc(&a, N * sizeof *y, &e);

@@ -315,7 +315,7 @@ TEST(strict, tokenizer_of_another_model)
 /* Steps of the files in run/checkpoints, ascending, as "1 2 3". */
 static char *steps_kept(const char *dir)
 {
-    char *out = calloc(1, 4096);
+    char *out = kept(calloc(1, 4096));
     for (int s = 0; s <= 20; s++)
         if (exists(text_of("%s/run/checkpoints/step_%08d.h5", dir, s)))
             snprintf(out + strlen(out), 16, "%s%d", *out ? " " : "", s);
