@@ -25,7 +25,8 @@ static const struct {
             {"steps", "where a training step's time goes, by operator", bench_steps},
             {"train", "training beside PyTorch at the shapes A, L and B2", bench_train},
             {"kd", "distillation beside PyTorch", bench_kd},
-            {"io", "checkpoints, start-up, tokenizer", bench_io}};
+            {"io", "checkpoints, start-up", bench_io},
+            {"tokenizers", "text to ids, beside tiktoken, tokenizers and SentencePiece", bench_tokenizers}};
 enum { N_PART = sizeof part / sizeof *part };
 
 /* Busy seconds of all CPUs since boot; -1 where the system does not tell. */

@@ -1,4 +1,4 @@
-/* bench/io.c: checkpoint writing and reading, opening a model, start-up, tokenizer. Files lie in build/bench
+/* bench/io.c: checkpoint writing and reading, opening a model, start-up. Files lie in build/bench
  * (so on the disk of the checkout); reads come from the page cache, writes include fsync.
  */
 #include "bench/bench.h"
@@ -29,9 +29,7 @@ typedef struct State {
     Run r;
     Arena a;
     Err e;
-    const char *path, *text;
-    size_t bytes;
-    Tokenizer *tk;
+    const char *path;
 } State;
 
 static void save(void *x_)
@@ -84,33 +82,6 @@ static bool checkpoints(const Bench *b)
     return bench_ok(&x.e, "checkpoints");
 }
 
-static void encode(void *x_)
-{
-    State *x = x_;
-    Arena a = {.name = "bench"};
-    TokenBuf ids = {0};
-    tokenizer_encode(x->tk, x->text, x->bytes, false, &ids, &a, &x->e);
-    arena_free(&a);
-}
-
-static bool tokenizers(const Bench *b)
-{
-    static const char *const path[] = {"tests/data/stories/tok512.model",
-                                       "tests/data/llama2/tokenizer.model"};
-    State x = {.a = {.name = "bench"}};
-    x.text = file_read(&x.a, "tests/data/text/tinystories-train.txt", &x.bytes, &x.e);
-    if (x.bytes > 500000) x.bytes = 500000;
-    for (int i = 0; i < 2 && x.text && !x.e.code; i++) {
-        char what[96];
-        if (!(x.tk = tokenizer_open(path[i], &x.a, &x.e))) break;
-        Stat s = bench_time(encode, &x, b->quick ? 0.2 : 1, 3);
-        snprintf(what, sizeof what, "tokenizer, %d pieces, one thread", tokenizer_vocab(x.tk));
-        rate(b, what, (double)x.bytes / 1e6, &s);
-    }
-    arena_free(&x.a);
-    return bench_ok(&x.e, "tokenizers");
-}
-
 /* Wall-clock of whole processes. */
 static bool start_up(const Bench *b)
 {
@@ -153,10 +124,9 @@ static bool start_up(const Bench *b)
 bool bench_io(const Bench *b)
 {
     log_set_level(LOG_WARN);
-    bench_title("files, start-up, tokenizer");
+    bench_title("files, start-up");
     if (!bench_tokens("build/bench/tokens-50257.bin", 50257, 300000)) return false;
     bool ok = start_up(b); /* before this process has grown */
     threads_init(0);
-    ok = tokenizers(b) && ok;
     return checkpoints(b) && ok;
 }

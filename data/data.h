@@ -127,7 +127,9 @@ typedef struct LoaderOptions {
     bool shuffle;
 } LoaderOptions;
 typedef struct Loader Loader;
+/* Tokens of .bin files stay in them (packing concat), the others are in memory. */
 Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e);
+void loader_close(Loader *l); /* its files, NULL allowed; its memory goes with the arena */
 int64_t loader_samples(const Loader *l); /* samples of one epoch */
 int64_t loader_tokens(const Loader *l);
 long loader_seq_len(const Loader *l);

@@ -57,6 +57,7 @@ char *data_stats_json(const SourceConfig *s, int n, const DataConfig *d, const T
     Loader *l = e->code ? NULL : loader_open(&lo, tk, &all, &few);
     if (l) json_object_set_new(o, "samples", loader_stats(l, d));
     else if (!e->code) json_object_set_new(o, "samples", json_string(few.msg));
+    loader_close(l);
     arena_free(&all);
     char *text = e->code ? NULL : json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(6)), *copy = NULL;
     if (text) copy = arena_strdup(a, text, e);

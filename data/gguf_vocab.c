@@ -8,8 +8,8 @@
  *                          a continuation
  *
  * token_type: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. gpt2: types 3 and 4 are added
- * tokens. What the header does not say is never guessed: another model, a missing or unknown `pre`, a
- * list of the wrong type or length are refused by name. Field list: docs/gguf.md of ggml.
+ * tokens. What the header does not say is never guessed: another model, a missing or unknown `pre` without
+ * tokenizer.pattern, a list of the wrong type or length are refused by name. Field list: docs/gguf.md of ggml.
  */
 #include "data/pipeline_impl.h"
 #include "data/spm_impl.h"
@@ -109,6 +109,14 @@ static int token_id(Vocab *v, const char *key, int fallback)
     return -1;
 }
 
+/* add_bos_token and add_eos_token; what they are where the file does not say: as llama.cpp has it. */
+static bool framed(Vocab *v, bool bos, bool eos)
+{
+    bos = flag(v, KEY("add_bos_token"), bos);
+    eos = flag(v, KEY("add_eos_token"), eos);
+    return !v->e->code && tokenizer_frame(v->t, bos, eos, v->a, v->e);
+}
+
 static int type_of(const Vocab *v, size_t id) { return v->type ? (int)gguf_int(v->type, id) : SPM_NORMAL; }
 
 static bool types_known(Vocab *v)
@@ -180,7 +188,7 @@ static bool spm_vocab(Vocab *v, bool unigram)
     v->t->bos = m->bos;
     v->t->eos = m->eos;
     v->t->unk = m->unk;
-    return !v->e->code;
+    return !v->e->code && framed(v, !unigram, unigram);
 }
 
 /* ---- gpt2 ---------------------------------------------------------------------------------------------- */
@@ -212,36 +220,44 @@ static bool add_tokens(Vocab *v, Pipeline *p)
     return true;
 }
 
-static bool family_of(Vocab *v, const char **family, bool *whole)
-{
-    static const struct {
-        const char *name, *family;
-        bool whole;
-    } pre[] = {
+static const struct {
+    const char *name, *family;
+    bool whole;
+} pre_names[] = {
 #define PRE(n, f, w) {n, f, w},
 #include "data/gguf_pre.def"
 #undef PRE
-    };
-    const char *name = text_of(v, KEY("pre"));
-    for (size_t i = 0; i < sizeof pre / sizeof *pre; i++)
-        if (strcmp(pre[i].name, name) == 0) {
-            *family = pre[i].family;
-            *whole = pre[i].whole;
-            return !v->e->code;
-        }
-    return err_set(
-        v->e, ERR_USAGE,
-        "%s: GGUF: tokenizer.ggml.pre %s%.80s%s: its split pattern is not in this version; give the "
-        "tokenizer.json of the model instead",
-        v->t->path, *name ? "`" : "(missing)", name, *name ? "`" : "");
-}
+};
+enum { N_PRE = (int)(sizeof pre_names / sizeof *pre_names) };
 
-static bool one_id(Vocab *v, int id, int32_t **around, size_t *n)
+/* What the file says; where it says nothing of use, what tokenizer.pattern says. */
+static bool family_of(Vocab *v, const char **family, bool *whole)
 {
-    *around = arena_alloc(v->a, sizeof **around, v->e);
-    if (!*around) return false;
-    **around = id;
-    *n = 1;
+    const char *name = text_of(v, KEY("pre")), *said = v->t->how ? v->t->how->pattern : NULL;
+    int i = 0;
+    while (i < N_PRE && strcmp(pre_names[i].name, name) != 0) i++;
+    if (v->e->code) return false;
+    if (i < N_PRE && said && *said && strcmp(said, pre_names[i].family) != 0)
+        return err_set(
+            v->e, ERR_USAGE,
+            "%s: GGUF: tokenizer.ggml.pre `%s` means the pattern %s, tokenizer.pattern says %s: leave "
+            "tokenizer.pattern out",
+            v->t->path, name, pre_names[i].family, said);
+    if (i == N_PRE && said && *said) { /* whole: as the family's own entry has it */
+        for (i = 0; i < N_PRE && strcmp(pre_names[i].family, said) != 0;) i++;
+        *family = said;
+        *whole = i < N_PRE && pre_names[i].whole;
+        return true;
+    }
+    if (i == N_PRE)
+        return err_set(
+            v->e, ERR_USAGE,
+            "%s: GGUF: tokenizer.ggml.pre %s%.80s%s does not name a split pattern of this version: "
+            "set tokenizer.pattern (--pattern) to the model's family (gpt2, llama3, qwen2, ...), or "
+            "give the tokenizer.json of the model",
+            v->t->path, *name ? "`" : "(missing)", name, *name ? "`" : "");
+    *family = pre_names[i].family;
+    *whole = pre_names[i].whole;
     return true;
 }
 
@@ -259,10 +275,8 @@ static bool bpe_vocab(Vocab *v)
     if (!merges_of(v, &b) || !bpe_open(p, &b, v->t->path, v->a, v->e) || !add_tokens(v, p)) return false;
     v->t->bos = token_id(v, KEY("bos_token_id"), -1);
     v->t->eos = token_id(v, KEY("eos_token_id"), -1);
-    const bool bos = flag(v, KEY("add_bos_token"), strcmp(family, "llama3") == 0);
-    if (v->e->code || (bos && v->t->bos >= 0 && !one_id(v, v->t->bos, &p->before, &p->n_before)))
-        return false;
-    return pipeline_finish(v->t, p, v->a, v->e);
+    return !v->e->code && pipeline_finish(v->t, p, v->a, v->e) &&
+           framed(v, strcmp(family, "llama3") == 0, false);
 }
 
 /* ---- bert ---------------------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@
 
 typedef struct Source {
     Tokens tok;
+    TokenMap *map; /* tokens left in their files; tok has their path and number alone. NULL = tok has them */
     Packing rows;
     int64_t samples, first, draws;
     double weight;
@@ -126,14 +127,17 @@ static bool make_samples(Loader *l, Source *s, const DataConfig *d, Arena *a, Er
     return true;
 }
 
-static void content_hash(char hex[33], const Tokens *t)
+static bool content_hash(char hex[33], const Source *s, Err *e)
 {
+    const Tokens *t = &s->tok;
+    if (s->map) return token_map_hash(s->map, hex, e);
     hash128_hex(hex, t->id, t->n * sizeof *t->id);
-    if (!t->target) return;
+    if (!t->target) return true;
     char both[66];
     memcpy(both, hex, 33);
     hash128_hex(both + 33, t->target, t->n);
     hash128_hex(hex, both, sizeof both);
+    return true;
 }
 
 static void report(Loader *l)
@@ -155,6 +159,28 @@ static void report(Loader *l)
                  (long long)r->targets);
 }
 
+/* Token files stay in their files where samples are cut from the stream; everything else is read. */
+static bool load_source(Loader *l, Source *s, const SourceConfig *from, const LoaderOptions *o,
+                        const Tokenizer *tk, Arena *a, Err *e)
+{
+    Arena scratch = {.name = "source"};
+    Paths p = {0};
+    FileKind kind = FILE_TEXT;
+    bool ok = source_open(&p, &kind, from, tk, &scratch, e);
+    if (ok && !l->packed && (kind == FILE_LLMC || kind == FILE_NANOGPT)) {
+        s->map = token_map_open(&p, kind, from, o->data, o->vocab, a, e);
+        s->tok = (Tokens){.path = arena_strdup(a, from->path, e), .n = s->map ? token_map_count(s->map) : 0};
+        if (!e->code && s->tok.n == 0)
+            err_set(e, ERR_FAIL, "%s: no tokens%s%s", from->path, from->split ? " in the part " : "",
+                    from->split ? from->split : "");
+        ok = !e->code;
+    } else if (ok) {
+        ok = tokens_load(&s->tok, from, o->data, tk, o->vocab, a, e);
+    }
+    arena_free(&scratch);
+    return ok;
+}
+
 static bool load_sources(Loader *l, const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e)
 {
     l->source = arena_alloc(a, (size_t)o->n_source * sizeof *l->source, e);
@@ -163,7 +189,7 @@ static bool load_sources(Loader *l, const LoaderOptions *o, const Tokenizer *tk,
     for (int j = 0; j < o->n_source; j++) {
         Source *s = &l->source[j];
         char hex[33];
-        if (!tokens_load(&s->tok, &o->source[j], o->data, tk, o->vocab, a, e)) return false;
+        if (!load_source(l, s, &o->source[j], o, tk, a, e)) return false;
         if (!make_samples(l, s, o->data, a, e)) return false;
         s->first = l->samples;
         s->weight = o->source[j].weight;
@@ -171,7 +197,7 @@ static bool load_sources(Loader *l, const LoaderOptions *o, const Tokenizer *tk,
         s->seed = hash64(mix, sizeof mix);
         l->samples += s->samples;
         l->tokens += (int64_t)s->tok.n;
-        content_hash(hex, &s->tok);
+        if (!content_hash(hex, s, e)) return false;
         memcpy(hashes + 32 * j, hex, 32);
         if (s->samples == 0)
             log_warn("%s: %zu tokens are too few for one sample of %ld: not used", s->tok.path, s->tok.n,
@@ -182,10 +208,8 @@ static bool load_sources(Loader *l, const LoaderOptions *o, const Tokenizer *tk,
     return true;
 }
 
-Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e)
+static bool open_all(Loader *l, const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e)
 {
-    Loader *l = arena_alloc(a, sizeof *l, e);
-    if (!l) return NULL;
     l->n_source = o->n_source;
     l->seq_len = o->seq_len;
     l->window_bos = o->data->window_bos;
@@ -195,30 +219,34 @@ Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *
     l->bos = tk ? tokenizer_bos(tk) : -1;
     l->shuffle = o->shuffle;
     l->seed = o->seed;
-    if (o->n_source < 1) {
-        err_set(e, ERR_USAGE, "data: no sources");
-        return NULL;
-    }
-    if (o->seq_len < 1) {
-        err_set(e, ERR_USAGE, "data.seq_len: %ld, must be at least 1", o->seq_len);
-        return NULL;
-    }
-    if (l->window_bos && l->bos < 0) {
-        err_set(e, ERR_USAGE, "data.window_bos: needs a tokenizer with a BOS");
-        return NULL;
-    }
-    if (l->window_bos && l->packed) {
-        err_set(e, ERR_USAGE, "data.window_bos: cuts a stream, so it needs packing: concat");
-        return NULL;
-    }
-    if (!load_sources(l, o, tk, a, e)) return NULL;
-    if (l->samples == 0) {
-        err_set(e, ERR_FAIL, "%s: %lld tokens are too few for one sample of data.seq_len %ld",
-                l->source[0].tok.path, (long long)l->tokens, l->seq_len);
-        return NULL;
-    }
+    if (o->n_source < 1) return err_set(e, ERR_USAGE, "data: no sources");
+    if (o->seq_len < 1) return err_set(e, ERR_USAGE, "data.seq_len: %ld, must be at least 1", o->seq_len);
+    if (l->window_bos && l->bos < 0)
+        return err_set(e, ERR_USAGE, "data.window_bos: needs a tokenizer with a BOS");
+    if (l->window_bos && l->packed)
+        return err_set(e, ERR_USAGE, "data.window_bos: cuts a stream, so it needs packing: concat");
+    if (!load_sources(l, o, tk, a, e)) return false;
+    if (l->samples == 0)
+        return err_set(e, ERR_FAIL, "%s: %lld tokens are too few for one sample of data.seq_len %ld",
+                       l->source[0].tok.path, (long long)l->tokens, l->seq_len);
     if (o->data->max_samples > 0 && l->samples > o->data->max_samples) l->samples = o->data->max_samples;
-    return interleave(l, a, e) ? l : NULL;
+    return interleave(l, a, e);
+}
+
+Loader *loader_open(const LoaderOptions *o, const Tokenizer *tk, Arena *a, Err *e)
+{
+    Loader *l = arena_alloc(a, sizeof *l, e);
+    if (l && open_all(l, o, tk, a, e)) return l;
+    loader_close(l);
+    return NULL;
+}
+
+void loader_close(Loader *l)
+{
+    for (int j = 0; l && l->source && j < l->n_source; j++) {
+        token_map_close(l->source[j].map);
+        l->source[j].map = NULL;
+    }
 }
 
 int64_t loader_samples(const Loader *l) { return l->samples; }
@@ -251,6 +279,13 @@ static const Source *locate(const Loader *l, int64_t sample, int64_t *i)
     return &l->source[j];
 }
 
+/* Tokens [at, at + n) of a source. */
+static void copy_ids(const Source *s, size_t at, size_t n, int32_t *out)
+{
+    if (s->map) token_map_get(s->map, at, n, out);
+    else memcpy(out, s->tok.id + at, n * sizeof *out);
+}
+
 /* Row i of a source. */
 static long fill_row(const Loader *l, const Source *s, int64_t i, int32_t *ids, int32_t *targets,
                      int32_t *pos, int32_t *seg)
@@ -259,16 +294,10 @@ static long fill_row(const Loader *l, const Source *s, int64_t i, int32_t *ids, 
     const size_t row = (size_t)T * sizeof *ids;
     if (l->packed) return packing_fill(&s->rows, &s->tok, T, i, l->restart, ids, targets, pos, seg);
     const size_t at = (size_t)i * (size_t)T;
-    const int32_t *t = s->tok.id + at;
     long counted = T;
-    if (l->window_bos) {
-        ids[0] = l->bos;
-        memcpy(ids + 1, t, row - sizeof *ids);
-        memcpy(targets, t, row);
-    } else {
-        memcpy(ids, t, row);
-        memcpy(targets, t + 1, row);
-    }
+    if (l->window_bos) ids[0] = l->bos;
+    copy_ids(s, at, (size_t)T - l->window_bos, ids + l->window_bos);
+    copy_ids(s, at + !l->window_bos, (size_t)T, targets);
     for (long p = 0; p < T && s->tok.target; p++)
         if (!s->tok.target[at + (size_t)p + !l->window_bos]) {
             targets[p] = -100;

@@ -43,6 +43,23 @@ bool token_file_read(TokenBuf *out, const char *path, FileKind k, const char *vo
 bool token_ids_append(TokenBuf *out, const unsigned char *p, size_t width, size_t n, const char *path,
                       const char *vocab_check, int vocab, Arena *a, Err *e);
 
+/* Where a token file's ids lie (bytes from its begin), how wide they are, how many. */
+bool token_file_layout(const FileMap *m, const char *path, FileKind k, size_t *at, size_t *width, size_t *n,
+                       Err *e);
+/* The error of an id that the vocabulary of `limit` lacks. Returns false. */
+bool token_beyond(const char *path, size_t at, uint32_t id, uint32_t limit, Err *e);
+
+/* ---- token_map.c: .bin files read where they lie ------------------------------------------------------- */
+typedef struct TokenMap TokenMap;
+/* The part of the files that s->split names. vocab 0: ids are not checked. */
+TokenMap *token_map_open(const Paths *p, FileKind kind, const SourceConfig *s, const DataConfig *d, int vocab,
+                         Arena *a, Err *e);
+void token_map_close(TokenMap *m); /* NULL allowed */
+size_t token_map_count(const TokenMap *m);
+/* Tokens [at, at + n) into out (n,); any number of threads. */
+void token_map_get(const TokenMap *m, size_t at, size_t n, int32_t *out);
+bool token_map_hash(const TokenMap *m, char hex[33], Err *e); /* hash128_hex of all as int32 */
+
 /* Ids with what belongs to them: target (ids.cap,) 1 where the loss counts the token, NULL = everywhere; doc
  * (n_doc,) where documents begin. */
 typedef struct Stream {

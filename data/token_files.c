@@ -82,9 +82,8 @@ bool source_kind(FileKind *k, const char *path, const char *format, Err *e)
     return true;
 }
 
-/* Where the tokens lie and how wide they are. */
-static bool layout(const FileMap *m, const char *path, FileKind k, size_t *at, size_t *width, size_t *n,
-                   Err *e)
+bool token_file_layout(const FileMap *m, const char *path, FileKind k, size_t *at, size_t *width, size_t *n,
+                       Err *e)
 {
     if (k == FILE_NANOGPT) {
         *at = 0;
@@ -117,6 +116,14 @@ static bool layout(const FileMap *m, const char *path, FileKind k, size_t *at, s
     return true;
 }
 
+bool token_beyond(const char *path, size_t at, uint32_t id, uint32_t limit, Err *e)
+{
+    return err_set(
+        e, ERR_CORRUPT,
+        "%s: token %zu is %u, but the vocabulary has %u (wrong tokenizer, or data.vocab_check: clip)", path,
+        at, id, limit);
+}
+
 bool token_ids_append(TokenBuf *out, const unsigned char *p, size_t width, size_t n, const char *path,
                       const char *check, int vocab, Arena *a, Err *e)
 {
@@ -131,11 +138,7 @@ bool token_ids_append(TokenBuf *out, const unsigned char *p, size_t width, size_
     size_t clipped = 0;
     for (size_t i = 0; i < n; i++) {
         uint32_t id = width == 2 ? (uint32_t)p[2 * i] | (uint32_t)p[2 * i + 1] << 8 : word(p + 4 * i);
-        if (id >= limit && !clip)
-            return err_set(
-                e, ERR_CORRUPT,
-                "%s: token %zu is %u, but the vocabulary has %u (wrong tokenizer, or data.vocab_check: clip)",
-                path, i, id, limit);
+        if (id >= limit && !clip) return token_beyond(path, i, id, limit, e);
         if (id >= limit) {
             id = limit - 1;
             clipped++;
@@ -153,7 +156,7 @@ bool token_file_read(TokenBuf *out, const char *path, FileKind k, const char *vo
     FileMap m;
     size_t at = 0, width = 0, n = 0;
     if (!file_map(&m, path, e)) return false;
-    bool ok = layout(&m, path, k, &at, &width, &n, e);
+    bool ok = token_file_layout(&m, path, k, &at, &width, &n, e);
     ok = ok && (n == 0 || token_ids_append(out, m.data + at, width, n, path, vocab_check, vocab, a, e));
     file_unmap(&m);
     return ok;

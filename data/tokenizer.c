@@ -169,6 +169,20 @@ static bool content_hash(Tokenizer *t, Err *e)
     return ok;
 }
 
+bool tokenizer_frame(Tokenizer *t, bool bos, bool eos, Arena *a, Err *e)
+{
+    int32_t *id = arena_alloc(a, 2 * sizeof *id, e);
+    if (!id) return false;
+    id[0] = t->bos;
+    id[1] = t->eos;
+    t->framed = true;
+    t->before = id;
+    t->after = id + 1;
+    t->n_before = bos && t->bos >= 0;
+    t->n_after = eos && t->eos >= 0;
+    return true;
+}
+
 /* tokenizer.add_bos: 1 true, 0 false, -1 auto. */
 static int bos_rule(const Tokenizer *t)
 {

@@ -55,6 +55,9 @@ bool tiktoken_looks_like(const unsigned char *s, size_t n);
 bool gguf_vocab_open(Tokenizer *t, Arena *a, Err *e); /* .gguf */
 bool vocab_txt_open(Tokenizer *t, Arena *a, Err *e);  /* vocab.txt (WordPiece) */
 
+/* What stands around one text: the BOS in front, the EOS behind, where the tokenizer has them. */
+bool tokenizer_frame(Tokenizer *t, bool bos, bool eos, Arena *a, Err *e);
+
 extern const char token_byte_text[256][2]; /* [b] = byte b, NUL */
 bool tokenbuf_push(TokenBuf *b, int32_t id, Arena *a, Err *e);
 #endif

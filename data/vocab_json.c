@@ -144,7 +144,8 @@ bool vocab_json_open(Tokenizer *t, Arena *a, Err *e)
     json_t *config = e->code ? NULL : json_file(config_path, true, e);
     json_t *extra = e->code ? NULL : json_file(extra_path, true, e);
     const bool ok = !e->code && open_with(t, p, vocab, config, extra, a, e) &&
-                    tokenizer_config_read(t, p, dir, a, e);
+                    tokenizer_config_read(t, p, dir, a, e) &&
+                    tokenizer_frame(t, flag(config, "add_bos_token"), flag(config, "add_eos_token"), a, e);
     json_decref(vocab);
     json_decref(config);
     json_decref(extra);

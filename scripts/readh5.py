@@ -5,9 +5,9 @@
     from readh5 import read
     attrs, tensors = read("FILE.h5")                      # {"model.norm.weight": array, ...}, tied names included
 
-Names are Hugging Face's. Arrays have the stored shape: attribute layout is out_in for most, in_out for GPT-2's Conv1D.
-bfloat16 comes back as float32, the same numbers; codes and scales (product.md 6.3) come back decoded. With the xxhash package every hash of the file is checked as well:
-the envelope in the first 4096 bytes, each tensor, and the content.
+Names are Hugging Face's, shapes as stored: attribute layout is out_in for most, in_out for GPT-2's Conv1D. bfloat16
+comes back as float32, the same numbers; quantised and sparse tensors come back decoded. With the xxhash package the
+hash of the file is checked as well.
 """
 import struct
 import sys
@@ -20,159 +20,104 @@ try:
 except ImportError:
     xxhash = None
 
-MAGIC, BLOCK = b"pare-checkpoint\n", 4096
-
 
 def check_envelope(path):
-    """Magic, version, length and hash of the payload, before HDF5 sees a byte. Returns the step."""
+    """The first 4096 bytes: magic, version, length and hash of what follows, before HDF5 sees a byte."""
     with open(path, "rb") as f:
-        head, payload = f.read(BLOCK), f.read()
-    if head[:16] != MAGIC:
-        raise ValueError(f"{path}: not a pare checkpoint")
-    if struct.unpack_from("<I", head, 16)[0] != 1:
-        raise ValueError(f"{path}: an envelope of another version")
+        head, payload = f.read(4096), f.read()
+    if head[:20] != b"pare-checkpoint\n\1\0\0\0":
+        raise ValueError(f"{path}: not a pare checkpoint of version 1")
     if len(payload) != struct.unpack_from("<Q", head, 24)[0]:
         raise ValueError(f"{path}: cut short or grown: {len(payload)} bytes after the envelope")
-    if xxhash:
-        if xxhash.xxh3_64_digest(head[:504]) != head[504:512]:
-            raise ValueError(f"{path}: the envelope is damaged")
-        if xxhash.xxh3_128_digest(payload) != head[32:48]:
-            raise ValueError(f"{path}: the contents are damaged")
-    return struct.unpack_from("<Q", head, 48)[0]
-
-
-def widen_bf16(raw):
-    return (raw.astype(np.uint32) << 16).view(np.float32)
-
-
-def stored_bytes(d):
-    """The dataset's bytes as they lie in the file: contiguous and little-endian."""
-    at = d.id.get_offset()
-    if at is None or d.size == 0:
-        return b""
-    with open(d.file.filename, "rb") as f:
-        f.seek(at)                       # h5py counts from the start of the file, user block included
-        return f.read(d.size * d.dtype.itemsize if not is_bf16(d) else 2 * d.size)
-
-
-def is_bf16(d):
-    return d.attrs.get("dtype") == "bfloat16"
+    if xxhash and (xxhash.xxh3_64_digest(head[:504]), xxhash.xxh3_128_digest(payload)) != (head[504:512], head[32:48]):
+        raise ValueError(f"{path}: damaged")
 
 
 def tensor(d):
-    raw = stored_bytes(d)
-    if xxhash and raw and "xxh3_64" in d.attrs and xxhash.xxh3_64_hexdigest(raw) != d.attrs["xxh3_64"]:
-        raise ValueError(f"{d.file.filename}: {d.name} is damaged")
-    return widen_bf16(np.frombuffer(raw, "<u2")).reshape(d.shape) if is_bf16(d) else d[()]
+    """A plain tensor. bfloat16 is read where it lies (contiguous; h5py's own conversion is slow)."""
+    if d.attrs.get("dtype") != "bfloat16":
+        return d[()]
+    with open(d.file.filename, "rb") as f:
+        f.seek(d.id.get_offset() or 0)
+        return (np.frombuffer(f.read(2 * d.size), "<u2").astype(np.uint32) << 16).view(np.float32).reshape(d.shape)
 
 
-def content_hash(f):
-    lines = []
-    f.visititems(lambda name, d: lines.append(b"/" + name.encode() + b"\0" + d.attrs["xxh3_64"].encode() + b"\n")
-                 if isinstance(d, h5py.Dataset) and "xxh3_64" in d.attrs else None)
-    return xxhash.xxh3_128_hexdigest(b"".join(sorted(lines)))
-
-
-def float_table(exponent, mantissa, bias, top=None):
-    """All values of a small float, by code; sign first. top: the code of NaN (and beyond)."""
-    n, out = 1 << (exponent + mantissa), []
-    for c in range(2 * n):
-        e, m = c % n >> mantissa, c % (1 << mantissa)
-        v = m * 2.0 ** (1 - bias - mantissa) if e == 0 else (1 + m / (1 << mantissa)) * 2.0 ** (e - bias)
-        out.append(np.nan if top is not None and c % n >= top else -v if c >= n else v)
-    return np.array(out, np.float32)
+def float_table(exponent, mantissa, bias, nan=None):
+    """All values of a small float by code, sign first; codes from `nan` on are NaN."""
+    c = np.arange(1 << (exponent + mantissa))
+    e, m = c >> mantissa, (c & ((1 << mantissa) - 1)) / (1 << mantissa)
+    v = np.where(e == 0, m * 2.0 ** (1 - bias), (1 + m) * 2.0 ** (e - bias))
+    v[slice(nan, None) if nan else slice(0)] = np.nan
+    return np.concatenate([v, -v]).astype(np.float32)
 
 
 E4M3, E5M2, E2M1 = float_table(4, 3, 7, 0x7F), float_table(5, 2, 15, 0x7D), float_table(2, 1, 1)
 E5M2[[0x7C, 0xFC]] = np.inf, -np.inf
+ELEMENT = {"fp8_e4m3fn": E4M3, "fp8_e5m2": E5M2, "fp4_e2m1": E2M1, "mxfp4": E2M1, "mxfp8": E4M3}
 
 
 def unpack(codes, bits, rows, cols):
-    """Dense little-endian bit stream per row -> (rows, cols) unsigned."""
-    if bits == 8:
-        return codes.view(np.uint8)[:, :cols]
-    b = np.unpackbits(codes, axis=1, bitorder="little")
+    """(rows, cols) codes, which lie densely in the bits of a row, lowest first."""
+    b = np.unpackbits(codes.view(np.uint8).reshape(rows, -1), axis=1, bitorder="little")
     b = b[:, : b.shape[1] // bits * bits].reshape(rows, -1, bits)
-    return (b * (1 << np.arange(bits, dtype=np.uint8))).sum(-1).astype(np.uint8)[:, :cols]
+    return (b << np.arange(bits, dtype=np.uint8)).sum(-1, dtype=np.uint8)[:, :cols]
 
 
 def spread(s, rows, cols, block):
-    """A grid of scales, one per element; the last block of a row may be short."""
+    """A grid of scales, one for each element; the last block of a row may be short."""
     s = np.atleast_2d(s)
     s = np.repeat(s, -(-rows // s.shape[0]), 0)[:rows]
-    return np.repeat(s, block if block > 0 else cols, 1)[:, :cols] if s.shape[1] > 1 else np.repeat(s, cols, 1)
-
-
-def decoded(g):
-    """An encoded tensor: element(code) * scale, in float32, in the order the C program multiplies."""
-    a, kind = g.attrs, g.attrs["encoding"]
-    shape = [int(n) for n in a["shape"]]
-    rows, cols = shape[::-1] if a.get("layout") == "in_out" else shape
-    if kind in ("sparse_bitmask", "sparse_2_4"):
-        out = sparse(g, kind, rows, cols)
-        return out.T if a.get("layout") == "in_out" else out
-    bits, get = int(a["bits"]), lambda name: g[name][()]
-    q = unpack(np.atleast_2d(get("codes")), bits, rows, cols)
-    if kind == "int_affine":
-        e = q.astype(np.float32)
-        block = int(a["group_size"])
-        if "zeros" in g:
-            e = e - spread(get("zeros").astype(np.float32), rows, cols, block)
-        else:
-            e = np.where(q >= 1 << (bits - 1), e - np.float32(1 << bits), e)
-        w = e * spread(get("scales"), rows, cols, block)
-    elif kind in ("fp8_e4m3fn", "fp8_e5m2"):
-        w = (E4M3 if kind == "fp8_e4m3fn" else E5M2)[q] * spread(get("scales"), rows, cols, int(a["block_cols"]))
-    elif kind == "nf4":
-        if "absmax" in g:
-            s = get("absmax")
-        else:
-            c = get("absmax_codes")
-            part = get("absmax_map")[c.ravel()] * np.repeat(get("absmax_scale"), 256)[: c.size]
-            s = (part + get("absmax_offset")).reshape(c.shape)
-        w = get("levels")[q] * spread(s, rows, cols, int(a["block_size"]))
-    elif kind == "fp4_e2m1":
-        w = E2M1[q] * spread(get("scales"), rows, cols, int(a["group_size"]))
-    elif kind in ("mxfp4", "mxfp8"):
-        s = np.exp2(get("scales_e8m0").astype(np.float64) - 127).astype(np.float32)
-        w = (E2M1 if kind == "mxfp4" else E4M3)[q] * spread(s, rows, cols, 32)
-    elif kind == "nvfp4":
-        w = E2M1[q] * spread(E4M3[get("scales_e4m3")], rows, cols, 16) * get("tensor_scale")
-    else:
-        raise ValueError(f"{g.name}: encoding {kind} is not known here")
-    return w.T if a.get("layout") == "in_out" else w
+    return np.repeat(s, block if s.shape[1] > 1 else cols, 1)[:, :cols]
 
 
 def sparse(g, kind, rows, cols):
-    out = np.zeros((rows, cols), np.float32)
-    v = tensor(g["values"]).astype(np.float32)
+    out, values = np.zeros((rows, cols), np.float32), tensor(g["values"]).astype(np.float32)
     if kind == "sparse_bitmask":
-        keep = np.unpackbits(g["mask"][()], axis=1, bitorder="little")[:, :cols].astype(bool)
-        out[keep] = v.ravel()
-        return out
-    m = g["meta"][()]
-    m = np.stack([m & 15, m >> 4], -1).reshape(rows, -1)[:, : cols // 4]
-    at = np.stack([m & 3, m >> 2], -1) + 4 * np.arange(cols // 4)[None, :, None]
-    np.put_along_axis(out, at.reshape(rows, -1), v.reshape(rows, -1), 1)
+        out[unpack(g["mask"][()], 1, rows, cols).astype(bool)] = values.ravel()
+    else:  # 2:4: two places of two bits for each four columns
+        at = unpack(g["meta"][()], 2, rows, cols // 2) + np.repeat(4 * np.arange(cols // 4), 2)
+        np.put_along_axis(out, at, values.reshape(rows, -1), 1)
     return out
+
+
+def quantised(g, kind, rows, cols):
+    """element(code) * scale in float32, in the order in which the C program multiplies."""
+    a, get = g.attrs, lambda name: g[name][()]
+    bits, block = int(a["bits"]), int(a.get("group_size", a.get("block_size", a.get("block_cols", 0))))
+    q, up = unpack(np.atleast_2d(get("codes")), bits, rows, cols), lambda s, b=block: spread(s, rows, cols, b)
+    if kind == "int_affine":
+        zero = up(get("zeros").astype(np.float32)) if "zeros" in g else np.float32(1 << bits) * (q >> (bits - 1))
+        return (q.astype(np.float32) - zero) * up(get("scales"))
+    if kind == "nf4":
+        if "absmax" in g:
+            return get("levels")[q] * up(get("absmax"))
+        c = get("absmax_codes")
+        s = get("absmax_map")[c.ravel()] * np.repeat(get("absmax_scale"), 256)[: c.size] + get("absmax_offset")
+        return get("levels")[q] * up(s.reshape(c.shape))
+    if kind in ("mxfp4", "mxfp8"):
+        return ELEMENT[kind][q] * up(np.exp2(get("scales_e8m0") - 127.0).astype(np.float32), 32)
+    if kind == "nvfp4":
+        return E2M1[q] * up(E4M3[get("scales_e4m3")], 16) * get("tensor_scale")
+    if kind not in ELEMENT:
+        raise ValueError(f"{g.name}: encoding {kind} is not known here")
+    return ELEMENT[kind][q] * up(get("scales"))
 
 
 def read(path, group="tensors"):
     """Returns (root attributes, {name: array}) of the tensors below `group`, decoded."""
+    def array(d):
+        if isinstance(d, h5py.Dataset):
+            return tensor(d)
+        kind, turned = d.attrs["encoding"], d.attrs.get("layout") == "in_out"
+        rows, cols = (int(n) for n in d.attrs["shape"][:: -1 if turned else 1])
+        w = (sparse if kind.startswith("sparse") else quantised)(d, kind, rows, cols)
+        return w.T if turned else w
+
     check_envelope(path)
     with h5py.File(path, "r") as f:
-        attrs = dict(f.attrs)
-        if attrs.get("format") != "pare-checkpoint" or not attrs.get("complete"):
+        if f.attrs.get("format") != "pare-checkpoint" or not f.attrs.get("complete"):
             raise ValueError(f"{path}: incomplete, or not of this program")
-        if xxhash and "content_xxh3_128" in attrs and content_hash(f) != attrs["content_xxh3_128"]:
-            raise ValueError(f"{path}: the content hash differs")
-        out = {}
-        for name, d in f[group].items():
-            if isinstance(d, h5py.Group):
-                out[name] = decoded(d)
-            else:
-                out[name] = tensor(d)
-        return attrs, out
+        return dict(f.attrs), {name: array(d) for name, d in f[group].items()}
 
 
 if __name__ == "__main__":
@@ -180,5 +125,4 @@ if __name__ == "__main__":
         sys.exit(__doc__.split("\n\n")[1])
     attrs, tensors = read(sys.argv[1])
     print(*(f"{k}: {v}" for k, v in sorted(attrs.items())), sep="\n")
-    for name, a in tensors.items():
-        print(f"{name:50} {a.dtype!s:8} {list(a.shape)}")
+    print(*(f"{name:50} {a.dtype!s:8} {list(a.shape)}" for name, a in tensors.items()), sep="\n")

@@ -5,9 +5,15 @@
 #include "tests/fuzz/config_yaml.c"
 #include "tests/fuzz/gguf.c"
 #include "tests/fuzz/h5_envelope.c"
+#include "tests/fuzz/index_json.c"
+#include "tests/fuzz/merges_txt.c"
+#include "tests/fuzz/records.c"
 #include "tests/fuzz/safetensors.c"
 #include "tests/fuzz/sentencepiece.c"
+#include "tests/fuzz/tiktoken.c"
+#include "tests/fuzz/tokenizer_config.c"
 #include "tests/fuzz/tokenizer_json.c"
+#include "tests/fuzz/vocab_json.c"
 #include "tests/fuzz/vocab_txt.c"
 #include "tests/test.h"
 #include <dirent.h>
@@ -56,3 +62,9 @@ REPLAY(vocab_txt)
 REPLAY(config_json)
 REPLAY(h5_envelope)
 REPLAY(config_yaml)
+REPLAY(tiktoken)
+REPLAY(vocab_json)
+REPLAY(merges_txt)
+REPLAY(tokenizer_config)
+REPLAY(records)
+REPLAY(index_json)

@@ -36,6 +36,7 @@ static bool sources(const DataVerb *v, Config *c, Arena *a, Err *e)
                               .field = v->field ? v->field : "text",
                               .prompt_field = v->prompt_field,
                               .response_field = v->response_field,
+                              .messages_field = v->messages_field,
                               .split = v->split};
     c->data.train.v = s;
     c->data.train.n = v->n_path;
@@ -45,7 +46,8 @@ static bool sources(const DataVerb *v, Config *c, Arena *a, Err *e)
 static Tokenizer *tokenizer(const DataVerb *v, Config *c, Arena *a, Err *e)
 {
     const char *path = v->tokenizer ? v->tokenizer : c->tokenizer.path ? c->tokenizer.path : c->model.path;
-    return path ? tokenizer_open_as(path, &c->tokenizer, a, e) : NULL;
+    if (v->pattern) c->tokenizer.pattern = v->pattern;
+    return path ? model_tokenizer(path, &c->tokenizer, a, e) : NULL;
 }
 
 /* ---- tokenize ------------------------------------------------------------------------------------------ */

@@ -388,6 +388,7 @@ bool run_setup(Run *r, Config *c, Arena *a, Err *e)
 void run_free(Run *r)
 {
     prefetch_close(r->prefetch);
+    loader_close(r->loader);
     evaluator_free(r->ev);
     graph_free(r->g);
     model_close(&r->teacher);

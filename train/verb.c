@@ -120,7 +120,7 @@ bool args_model(Args *x, Model *m, const char *path)
 
 /* --tokenizer, else the model's own, else tokenizer.model beside the file or one folder up (a run's
  * checkpoints). */
-Tokenizer *args_tokenizer(Args *x, const Model *m)
+Tokenizer *args_tokenizer_as(Args *x, const Model *m, const TokenizerConfig *how)
 {
     const char *path = args_get(x, "tokenizer", m->tokenizer_path);
     static const char *const near[] = {"tokenizer.model", "../tokenizer.model"};
@@ -130,8 +130,14 @@ Tokenizer *args_tokenizer(Args *x, const Model *m)
         const char *p = path_join(x->a, dir, near[i], x->e);
         if (p && file_exists(p)) path = p;
     }
-    return path ? model_tokenizer(path, NULL, x->a, x->e) : NULL;
+    TokenizerConfig *own = arena_alloc(x->a, sizeof *own, x->e); /* the tokenizer keeps it */
+    if (!own || !path) return NULL;
+    *own = how ? *how : (TokenizerConfig){0};
+    own->pattern = args_get(x, "pattern", own->pattern);
+    return model_tokenizer(path, own, x->a, x->e);
 }
+
+Tokenizer *args_tokenizer(Args *x, const Model *m) { return args_tokenizer_as(x, m, NULL); }
 
 /* A config's defaults without its file: the data section that eval and encode read text by. */
 Config *args_defaults(Args *x)

@@ -81,6 +81,8 @@ int verb_data_files(Args *x)
                         .field = args_get(x, "field", NULL),
                         .prompt_field = args_get(x, "prompt-field", NULL),
                         .response_field = args_get(x, "response-field", NULL),
+                        .messages_field = args_get(x, "messages-field", NULL),
+                        .pattern = args_get(x, "pattern", NULL),
                         .split = args_get(x, "split", NULL),
                         .resume = args_has(x, "resume"),
                         .overwrite = args_has(x, "overwrite")};

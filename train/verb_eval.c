@@ -64,7 +64,14 @@ static bool job_of(Args *x, EvalJob *j, const Config *c)
                    .protocol = args_get(x, "protocol", c->eval.perplexity.protocol),
                    .source = c->data.val.v,
                    .n_source = c->data.val.n,
-                   .one = {.path = data, .format = "auto", .weight = 1, .field = "text"},
+                   .one = {.path = data,
+                           .format = "auto",
+                           .weight = 1,
+                           .field = args_get(x, "field", "text"),
+                           .prompt_field = args_get(x, "prompt-field", NULL),
+                           .response_field = args_get(x, "response-field", NULL),
+                           .messages_field = args_get(x, "messages-field", NULL),
+                           .split = args_get(x, "split", NULL)},
                    .window = (long)c->eval.perplexity.window,
                    .stride = (long)args_number(x, "stride", (double)c->eval.perplexity.stride)};
     if (j->from_file) job_of_config(x, j);
@@ -136,7 +143,7 @@ int verb_eval(Args *x)
     if (j.against && !model_open_frozen(&t, args_path(x, j.against), k, x->a, x->e)) return 1;
     Tokenizer *tk = j.from_file && c->tokenizer.path && !args_has(x, "tokenizer")
                         ? model_tokenizer(c->tokenizer.path, &c->tokenizer, x->a, x->e)
-                        : args_tokenizer(x, &m);
+                        : args_tokenizer_as(x, &m, &c->tokenizer);
     if (x->e->code || (j.against && !same_vocabulary(&t, &m, tk, &c->tokenizer, x->a, x->e))) return 1;
     if (!tokens_of_sources(&tok, j.source, j.n_source, &c->data, tk, (int)m.spec.V, x->a, x->e) ||
         !job_length(x, &j, &m))

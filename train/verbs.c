@@ -12,6 +12,12 @@
     {                                                                                                        \
         "force", NULL, "take an adapter of another base", 0                                                  \
     }
+#define TOKENIZER                                                                                            \
+    {"tokenizer", "P", "its file or folder (default: the model's own)", 0},                                  \
+    {                                                                                                        \
+        "pattern", "FAMILY", "how it cuts text, where its file does not say: rank files, GGUF without pre",  \
+            0                                                                                                \
+    }
 static const Option o_train[] = {
     {"resume", "?", "auto (default) or a checkpoint", 0},
     {"steps", "N", "train.max_steps", 0},
@@ -23,8 +29,13 @@ static const Option o_train[] = {
     END};
 static const Option o_set[] = {{"set", "K=V", "an override, as key=value", 0}, END};
 static const Option o_eval[] = {
-    {"data", "FILE", "text or .bin tokens", 0},
-    {"tokenizer", "P", "tokenizer.model", 0},
+    {"data", "FILE", "text, jsonl or tokens; a glob is one text", 0},
+    {"field", "K", "json key of the text", 0},
+    {"prompt-field", "K", "json key of the prompt: only responses count", 0},
+    {"response-field", "K", "json key of the response", 0},
+    {"messages-field", "K", "json key of a chat", 0},
+    {"split", "S", "part of the data, as train[95%:]", 0},
+    TOKENIZER,
     {"seq-len", "N", "window (default: the model's positions, at most 1024)", 0},
     {"protocol", "P", "val (default), concat-N, stride, llamacpp; of a task: llm.c, llama.cpp, lm-eval", 0},
     {"stride", "N", "of protocol stride", 0},
@@ -51,7 +62,7 @@ static const Option o_generate[] = {
     {"min-p", "P", "0 = off", 0},
     {"repetition-penalty", "R", "1 = off", 0},
     {"seed", "S", "of the sampling (42)", 's'},
-    {"tokenizer", "P", "tokenizer.model", 0},
+    TOKENIZER,
     ADAPTER,
     {"use", "NAME", "one of the adapters, or none; repeatable: one after the other", 0},
     {"chat", NULL, "the prompt is a question; the chat template goes around it", 0},
@@ -120,7 +131,7 @@ static const Option o_none[] = {END};
 static const Option o_json[] = {{"json", NULL, "one JSON object on stdout", 0}, END};
 static const Option o_data[] = {
     {"tokenizer", "P", "a tokenizer's file, a folder, or bytes", 0},
-    {"pattern", "FAMILY", "how a rank file, or train-tokenizer, cuts text (gpt2)", 0},
+    {"pattern", "FAMILY", "how a rank file, a GGUF without pre, or train-tokenizer (gpt2) cuts text", 0},
     {"no-bos", NULL, "encode without what the tokenizer puts around a text", 0},
     {"vocab-size", "N", "train-tokenizer: tokens, specials and bytes included", 0},
     {"special", "A,B", "train-tokenizer: special tokens (<|endoftext|>)", 0},
@@ -128,6 +139,7 @@ static const Option o_data[] = {
     {"field", "K", "json key of the text", 0},
     {"prompt-field", "K", "json key of the prompt", 0},
     {"response-field", "K", "json key of the response", 0},
+    {"messages-field", "K", "json key of a chat", 0},
     {"split", "S", "part of the files, as train[:95%]", 0},
     {"resume", NULL, "tokenize: go on from OUT.part, an error when it cannot", 0},
     {"overwrite", NULL, "tokenize: start over even when OUT.part could go on", 0},

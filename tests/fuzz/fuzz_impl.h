@@ -31,26 +31,43 @@ static void fuzz_check(const char *name, const Arena *a, const Err *e, size_t n,
     if (a->peak > limit) FUZZ_FAIL("%s: %zu bytes of memory for a file of %zu", name, a->peak, n);
 }
 
-/* The bytes as a file NAME in a folder of this process: a memory file behind a link, so nothing is
- * written. */
-static inline const char *fuzz_file(const char *name, const unsigned char *data, size_t n)
+/* The folder of this process, and the links in it: memory files behind them, so nothing is written. */
+static char fuzz_dir[32];
+static struct {
+    char link[128];
+    int fd;
+} fuzz_link[4];
+static int fuzz_links;
+
+static inline void fuzz_clean(void)
 {
-    static int fd = -1;
-    static char dir[64], link[4][128], target[64];
-    static int n_link;
-    if (fd < 0) {
-        snprintf(dir, sizeof dir, "/tmp/fuzzXXXXXX");
-        fd = (int)syscall(SYS_memfd_create, "fuzz", 0);
-        if (fd < 0 || !mkdtemp(dir)) FUZZ_FAIL("no memory file");
-        snprintf(target, sizeof target, "/proc/%d/fd/%d", (int)getpid(), fd);
+    for (int i = 0; i < fuzz_links; i++) unlink(fuzz_link[i].link);
+    rmdir(fuzz_dir);
+}
+
+/* The bytes as a file NAME in fuzz_dir. */
+static inline const char *fuzz_file(const char *name, const void *data, size_t n)
+{
+    int i = 0;
+    if (!fuzz_dir[0]) {
+        snprintf(fuzz_dir, sizeof fuzz_dir, "/tmp/fuzzXXXXXX");
+        if (!mkdtemp(fuzz_dir)) FUZZ_FAIL("no folder");
+        atexit(fuzz_clean);
     }
+    while (i < fuzz_links && strcmp(strrchr(fuzz_link[i].link, '/') + 1, name) != 0) i++;
+    if (i == 4) FUZZ_FAIL("five names");
+    char *const link = fuzz_link[i].link;
+    if (i == fuzz_links) {
+        char target[64];
+        const int fd = fuzz_link[i].fd = (int)syscall(SYS_memfd_create, "fuzz", 0);
+        snprintf(target, sizeof target, "/proc/%d/fd/%d", (int)getpid(), fd);
+        snprintf(link, sizeof fuzz_link[i].link, "%s/%s", fuzz_dir, name);
+        if (fd < 0 || symlink(target, link)) FUZZ_FAIL("no memory file");
+        fuzz_links++;
+    }
+    const int fd = fuzz_link[i].fd;
     if (ftruncate(fd, 0) || (n > 0 && pwrite(fd, data, n, 0) != (ssize_t)n)) FUZZ_FAIL("memory file");
-    for (int i = 0; i < n_link; i++)
-        if (strcmp(strrchr(link[i], '/') + 1, name) == 0) return link[i];
-    if (n_link == 4) FUZZ_FAIL("five names");
-    snprintf(link[n_link], sizeof link[0], "%s/%s", dir, name);
-    if (symlink(target, link[n_link])) FUZZ_FAIL("symlink");
-    return link[n_link++];
+    return link;
 }
 
 #ifdef LIBFUZZER

@@ -87,6 +87,24 @@ for name, j in {'bytes': dict(base, pre_tokenizer={'type': 'Sequence', 'pretoken
                              pre_tokenizer={'type': 'BertPreTokenizer'}, decoder={'type': 'WordPiece', 'prefix': '##', 'cleanup': True}, model=word)}.items():
     seed('tokenizer_json', name, json.dumps(j, separators=(',', ':')))
 seed('vocab_txt', 'bert', '[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhe\n##llo\nworld\n\'\ns\n')
+import base64  # noqa: E402
+seed('tiktoken', 'ranks', b''.join(base64.b64encode(t) + b' %d\n' % i for i, t in enumerate([*[bytes([b]) for b in range(256)], b'll', b'He', b'Hell'])))
+seed('tiktoken', 'few', 'IQ== 0\nIg== 1\nISI= 2\n')
+seed('vocab_json', 'small', json.dumps({'l': 0, 'o': 1, '\u0120': 2, 'w': 3, 'll': 4, '\u0120w': 5, '<|endoftext|>': 6}))
+seed('merges_txt', 'small', '#version: 0.2\nl l\nH e\nll o\nHe llo\n')
+seed('merges_txt', 'crlf', 'l l\r\nH e\r\n')
+seed('tokenizer_config', 'roles', json.dumps({'bos_token': '<s>', 'eos_token': {'content': '</s>', 'lstrip': True}, 'unk_token': None, 'add_bos_token': True,
+     'add_eos_token': True, 'add_prefix_space': True, 'chat_template': "{% for m in messages %}{{ '<s>' + m['role'] + '\\n' }}{%- endfor %}\n"}))
+seed('tokenizer_config', 'added', json.dumps({'tokenizer_class': 'GPT2Tokenizer', 'added_tokens_decoder': {'7': {'content': '<x>', 'lstrip': False, 'rstrip': True,
+     'single_word': True, 'normalized': False, 'special': True}}, 'chat_template': [{'name': 'tool', 'template': 'x'}, {'name': 'default', 'template': '{{ y }}'}]}))
+seed('records', 'text', '0{"text": "one"}\n\n{"text": "two \\u00e9 \\ud83d\\ude00"}\n{"text": ""}\n')
+seed('records', 'array', '0[{"text": "one"},\n {"text": "two", "n": [1, {"a": "]"}]}]\n')
+seed('records', 'prompts', '1{"prompt": "2+2?", "response": "4"}\r\n{"prompt": "", "response": "x"}\n')
+seed('records', 'chats', '2{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}, {"role": "assistant", "content": " yes "}]}\n'
+     '{"messages": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "<|im_end|>"}]}\n')
+seed('records', 'alpaca', '3[{"instruction": "Add.", "input": "1 1", "output": "2"}, {"instruction": "Go", "output": "ok"}]')
+seed('index_json', 'two', '{"metadata": {"total_size": 8}, "weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}')
+seed('index_json', 'missing', '{"weight_map": {"a": "1.safetensors", "c": "3.safetensors"}}')
 for name in 'llama', 'gpt2', 'qwen3', 'mistral': seed('config_json', name, open(f'tests/data/hf-tiny-{name}/config.json', 'rb').read())
 # seed-model of h5_envelope is one scalar text written by h5_create and h5_commit.
 seed('h5_envelope', 'zero', b'\0' * 600)
