@@ -1,6 +1,6 @@
-/* bench/tokenizers.c: text -> ids, MB/s on one thread, and a line of a million equal letters; beside it tiktoken,
- * Hugging Face tokenizers and SentencePiece on the same files in the same run (bench/peers/text_ids.py), whose
- * ids must be the same: CRC-32 of them as little-endian int32.
+/* bench/tokenizers.c: text -> ids, MB/s on one thread, and a line of a million equal letters; beside it
+ * tiktoken, Hugging Face tokenizers and SentencePiece on the same files in the same run
+ * (bench/peers/text_ids.py), whose ids must be the same: CRC-32 of them as little-endian int32.
  */
 #include "bench/bench.h"
 #include "data/data.h"
@@ -15,8 +15,8 @@
 #define OUT "build/bench/child.out"
 #define ERR "build/bench/child.err"
 
-/* kind: what the peers make of the path (gpt2, llama3 = GPT-2's merges behind Llama 3's pattern, spm). mode: the
- * text as its documents, as one text, or a million letters `a` in its place. */
+/* kind: what the peers make of the path (gpt2; llama3 = GPT-2's merges behind Llama 3's pattern; spm). mode:
+ * the text as its documents, as one text, or a million letters `a` in its place. */
 static const struct Case {
     const char *name, *kind, *path, *text, *mode;
 } cases[] = {

@@ -2,6 +2,7 @@
  * out depends on neither the number of threads nor where a batch ends. */
 #include "data/source_impl.h"
 #include <omp.h>
+#include <stdio.h>
 #include <string.h>
 
 bool batch_open(Batch *b, Arena *a, Err *e)
@@ -39,6 +40,10 @@ static bool first_error(const Batch *b, bool skip, Err *e)
         if (!x->err) return err_set(e, ERR_MEMORY, "out of memory for a document");
         if (skip && x->err->code == ERR_CORRUPT) continue;
         *e = *x->err;
+        if (e->code == ERR_CORRUPT) { /* what one can do about a record; the message says what and where */
+            const size_t n = strlen(e->msg);
+            snprintf(e->msg + n, sizeof e->msg - n, " (data.on_bad_line: skip leaves such records out)");
+        }
         return false;
     }
     return true;

@@ -8,8 +8,9 @@
  *                          a continuation
  *
  * token_type: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. gpt2: types 3 and 4 are added
- * tokens. What the header does not say is never guessed: another model, a missing or unknown `pre` without
- * tokenizer.pattern, a list of the wrong type or length are refused by name. Field list: docs/gguf.md of ggml.
+ * tokens. What the header does not say is never guessed: another model, a missing or unknown `pre`
+ * without tokenizer.pattern, a list of the wrong type or length are refused by name. Field list:
+ * docs/gguf.md of ggml.
  */
 #include "data/pipeline_impl.h"
 #include "data/spm_impl.h"

@@ -71,8 +71,8 @@ static bool no_more_tokens(const Tokenizer *t, const json_t *extra, Err *e)
     return true;
 }
 
-/* tokenizer_config.json and added_tokens.json in the same folder. Without add_bos_token a text gets the BOS, as
- * SentencePiece models are used; with it, what the keys say. */
+/* tokenizer_config.json and added_tokens.json in the same folder. Without add_bos_token a text gets the BOS,
+ * as SentencePiece models are used; with it, what the keys say. */
 static bool beside(Tokenizer *t, Arena *a, Err *e)
 {
     const char *dir = folder_of(t->path, a, e);

@@ -1,5 +1,6 @@
-/* data/token_map.c: token .bin files left where they lie: ids are widened as samples ask for them, so that a training
- * source needs no memory of its own whatever its size. All ids are checked once, when the files are opened.
+/* data/token_map.c: token .bin files left where they lie: ids are widened as samples ask for them, so that a
+ * training source needs no memory of its own whatever its size. All ids are checked once, when the files are
+ * opened.
  */
 #include "data/source_impl.h"
 #include <string.h>

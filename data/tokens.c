@@ -85,9 +85,11 @@ static bool check_vocab(TokenBuf *t, const char *path, const char *check, int vo
     for (size_t i = 0; i < t->n; i++) {
         if (t->id[i] < vocab) continue;
         if (!clip)
-            return err_set(e, ERR_CORRUPT,
-                           "%s: token %zu is %d, but the model's vocabulary has %d: not its tokenizer", path,
-                           i, t->id[i], vocab);
+            return err_set(
+                e, ERR_CORRUPT,
+                "%s: token %zu is %d, but the model's vocabulary has %d: not its tokenizer; give the "
+                "model's own (--tokenizer, tokenizer.path), or data.vocab_check: clip",
+                path, i, t->id[i], vocab);
         t->id[i] = vocab - 1;
     }
     return true;

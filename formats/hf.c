@@ -112,7 +112,13 @@ static bool read_shard(TensorFile *f, const char *dir, const char *index, const 
     if (!safetensors_read(f, path, e)) return false;
     for (int i = first; i < f->n; i++) {
         const char *in = json_string_value(json_object_get(map, f->t[i].name));
-        if (!in || strcmp(in, file))
+        if (in && strcmp(in, file))
+            return err_set(
+                e, ERR_CORRUPT,
+                "%s: tensor `%s` is in this shard too, %s has it in %s: a tensor twice; fetch or write the "
+                "shards again",
+                path, name_shown(shown, f->t[i].name), index, in);
+        if (!in)
             return err_set(e, ERR_CORRUPT, "%s: tensor `%s` is not listed for this shard in %s", path,
                            name_shown(shown, f->t[i].name), index);
     }

@@ -106,7 +106,7 @@ static bool entry_of(FileTensor *t, const Place *at, const char *key, const json
     if (dtype_foreign(dtype)) BAD("dtype %s is not read by this version", dtype);
     if (!dtype_parse(dtype, &t->dtype) || strcmp(dtype_name(t->dtype), dtype)) {
         char shown[168];
-        BAD("unknown dtype `%s`", name_shown(shown, dtype));
+        BAD("unknown dtype `%s`: save the tensor as F32, F16 or BF16", name_shown(shown, dtype));
     }
     if (!shape_of(t, at, key, json_object_get(v, "shape"), e)) return false;
     const json_t *off = json_object_get(v, "data_offsets");

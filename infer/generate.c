@@ -23,8 +23,11 @@ bool generate_ids(Generation *out, Model *m, const Tokenizer *tk, const int32_t 
 {
     *out = (Generation){.n_prompt = n};
     if (tokenizer_vocab(tk) > m->spec.V)
-        return err_set(e, ERR_USAGE, "the tokenizer has %d tokens, the model's vocabulary %ld",
-                       tokenizer_vocab(tk), m->spec.V);
+        return err_set(
+            e, ERR_USAGE,
+            "tokenizer %s has %d tokens, the model's vocabulary %ld: not the model's own; give that with "
+            "--tokenizer",
+            tokenizer_path(tk), tokenizer_vocab(tk), m->spec.V);
     if (n > m->spec.max_pos)
         return err_set(e, ERR_USAGE, "the prompt has %ld tokens, the model %ld positions", n,
                        m->spec.max_pos);

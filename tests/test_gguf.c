@@ -198,3 +198,76 @@ TEST(gguf, vocabularies_refused_by_name)
     str(&x, G "unknown_token_id"), le(&x, 4, 4), le(&x, 2, 4);
     vocab_refused(&x, G "unknown_token_id is no id");
 }
+
+/* What the file leaves open, tokenizer.pattern says; what it says stands. */
+static const Tokenizer *opened(const Bytes *x, const char *pattern, const char *refused, Arena *a)
+{
+    Err e = {0};
+    TokenizerConfig *how = arena_alloc(a, sizeof *how, &e);
+    const char *path = path_join(a, test_dir(), "p.gguf", &e);
+    ASSERT(file_write_atomic(path, x->b, x->n, &e));
+    *how = (TokenizerConfig){.pattern = pattern};
+    const Tokenizer *t = tokenizer_open_as(path, how, a, &e);
+    ASSERT_MSG(!t == (refused != NULL), "%s", e.msg);
+    if (refused) ASSERT_CONTAINS(e.msg, refused);
+    return t;
+}
+
+/* A byte-level vocabulary of `a`, `b`, `1`, `ab`, `11`, <s>; pre NULL: left out; then `more` keys. */
+static Bytes bpe(const char *pre, unsigned more)
+{
+    static const char *const token[] = {"a", "b", "1", "ab", "11", "<s>"};
+    Bytes x = begin(0, (pre ? 5u : 4u) + more);
+    text_pair(&x, G "model", "gpt2");
+    if (pre) text_pair(&x, G "pre", pre);
+    str(&x, G "tokens"), le(&x, 9, 4), le(&x, 8, 4), le(&x, 6, 8);
+    for (int i = 0; i < 6; i++) str(&x, token[i]);
+    str(&x, G "token_type"), le(&x, 9, 4), le(&x, 5, 4), le(&x, 6, 8);
+    for (int i = 0; i < 6; i++) le(&x, i == 5 ? 3 : 1, 4);
+    str(&x, G "merges"), le(&x, 9, 4), le(&x, 8, 4), le(&x, 2, 8), str(&x, "a b"), str(&x, "1 1");
+    return x;
+}
+
+static void ids_are(const Tokenizer *t, const char *text, const char *want, Arena *a)
+{
+    Err e = {0};
+    TokenBuf ids = {0};
+    char got[64] = "";
+    ASSERT(tokenizer_encode_framed(t, text, strlen(text), &ids, a, &e));
+    for (size_t i = 0; i < ids.n; i++)
+        snprintf(got + strlen(got), sizeof got - strlen(got), "%d ", ids.id[i]);
+    ASSERT_STR(got, want);
+}
+
+TEST(gguf, pattern_where_the_file_says_none)
+{
+    Arena a = {.name = "test"};
+    static const char *const open[] = {NULL, "default", "viking"};
+    for (int i = 0; i < 3; i++) {
+        const Bytes x = bpe(open[i], 0);
+        opened(&x, NULL, "set tokenizer.pattern", &a);
+        opened(&x, "klingon", "`klingon` is not one of gpt2", &a);
+        ids_are(opened(&x, "gpt2", NULL, &a), "ab11", "3 4 ", &a);
+        ids_are(opened(&x, "qwen2", NULL, &a), "ab11", "3 2 2 ", &a); /* digit by digit */
+    }
+    const Bytes x = bpe("qwen2", 0);
+    ids_are(opened(&x, NULL, NULL, &a), "11", "2 2 ", &a);
+    ids_are(opened(&x, "qwen2", NULL, &a), "11", "2 2 ", &a);
+    opened(&x, "gpt2", "`qwen2` means the pattern qwen2, tokenizer.pattern says gpt2", &a);
+    arena_free(&a);
+}
+
+TEST(gguf, flags_of_bos_and_eos)
+{
+    Arena a = {.name = "test"};
+    static const char *const want[] = {"3 ", "5 3 ", "3 5 ", "5 3 5 "};
+    for (unsigned i = 0; i < 4; i++) {
+        Bytes x = bpe("gpt-2", 4);
+        str(&x, G "bos_token_id"), le(&x, 4, 4), le(&x, 5, 4), str(&x, G "eos_token_id"), le(&x, 4, 4),
+            le(&x, 5, 4);
+        str(&x, G "add_bos_token"), le(&x, 7, 4), le(&x, i & 1, 1);
+        str(&x, G "add_eos_token"), le(&x, 7, 4), le(&x, i >> 1, 1);
+        ids_are(opened(&x, NULL, NULL, &a), "ab", want[i], &a);
+    }
+    arena_free(&a);
+}

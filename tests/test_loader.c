@@ -1,5 +1,6 @@
 /* tests/test_loader.c: the loader's samples and orders, the windows of the perplexity protocols. */
 #include "tests/data_impl.h"
+#include <unistd.h>
 
 /* ---- loader ------------------------------------------------------------------------------------------- */
 
@@ -112,6 +113,85 @@ TEST(loader, windows_with_bos)
     static const int32_t in[] = {256, 'e', 'f', 'g'}, out[] = {'e', 'f', 'g', 'h'};
     ASSERT_BYTES(ids, in, sizeof in);
     ASSERT_BYTES(targets, out, sizeof out);
+    arena_free(&arena);
+}
+
+/* .bin files stay where they are: the same samples and hash as from memory, and no memory for them. */
+TEST(loader, token_files_are_not_read_into_memory)
+{
+    static uint16_t narrow[3][4000];
+    static uint32_t wide[2 + 255 + 3000];
+    for (int f = 0; f < 3; f++)
+        for (int i = 0; i < 4000; i++) narrow[f][i] = (uint16_t)((f * 4000 + i * 7) % 50000);
+    const size_t size[3] = {4000, 0, 1237};
+    for (int f = 0; f < 3; f++) {
+        static char name[16];
+        snprintf(name, sizeof name, "n%d.bin", f);
+        put_file(name, narrow[f], 2 * size[f]);
+    }
+    memset(wide, 0, sizeof wide);
+    wide[0] = 20240801, wide[1] = 7, wide[2] = 3001;
+    for (uint32_t i = 0; i < 3001; i++) wide[256 + i] = i * 17 % 50001;
+    put_file("w.bin", wide, 4 * (256 + 3001));
+    Err e = {0};
+    const char *glob = path_join(&arena, test_dir(), "n?.bin", &e),
+               *one = path_join(&arena, test_dir(), "w.bin", &e);
+    for (int i = 0; i < 6; i++) {
+        Plan p = {.data = data_defaults(), .o = {.n_source = 2, .seq_len = 33, .vocab = 50001}};
+        p.data.vocab_check = i < 2 ? "error" : i < 4 ? "clip" : "off";
+        p.o.vocab = i < 2 ? 50001 : 3000;
+        p.data.window_bos = i == 1;
+        p.source[0] = source_of(glob, i == 2 ? "train[13%:77%]" : NULL);
+        p.source[1] = source_of(one, i == 3 ? "train[-21%:]" : NULL);
+        const Tokenizer *tk = i == 1 ? open_tokenizer("bytes") : NULL;
+        Loader *l = open_loader(&p, tk);
+        int64_t row = 0, total = 0;
+        for (int k = 0; k < 2; k++) {
+            Tokens t;
+            ASSERT(tokens_load(&t, &p.source[k], &p.data, NULL, p.o.vocab, &arena, &e));
+            total += (int64_t)t.n;
+            const bool bos = p.data.window_bos;
+            for (size_t at = 0; at + 33 + !bos <= t.n; at += 33, row++) {
+                int32_t ids[33], targets[33];
+                ASSERT_EQ(loader_fill(l, row, ids, targets, NULL, NULL), 33);
+                ASSERT(memcmp(targets, t.id + at + !bos, sizeof targets) == 0);
+                ASSERT(bos ? ids[0] == 256 && memcmp(ids + 1, t.id + at, 32 * 4) == 0
+                           : memcmp(ids, t.id + at, sizeof ids) == 0);
+            }
+            if (i == 5) {
+                char hex[33], all[33];
+                hash128_hex(hex, t.id, t.n * 4);
+                p.o.n_source = 1;
+                p.source[0] = p.source[k];
+                Loader *single = open_loader(&p, NULL);
+                hash128_hex(all, hex, 32);
+                ASSERT_STR(loader_hash(single), all);
+                loader_close(single);
+            }
+        }
+        ASSERT_EQ(loader_samples(l), row);
+        ASSERT_EQ(loader_tokens(l), total);
+        loader_close(l);
+    }
+    arena_free(&arena);
+    /* 60 MB of tokens */
+    const char *big = path_join(&arena, test_dir(), "big.bin", &e);
+    FILE *f = fopen(big, "wb");
+    ASSERT(f && ftruncate(fileno(f), 60 << 20) == 0 && fclose(f) == 0);
+    Plan p = {.data = data_defaults(), .o = {.n_source = 1, .seq_len = 64, .vocab = 10}};
+    p.source[0] = source_of(big, NULL);
+    Loader *l = open_loader(&p, NULL);
+    ASSERT_EQ(loader_tokens(l), 30 << 20);
+    ASSERT_MSG(arena.peak < 1 << 20, "%zu bytes of memory", arena.peak);
+    loader_close(l);
+    p.o.vocab = 50001;
+    p.source[0] = source_of(put_tokens("far.bin", 49999, 100), NULL);
+    ASSERT(!loader_open(&p.o, NULL, &arena, &e));
+    ASSERT_CONTAINS(e.msg, "far.bin: token 2 is 50001, but the vocabulary has 50001");
+    e = (Err){0};
+    p.source[0] = source_of(put_tokens("none.bin", 0, 0), NULL);
+    ASSERT(!loader_open(&p.o, NULL, &arena, &e));
+    ASSERT_CONTAINS(e.msg, "none.bin: no tokens");
     arena_free(&arena);
 }
 

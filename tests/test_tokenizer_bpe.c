@@ -435,3 +435,52 @@ TEST(tokenizer_bpe, files_beside)
     ASSERT_STR(tokenizer_chat_template(t), "{{ z }}");
     clean(&a);
 }
+
+/* add_bos_token and add_eos_token of tokenizer_config.json, as transformers 5 has them for files without a
+ * tokenizer.json, and the config beside a tokenizer.model. */
+TEST(tokenizer_bpe, frames_of_the_config)
+{
+    Arena a = {.name = "test"};
+    Err e = {0};
+    size_t n;
+    static const char *const more[] = {"", ",\"add_bos_token\":true",
+                                       ",\"add_bos_token\":false,\"add_eos_token\":true",
+                                       ",\"add_bos_token\":true,\"add_eos_token\":true"};
+    static const char *const bpe[] = {"2", "3 2", "2 4", "3 2 4"}, *const spm[] = {"1 261", "1 261", "261 2",
+                                                                                   "1 261 2"};
+    const char *model = file_read(&a, DATA "stories/tok512.model", &n, &e);
+    for (int kind = 0; kind < 2; kind++) {
+        if (kind == 0) {
+            written("{\"a\":0,\"b\":1,\"ab\":2,\"<s>\":3,\"</s>\":4}", "vocab.json", &a);
+            written("a b\n", "merges.txt", &a);
+        } else {
+            ASSERT(file_write_atomic(path_join(&a, folder(&a), "tokenizer.model", &e), model, n, &e));
+        }
+        for (int i = 0; i < 4; i++) {
+            TokenBuf ids = {0};
+            char got[32] = "";
+            written(arena_printf(&a, &e,
+                                 "{\"tokenizer_class\":\"GPT2Tokenizer\",\"bos_token\":\"<s>\",\"eos_token\":"
+                                 "\"</s>\"%s}",
+                                 more[i]),
+                    "tokenizer_config.json", &a);
+            const Tokenizer *t = tokenizer_open(folder(&a), &a, &e);
+            ASSERT_OK(e);
+            ASSERT(tokenizer_encode_framed(t, kind ? "a" : "ab", kind ? 1 : 2, &ids, &a, &e));
+            for (size_t k = 0; k < ids.n; k++)
+                snprintf(got + strlen(got), sizeof got - strlen(got), "%s%d", k ? " " : "", ids.id[k]);
+            ASSERT_STR(got, kind ? spm[i] : bpe[i]);
+        }
+    }
+    written("{\"eos_token\":\"<|im_end|>\"}", "tokenizer_config.json", &a);
+    ASSERT(!tokenizer_open(folder(&a), &a, &e));
+    ASSERT_CONTAINS(e.msg, "eos_token `<|im_end|>` of tokenizer_config.json is not a piece of it");
+    e = (Err){0};
+    written("{\"bos_token\":null}", "tokenizer_config.json", &a);
+    ASSERT_EQ(tokenizer_bos(tokenizer_open(folder(&a), &a, &e)), -1);
+    written("{\"<s>\":1,\"<tool>\":512}", "added_tokens.json", &a);
+    ASSERT(!tokenizer_open(folder(&a), &a, &e));
+    ASSERT_CONTAINS(e.msg, "adds `<tool>`, which the model does not have");
+    ASSERT(unlink(path_join(&a, folder(&a), "tokenizer.model", &(Err){0})) == 0);
+    clean(&a);
+}

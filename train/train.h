@@ -177,7 +177,8 @@ typedef struct DataVerb {
     int n_path, n;                  /* n: documents that inspect shows, 0 = 3 */
     char *const *set;               /* (n_set,) overrides */
     int n_set;
-    const char *tokenizer, *pattern, *out, *field, *prompt_field, *response_field, *messages_field, *split; /* or NULL */
+    const char *tokenizer, *pattern, *out, *field, *prompt_field, *response_field; /* NULL = not given */
+    const char *messages_field, *split;
     bool resume, overwrite; /* tokenize: an error without a cursor; not from the cursor */
 } DataVerb;
 /* Text for stdout: JSON, or what inspect shows. ERR_INTERRUPTED when a signal stopped it. */

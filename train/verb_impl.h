@@ -24,8 +24,8 @@ bool args_model(Args *x, Model *m, const char *path);
 /* The same with every --adapter on it, in use. all (may be NULL): the *n of them. */
 bool args_adapters(Args *x, Model *m, Lora ***all, int *n);
 bool args_adapted(Args *x, Model *m, const char *path, Lora ***all, int *n);
-/* --tokenizer, read as --pattern and `how` (may be NULL) say; without it the model's own. NULL without an error:
- * there is none. */
+/* --tokenizer, read as --pattern and `how` (may be NULL) say; without it the model's own. NULL without an
+ * error: there is none. */
 Tokenizer *args_tokenizer(Args *x, const Model *m);
 Tokenizer *args_tokenizer_as(Args *x, const Model *m, const TokenizerConfig *how);
 /* Every --name GLOB as one override of key. */
