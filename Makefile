@@ -32,7 +32,7 @@ PKG_CFLAGS := $(if $(HAVE_PKG),$(patsubst -I%,-isystem %,$(filter-out -I/usr/inc
     $(shell pkg-config --cflags $(HAVE_PKG)))))
 PKG_LIBS := $(if $(HAVE_PKG),$(shell pkg-config --libs $(HAVE_PKG)))
 
-PORTABLE := $(filter portable,$(V))
+PORTABLE := $(filter portable fuzz,$(V))
 BLAS ?= $(if $(PORTABLE),builtin,auto)
 DNNL ?= $(if $(PORTABLE),0,1)
 HAVE_DNNL := $(if $(filter 1,$(DNNL)),$(shell echo '\#include <dnnl.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo 1))
@@ -44,7 +44,7 @@ MODE_release := -O3 -g
 MODE_portable := -O3 -g -DPORTABLE
 MODE_debug := -O0 -g
 MODE_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-MODE_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -Wno-pass-failed
+MODE_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -Wno-pass-failed -DPORTABLE
 MODE := $(or $(MODE_$(V)),$(error unknown variant V=$(V): release, debug, asan, portable or fuzz))
 # The two -fno-... free sqrt and comparisons for vectors and keep isnan, infinities and rounding as they are.
 CFLAGS_ALL := $(MODE) -std=gnu11 $(WARN) -fopenmp -fvisibility=hidden -fno-math-errno -fno-trapping-math \
@@ -139,7 +139,7 @@ bench: deps ## measure (BENCH="ops train" for a part, QUICK=1 for a short run, P
 	@$(B)/bench --pare=$(B)/pare $(if $(filter-out 0,$(QUICK)),--quick) $(if $(CPU_TIME),--cpu-time) $(if $(WAIT),--wait=$(WAIT)) \
 	    $(BENCH)
 fuzz: deps ## every strict parser under libFuzzer (clang), FUZZ_SECONDS=60 each, one after the other
-	@$(MAKE) $(JOBS) --no-print-directory V=fuzz CC=clang DNNL=0 DIRS="core kernels data formats model" fuzz-targets
+	@$(MAKE) $(JOBS) --no-print-directory V=fuzz CC=clang DIRS="core kernels data formats model" fuzz-targets
 	@scripts/fuzz.sh build/fuzz-clang $(FUZZ_SECONDS)
 exhaustive: deps ## the FP8 and FP4 casts on all 2^32 floats against an exact slow reference (5 minutes of two cores)
 	@$(MAKE) $(JOBS) --no-print-directory $(B)/tests
