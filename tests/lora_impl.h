@@ -18,6 +18,7 @@ typedef struct LoraBed {
     const Kernels *k;
     Graph *g;
     Tensor *ids, *y, *logits;
+    bool keep_all; /* of the graph: every tensor has its own memory */
 } LoraBed;
 
 static inline LoraConfig lora_config(void)
@@ -52,7 +53,7 @@ static inline void lora_ok(const LoraBed *b)
 static inline void lora_record(LoraBed *b, bool train)
 {
     params_alloc_grads(&b->m.params, &b->e);
-    b->g = graph_new(&(GraphOptions){.k = b->k, .train = true, .run = &b->a}, &b->e);
+    b->g = graph_new(&(GraphOptions){.k = b->k, .train = true, .keep_all = b->keep_all, .run = &b->a}, &b->e);
     const long dim[2] = {LB, LT};
     b->ids = graph_input(b->g, "ids", DT_I32, 2, dim);
     b->y = graph_input(b->g, "y", DT_I32, 2, dim);
@@ -82,16 +83,25 @@ static inline void lora_step(LoraBed *b)
     graph_step_end(b->g);
 }
 
-/* Logits of what hangs on the model now, as doubles; the graph is gone again. */
-static inline double *lora_logits(LoraBed *b)
+/* Logits of what hangs on the model now, as doubles; the graph is gone again. train: with dropout. */
+static inline double *lora_logits_as(LoraBed *b, bool train)
 {
-    lora_record(b, false);
+    lora_record(b, train);
     graph_forward(b->g);
     double *z = arena_alloc(&b->a, LB * LT * LV * sizeof *z, &b->e);
     for (long i = 0; i < LB * LT * LV; i++) z[i] = lora_real(b->k, b->logits->data, i);
     graph_free(b->g);
     b->g = NULL;
     return z;
+}
+static inline double *lora_logits(LoraBed *b) { return lora_logits_as(b, false); }
+
+/* A model as it is, without adapters. */
+static inline void lora_plain(LoraBed *b, const char *model, const Kernels *k)
+{
+    *b = (LoraBed){.a = {.name = "plain"}, .k = k};
+    model_open(&b->m, model, k, &b->a, &b->e);
+    lora_ok(b);
 }
 
 static inline double lora_distance(const double *x, const double *y)
@@ -131,12 +141,10 @@ static inline void lora_close(LoraBed *b)
     arena_free(&b->a);
 }
 
-/* A YAML value as the section's RAW node. */
-static inline const ConfigNode *lora_node(Arena *a, const char *yaml)
+/* The section as a config's overrides give it: "r=4", "target_modules=[q_proj]". */
+#define LORA_OF(a, ...) lora_of((a), (const char *const[]){__VA_ARGS__, NULL})
+static inline LoraConfig lora_of(Arena *a, const char *const *kv)
 {
-    Err e = {0};
-    char *set[1] = {arena_printf(a, &e, "lora.target_modules=%s", yaml)};
-    ConfigDoc *d = config_parse(a, NULL, 1, set, &e);
     typedef struct Top {
         LoraConfig lora;
         int64_t version;
@@ -145,9 +153,23 @@ static inline const ConfigNode *lora_node(Arena *a, const char *yaml)
         {"version", CFG_T_INT, offsetof(Top, version), sizeof(int64_t), "1", 1, 1, NULL, NULL, "", NULL},
         {"lora", CFG_T_MAP, 0, sizeof(LoraConfig), NULL, 0, 0, NULL, NULL, "", lora_section}};
     static const ConfigSection top = {"top", sizeof(Top), 2, f, "", NULL, 0};
+    Err e = {0};
+    char *set[16] = {arena_strdup(a, "lora.enabled=true", &e)};
+    int n = 1;
+    for (; kv[n - 1] && n < 16; n++) set[n] = arena_printf(a, &e, "lora.%s", kv[n - 1]);
+    ConfigDoc *d = config_parse(a, NULL, n, set, &e);
     Top *t = arena_alloc(a, sizeof *t, &e);
     if (!d || !config_fill(d, &top, t, &e))
-        test_fail(__FILE__, __LINE__, "%s: %s", yaml, d ? config_error_text(d) : e.msg);
-    return t->lora.target_modules;
+        test_fail(__FILE__, __LINE__, "%s: %s", kv[0], d ? config_error_text(d) : e.msg);
+    lora_check(&t->lora, d);
+    if (config_error_text(d)[0]) test_fail(__FILE__, __LINE__, "%s", config_error_text(d));
+    return t->lora;
+}
+
+/* A YAML value as the section's RAW node. */
+static inline const ConfigNode *lora_node(Arena *a, const char *yaml)
+{
+    Err e = {0};
+    return LORA_OF(a, arena_printf(a, &e, "target_modules=%s", yaml)).target_modules;
 }
 #endif
