@@ -329,6 +329,8 @@ bool lora_use(Lora *const *all, int n_all, const int *use, int n, Err *e);
 /* A PEFT folder, an adapter file (.h5) or a training state, onto m, not yet in use. force: another base is
  * taken too. */
 bool lora_load(Lora *l, Model *m, const char *path, const char *name, bool force, Err *e);
+/* The same without asking whether m is the adapter's base: only names and shapes must fit. */
+bool lora_read(Lora *l, Model *m, const char *path, const char *name, Err *e);
 bool lora_write_peft(const Lora *l, const char *dir, Err *e);
 bool lora_write_h5(const Lora *l, const char *path, Err *e); /* kind adapter, product.md 6.5 */
 void lora_save(const Lora *l, H5Out *h, Err *e);             /* into a training state */

@@ -424,7 +424,8 @@ bool lora_open(Lora *l, const LoraConfig *c, Model *m, uint64_t seed, const Conf
     if (!l->n) {
         err_set(e, ERR_USAGE,
                 "lora.target_modules: every module is left out by exclude_modules or modules_to_save");
-        return lora_at(doc, "lora", e);
+        return lora_at(doc, doc && config_node(doc, "lora.exclude_modules") ? "lora.exclude_modules" : "lora",
+                       e);
     }
     if (!freeze(l, e) || !lora_hang(l, e)) return lora_at(doc, "lora", e);
     for (int i = 0; i < l->n && !e->code; i++) start(&l->item[i], seed, e);

@@ -13,22 +13,33 @@ static Site *site_of(const Model *m, const Param *p)
     return NULL;
 }
 
+/* ||D - B A|| / ||D||, from the factors themselves: 1 - sum of kept squares would lose what is small. */
+static double error_of(const float *d, const float *b, const float *a, long out, long in, long r)
+{
+    double off = 0, all = 0;
+    for (long i = 0; i < out; i++)
+        for (long q = 0; q < in; q++) {
+            double x = (double)d[i * in + q];
+            all += x * x;
+            for (long j = 0; j < r; j++) x -= (double)b[i * r + j] * (double)a[j * in + q];
+            off += x * x;
+        }
+    return all > 0 ? sqrt(off / all) : 0;
+}
+
 static bool cut(LoraItem *it, const float *d, Err *e)
 {
     const long out = it->base->w.dim[0], in = it->base->w.dim[1], r = it->r;
     float *u = it->b->w.data, *vt = it->a->w.data;
     Arena tmp = {.name = "extract"};
     float *s = arena_alloc(&tmp, (size_t)r * sizeof *s, e);
-    double all = 0, kept = 0;
     if (s && svd_top(d, out, in, r, u, s, vt, e)) {
-        for (long i = 0; i < out * in; i++) all += (double)d[i] * (double)d[i];
         for (long j = 0; j < r; j++) {
             const float root = sqrtf(s[j]);
-            kept += (double)s[j] * (double)s[j];
             for (long i = 0; i < out; i++) u[i * r + j] *= root;
             for (long i = 0; i < in; i++) vt[j * in + i] *= root;
         }
-        it->error = all > 0 ? sqrt(fmax(0, 1 - kept / all)) : 0;
+        it->error = error_of(d, u, vt, out, in, r);
     }
     arena_free(&tmp);
     return !e->code;
@@ -45,9 +56,11 @@ static bool extract_one(Lora *l, const Param *base, const Param *tuned, long r, 
         if (v) v->values = tuned->w.data;
         return v != NULL;
     }
-    const long least = base->w.dim[0] < base->w.dim[1] ? base->w.dim[0] : base->w.dim[1],
-               rank = r < least ? r : least;
-    LoraItem *it = lora_add(l, s->name, rank, (double)rank, e);
+    const long out = base->w.dim[0], in = base->w.dim[1];
+    if (r > (out < in ? out : in))
+        return err_set(e, ERR_USAGE, "--r %ld: above the %ld x %ld matrix of %s, which %ld gives back whole",
+                       r, out, in, s->name, out < in ? out : in);
+    LoraItem *it = lora_add(l, s->name, r, (double)r, e);
     Arena tmp = {.name = "extract"};
     float *d = it ? arena_alloc(&tmp, (size_t)n * sizeof *d, e) : NULL;
     for (long i = 0; d && i < n; i++) d[i] = y[i] - x[i];

@@ -268,12 +268,10 @@ bool lora_check_base(const Lora *l, const char *path, bool force, Err *e)
     return !e->code;
 }
 
-bool lora_load(Lora *l, Model *m, const char *path, const char *name, bool force, Err *e)
+bool lora_read(Lora *l, Model *m, const char *path, const char *name, Err *e)
 {
     lora_start(l, m, name);
-    if (!formats_is_h5(path))
-        return (lora_read_peft(l, path, e) && lora_check_base(l, path, force, e)) ||
-               err_prefix(e, "adapter %s", name);
+    if (!formats_is_h5(path)) return lora_read_peft(l, path, e) || err_prefix(e, "adapter %s", name);
     H5In *h = h5_open(path, false, m->run, e);
     const char *group[MAX_ADAPTERS];
     const int n = h ? h5_list(h, "/lora", group, MAX_ADAPTERS) : 0;
@@ -283,8 +281,14 @@ bool lora_load(Lora *l, Model *m, const char *path, const char *name, bool force
         for (int i = 0; i < n; i++)
             if (!strcmp(group[i], name)) pick = i;
         const char *at = arena_printf(m->run, e, "/lora/%s", group[pick]);
-        if (at && lora_read_h5(l, h, at, e)) lora_check_base(l, path, force, e);
+        if (at) lora_read_h5(l, h, at, e);
     }
     if (h) h5_close(h);
     return !e->code || err_prefix(e, "adapter %s", name);
+}
+
+bool lora_load(Lora *l, Model *m, const char *path, const char *name, bool force, Err *e)
+{
+    return lora_read(l, m, path, name, e) &&
+           (lora_check_base(l, path, force, e) || err_prefix(e, "adapter %s", name));
 }

@@ -220,6 +220,8 @@ bool lora_read_peft(Lora *l, const char *dir, Err *e)
         l->rslora = truth(&p, "use_rslora");
         l->dora = truth(&p, "use_dora");
         read_hash(&p);
+        const char *base = json_string_value(json_object_get(p.j, "base_model_name_or_path"));
+        if (base) l->base_path = arena_strdup(l->m->run, base, e);
         for (int i = 0; i < p.f.n && !e->code; i++) read_tensor(&p, &p.f.t[i]);
         if (!e->code && !l->n && !l->n_saved) err_set(e, ERR_CORRUPT, "%s: it holds no adapter", tensors);
     }

@@ -119,9 +119,12 @@ SparseForm formats_sparse_form(const uint8_t *keep, long rows, long cols, DType 
 bool formats_sparse(OutTensor *out, int *n, OutGroup *group, const OutTensor *t, const uint8_t *keep,
                     SparseForm form, Arena *a, Err *e);
 bool formats_write_safetensors(const char *path, const OutModel *m, Err *e); /* metadata {"format":"pt"} */
-/* config.json, model.safetensors (shards with an index above shard_bytes; 0 = 5 GB), generation_config.json,
- * the tokenizer copied. A folder that holds the other layout (single or shards) is refused. */
+/* config.json with the type that most numbers have, model.safetensors (shards with an index above
+ * shard_bytes; 0 = 5 GB), generation_config.json, the tokenizer copied. A folder that holds the other
+ * layout (single or shards) is refused. */
 bool formats_write_hf(const char *dir, const OutModel *m, int64_t shard_bytes, Err *e);
+/* The text of a config.json with the element type that a reader is told: transformers 4's key and 5's. */
+const char *formats_config_dtype(const char *json, DType dtype, Arena *a, Err *e);
 /* f32 only; refuses what the format cannot hold. */
 bool formats_write_llama2c(const char *path, const OutModel *m, Err *e);
 bool formats_write_h5(const char *path, const OutModel *m, Err *e); /* kind model, product.md 6 */

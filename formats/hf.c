@@ -49,6 +49,23 @@ bool hf_beside(TensorFile *f, const char *dir, Err *e)
     return !e->code;
 }
 
+/* Only the words change, nothing else of the file's own text; a text without either key gets both, as first
+ * ones. */
+const char *formats_config_dtype(const char *json, DType dtype, Arena *a, Err *e)
+{
+    static const char *const key[] = {"\"torch_dtype\": \"", "\"dtype\": \""};
+    const char *word = dtype_long_name(dtype), *brace = json ? strchr(json, '{') : NULL;
+    bool any = false;
+    for (int i = 0; i < 2 && brace; i++) {
+        const char *at = strstr(json, key[i]);
+        const char *from = at ? at + strlen(key[i]) : NULL, *end = from ? strchr(from, '"') : NULL;
+        any = any || end;
+        if (end) json = arena_printf(a, e, "%.*s%s%s", (int)(from - json), json, word, end);
+    }
+    if (any || !brace) return json;
+    return arena_printf(a, e, "{\n  %s%s\",\n  %s%s\",%s", key[0], word, key[1], word, brace + 1);
+}
+
 /* ---- names --------------------------------------------------------------------------------------------- */
 
 static bool tail_is(const char *s, const char *tail)

@@ -210,6 +210,22 @@ static bool layout_free(const char *dir, bool sharded, Arena *a, Err *e)
     return !e->code;
 }
 
+/* The configuration with the type that most numbers have; codes have none. */
+static const char *config_text(const OutModel *m, Arena *a, Err *e)
+{
+    int64_t n[DT_COUNT] = {0};
+    DType most = DT_F32;
+    if (m->n_group) return m->config_json;
+    for (int i = 0; i < m->n; i++) {
+        int64_t k = 1;
+        for (int d = 0; d < m->t[i].ndim; d++) k *= m->t[i].dim[d];
+        n[m->t[i].dtype] += m->t[i].tied_to ? 0 : k;
+    }
+    for (int t = 0; t < DT_COUNT; t++)
+        if (n[t] > n[most]) most = (DType)t;
+    return formats_config_dtype(m->config_json, most, a, e);
+}
+
 bool formats_write_hf(const char *dir, const OutModel *m, int64_t shard_bytes, Err *e)
 {
     Arena a = {.name = "formats"};
@@ -232,7 +248,7 @@ bool formats_write_hf(const char *dir, const OutModel *m, int64_t shard_bytes, E
     }
     if (!e->code) write_text(dir, "generation_config.json", m->generation_json, &a, e);
     if (!e->code) copy_tokenizer(dir, m->tokenizer_path, &a, e);
-    if (!e->code) write_text(dir, "config.json", m->config_json, &a, e);
+    if (!e->code) write_text(dir, "config.json", config_text(m, &a, e), &a, e);
     arena_free(&a);
     return !e->code;
 }

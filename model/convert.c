@@ -46,19 +46,6 @@ static bool open_source(Source *s, const char *path, DType dtype, Arena *a, Err 
     return !e->code;
 }
 
-/* The element type a reader is told: transformers 4's key and 5's. Only the words change, nothing else of the
- * file's own text. */
-static const char *with_dtype(const char *json, DType dtype, Arena *a, Err *e)
-{
-    static const char *const key[] = {"\"torch_dtype\": \"", "\"dtype\": \""};
-    for (int i = 0; i < 2 && json; i++) {
-        const char *at = strstr(json, key[i]);
-        const char *word = at ? at + strlen(key[i]) : NULL, *end = word ? strchr(word, '"') : NULL;
-        if (end) json = arena_printf(a, e, "%.*s%s%s", (int)(word - json), json, dtype_long_name(dtype), end);
-    }
-    return json;
-}
-
 static bool same_values(const Source *s, const TensorFile *back, const OutTensor *t, Err *e)
 {
     Arena tmp = {.name = "comparison"};
@@ -96,7 +83,7 @@ bool model_convert(const char *in, const char *out, const ConvertOptions *o, int
         OutModel m = {.n = s.n,
                       .t = s.t,
                       .arch = s.m.spec.family->arch,
-                      .config_json = with_dtype(s.f.config_json, o->dtype, &a, e),
+                      .config_json = formats_config_dtype(s.f.config_json, o->dtype, &a, e),
                       .generation_json = s.f.generation_json,
                       .tokenizer_path = o->tokenizer_path ? o->tokenizer_path : s.f.tokenizer_path};
         *n_tensor = s.n;

@@ -307,6 +307,22 @@ static inline json_t *one_object(const char *out)
     return json_line(out);
 }
 
+static inline void same_tensor(H5In *x, H5In *y, const char *path, Arena *a)
+{
+    Err e = {0};
+    DType tx, ty;
+    int dx, dy;
+    int64_t ex[4] = {1, 1, 1, 1}, ey[4] = {1, 1, 1, 1};
+    ASSERT_MSG(h5_tensor_info(x, path, &tx, &dx, ex, &e) && h5_tensor_info(y, path, &ty, &dy, ey, &e),
+               "%s: %s", path, e.msg);
+    ASSERT(tx == ty && dx == dy && !memcmp(ex, ey, sizeof(int64_t) * (size_t)dx));
+    size_t bytes = dtype_size(tx);
+    for (int d = 0; d < dx; d++) bytes *= (size_t)ex[d];
+    void *p = arena_alloc(a, bytes, &e), *q = arena_alloc(a, bytes, &e);
+    ASSERT(h5_read_tensor(x, path, tx, p, bytes, &e) && h5_read_tensor(y, path, tx, q, bytes, &e));
+    ASSERT_MSG(!memcmp(p, q, bytes), "%s differs", path);
+}
+
 /* Every tensor and moment, and the counters, of two training states; bit for bit. */
 static inline void same_state(const char *path_a, const char *path_b)
 {
@@ -328,17 +344,10 @@ static inline void same_state(const char *path_a, const char *path_b)
         ASSERT_EQ(h5_list(y, group[g], name, 256), n);
         for (int i = 0; i < n; i++, seen++) {
             char *path = text_of("%s/%s", group[g], name[i]);
-            DType tx, ty;
-            int dx, dy;
-            int64_t ex[4] = {1, 1, 1, 1}, ey[4] = {1, 1, 1, 1};
-            ASSERT(h5_tensor_info(x, path, &tx, &dx, ex, &e) && h5_tensor_info(y, path, &ty, &dy, ey, &e));
-            ASSERT(tx == ty && dx == dy && !memcmp(ex, ey, sizeof(int64_t) * (size_t)dx));
-            size_t bytes = dtype_size(tx);
-            for (int d = 0; d < dx; d++) bytes *= (size_t)ex[d];
-            void *p = arena_alloc(&a, bytes, &e), *q = arena_alloc(&a, bytes, &e);
-            ASSERT(h5_read_tensor(x, path, tx, p, bytes, &e) && h5_read_tensor(y, path, tx, q, bytes, &e));
-            ASSERT_MSG(!memcmp(p, q, bytes), "%s differs between %s and %s", path, path_a, path_b);
-            free(path);
+            const char *member[16]; /* of a tensor kept as codes */
+            const int coded = h5_has(x, text_of("%s/codes", path)) ? h5_list(x, path, member, 16) : 0;
+            for (int m = 0; m < coded; m++) same_tensor(x, y, text_of("%s/%s", path, member[m]), &a);
+            if (!coded) same_tensor(x, y, path, &a);
         }
     }
     ASSERT_MSG(seen > 0, "%s holds no tensors", path_a);

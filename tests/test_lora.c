@@ -1,5 +1,5 @@
-/* tests/test_lora.c: what an adapter computes: nothing at its start, W + s B A later, beside the weight or in
- * it; which modules, ranks and scales the section means; what is dropped; what a frozen base does not cost. */
+/* tests/test_lora.c: what an adapter computes: nothing at its start, W + s B A later, beside the weight or
+ * in it; which modules, ranks and scales the section means; what a frozen base does not cost. */
 #include "autograd/graph_impl.h"
 #include "tests/lora_impl.h"
 

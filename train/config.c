@@ -365,6 +365,9 @@ static Config *load(Arena *a, const char *path, int n, char *const *override, co
     check_optim(c);
     config_check_distill(c);
     lora_check(&c->lora, d);
+    if (c->lora.enabled && strcmp(c->lora.base_quant, "none") && !c->model.path)
+        config_error(d, "lora.base_quant", "%s: needs model.path: a fresh model has no base to keep as codes",
+                     c->lora.base_quant);
     check_rest(c);
     place_paths(c, a, e);
     return e->code ? NULL : c;

@@ -86,7 +86,7 @@ static int export_adapter(Args *x, const char *out, const char *format)
     if (x->e->code || !args_adapted(x, &m, x->pos[0], &all, &n)) return 1;
     if (n > 1 && !lora_concat(&own, all, n, "default", &m, x->e)) return 1;
     if (n == 1) l = all[0];
-    if (!n && !lora_load(&own, &m, args_path(x, x->pos[0]), "default", true, x->e)) return 1;
+    if (!n && !lora_read(&own, &m, args_path(x, x->pos[0]), "default", x->e)) return 1;
     if (args_has(x, "dry-run")) return (log_info("would write %s (%s, %d modules)", out, format, l->n), 0);
     if (!(strcmp(format, "peft") ? lora_write_h5(l, out, x->e) : lora_write_peft(l, out, x->e))) return 1;
     log_info("wrote %s (%s, %d modules)", out, format, l->n);
