@@ -125,8 +125,8 @@ TEST(lora_run, resumed_is_unbroken_with_a_mask)
 
 /* ---- beside a teacher, beside quantisers --------------------------------------------------------------- */
 
-/* One config: LoRA on the student, a teacher, and quantisers around W + s B A. What is evaluated from the state
- * is what its export holds. */
+/* One config: LoRA on the student, a teacher, and quantisers around W + s B A. What is evaluated from the
+ * state is what its export holds. */
 static void with_a_teacher(const char *const *more, const char *want)
 {
     char *d = lora_dir("t");
@@ -174,8 +174,7 @@ TEST(lora_run, with_distillation_and_quantisers)
     with_a_teacher(MORE("qat.enabled=true", "qat.weight=int8"), "lora: 14 adapters");
 }
 
-/* LoRA+: Adam's first step is its rate, so B, zero before, shows ratio times the rate; A, whose gradient is zero
- * as long as B is, does not move. */
+/* LoRA+: Adam's first step is its rate, so B, zero before, shows ratio times the rate. */
 TEST(lora_run, plus_ratio_is_the_rate_of_b)
 {
     char *d = lora_dir("t");
