@@ -24,9 +24,9 @@ static char *lora_dir(const char *name)
                                       "  train: [{path: d.bin, format: bin_nanogpt}]\n"
                                       "  val: [{path: d.bin, format: bin_nanogpt, split: 'train[-10%:]'}]\n"
                                       "  seq_len: 16\n"
-                                      "train: {max_steps: 12, batch_size: 4}\n"
+                                      "train: {max_steps: 6, batch_size: 4}\n"
                                       "optim: {learning_rate: 1e-2}\n"
-                                      "eval: {every_steps: 4}\n"
+                                      "eval: {every_steps: 3}\n"
                                       "checkpoint: {every_steps: 3, keep_last: 9}\n"
                                       "log: {every_steps: 1}\n"
                                       "lora:\n"
@@ -79,7 +79,7 @@ static int same_adapters(const char *path_a, const char *path_b, const char *par
     return found;
 }
 
-static void six_of_twelve(const char *part, int count, const char *const *more)
+static void three_of_six(const char *part, int count, const char *const *more)
 {
     char *a = lora_dir("a"), *b = make_dir("b");
     Pare p = train(a, more);
@@ -87,7 +87,7 @@ static void six_of_twelve(const char *part, int count, const char *const *more)
     for (int i = 0; i < 5; i++) {
         static const char *const file[] = {"base.h5", "d.bin", "c.yaml", "run/metrics.jsonl"};
         size_t n;
-        const char *at = i < 4 ? file[i] : AT(6);
+        const char *at = i < 4 ? file[i] : AT(3);
         if (i == 3)
             ASSERT(!mkdir(text_of("%s/run", b), 0700) && !mkdir(text_of("%s/run/checkpoints", b), 0700));
         char *s = get_file(text_of("%s/%s", a, at), &n);
@@ -96,31 +96,31 @@ static void six_of_twelve(const char *part, int count, const char *const *more)
     }
     p = train(b, more);
     ASSERT_RAN(p, 0);
-    ASSERT_CONTAINS(p.err, "resuming at step 6 from");
-    same_state(text_of("%s/%s", a, AT(12)), text_of("%s/%s", b, AT(12)));
-    ASSERT_EQ(same_adapters(text_of("%s/%s", a, AT(12)), text_of("%s/%s", b, AT(12)), part), count);
+    ASSERT_CONTAINS(p.err, "resuming at step 3 from");
+    same_state(text_of("%s/%s", a, AT(6)), text_of("%s/%s", b, AT(6)));
+    ASSERT_EQ(same_adapters(text_of("%s/%s", a, AT(6)), text_of("%s/%s", b, AT(6)), part), count);
     ASSERT_STR(events(text_of("%s/run/metrics.jsonl", a), "train"),
                events(text_of("%s/run/metrics.jsonl", b), "train"));
 }
 
-TEST(lora_run, resumed_is_unbroken) { six_of_twelve("B", 14, MORE("lora.dropout=0.2", "lora.plus_ratio=4")); }
-TEST(lora_run, resumed_is_unbroken_pissa) { six_of_twelve("B0", 14, MORE("lora.init=pissa")); }
+TEST(lora_run, resumed_is_unbroken) { three_of_six("B", 14, MORE("lora.dropout=0.2", "lora.plus_ratio=4")); }
+TEST(lora_run, resumed_is_unbroken_pissa) { three_of_six("B0", 14, MORE("lora.init=pissa")); }
 TEST(lora_run, resumed_is_unbroken_dora)
 {
-    six_of_twelve("magnitude", 14, MORE("lora.use_dora=true", "lora.dropout=0.2"));
+    three_of_six("magnitude", 14, MORE("lora.use_dora=true", "lora.dropout=0.2"));
 }
 TEST(lora_run, resumed_is_unbroken_qlora)
 {
-    six_of_twelve("A", 14, MORE("lora.base_quant=nf4_double", "lora.use_rslora=true"));
+    three_of_six("A", 14, MORE("lora.base_quant=nf4_double", "lora.use_rslora=true"));
 }
 TEST(lora_run, resumed_is_unbroken_saved_modules_and_tables)
 {
-    six_of_twelve("A", 3,
+    three_of_six("A", 3,
                   MORE("lora.target_modules=[embed_tokens, q_proj]", "lora.modules_to_save=[lm_head]"));
 }
 TEST(lora_run, resumed_is_unbroken_with_a_mask)
 {
-    six_of_twelve("B", 14, MORE("prune.method=magnitude", "prune.sparsity=0.5"));
+    three_of_six("B", 14, MORE("prune.method=magnitude", "prune.sparsity=0.5"));
 }
 
 /* ---- beside a teacher, beside quantisers --------------------------------------------------------------- */
@@ -145,7 +145,7 @@ static void with_a_teacher(const char *const *more, const char *want)
     TensorFile f, g;
     Arena a = {.name = "file"};
     Err e = {0};
-    H5In *h = h5_open(text_of("%s/%s", d, AT(12)), false, &a, &e);
+    H5In *h = h5_open(text_of("%s/%s", d, AT(6)), false, &a, &e);
     ASSERT(h && formats_open(&f, text_of("%s/base.h5", d), &a, &e));
     for (int i = 0; i < f.n; i++) {
         float w[2048], s[2048];
@@ -307,11 +307,11 @@ TEST(lora_run, codes_need_a_file)
 TEST(lora_run, another_base_is_refused)
 {
     char *d = lora_dir("t");
-    Pare p = train(d, MORE("train.max_steps=6", "export=[{format: peft, path: ad}]"));
+    Pare p = train(d, MORE("train.max_steps=3", "export=[{format: peft, path: ad}]"));
     ASSERT_RAN(p, 0);
     p = PARE(.dir = d, ARGS("export", "pre/checkpoints/step_00000009.h5", "other.h5"));
     ASSERT_RAN(p, 0);
-    p = train(d, MORE("train.max_steps=9", "model.path=other.h5"));
+    p = train(d, MORE("train.max_steps=6", "model.path=other.h5"));
     ASSERT_RAN(p, 2);
     ASSERT_CONTAINS(p.err, "the adapter was trained on another base (content hash ");
     for (int i = 0; i < 3; i++) {
