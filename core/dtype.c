@@ -8,7 +8,7 @@
  * types saturate and write NaN of either sign as 0x7F. OCP 8-bit Floating Point Specification 1.0; IEEE
  * 754-2019.
  */
-#include "core/core.h"
+#include "core/codec_impl.h"
 
 #include <math.h>
 #include <string.h>
@@ -48,18 +48,6 @@ bool dtype_parse(const char *name, DType *t)
     return false;
 }
 
-static inline uint32_t bits_of(float x)
-{
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-static inline float float_of(uint32_t u)
-{
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
 static inline bool bits_nan(uint32_t u) { return (u & 0x7FFFFFFFu) > 0x7F800000u; }
 
 /* |x| (bits without the sign, not NaN) in a grid of m mantissa bits and the given bias: exponent and mantissa
@@ -90,16 +78,16 @@ static inline uint32_t decode_abs(uint32_t E, uint32_t M, int m, int bias)
 
 uint16_t bf16_from_f32(float x)
 {
-    uint32_t u = bits_of(x);
+    uint32_t u = f32_bits(x);
     if (bits_nan(u)) return (uint16_t)((u >> 16) | 0x40u);
     return (uint16_t)((u + 0x7FFFu + ((u >> 16) & 1)) >> 16);
 }
 
-float f32_from_bf16(uint16_t x) { return float_of((uint32_t)x << 16); }
+float f32_from_bf16(uint16_t x) { return f32_of((uint32_t)x << 16); }
 
 uint16_t f16_from_f32(float x)
 {
-    uint32_t u = bits_of(x), sign = (u >> 16) & 0x8000u, abs = u & 0x7FFFFFFFu;
+    uint32_t u = f32_bits(x), sign = (u >> 16) & 0x8000u, abs = u & 0x7FFFFFFFu;
     if (bits_nan(u)) return (uint16_t)(sign | 0x7E00u | ((abs >> 13) & 0x3FFu));
     uint32_t r = encode_abs(abs, 10, 15);
     return (uint16_t)(sign | (r > 0x7C00u ? 0x7C00u : r));
@@ -108,13 +96,13 @@ uint16_t f16_from_f32(float x)
 float f32_from_f16(uint16_t x)
 {
     uint32_t sign = (uint32_t)(x & 0x8000u) << 16, E = (x >> 10) & 31u, M = x & 0x3FFu;
-    if (E == 31) return float_of(sign | 0x7F800000u | (M << 13));
-    return float_of(sign | decode_abs(E, M, 10, 15));
+    if (E == 31) return f32_of(sign | 0x7F800000u | (M << 13));
+    return f32_of(sign | decode_abs(E, M, 10, 15));
 }
 
 uint8_t e4m3_from_f32(float x)
 {
-    uint32_t u = bits_of(x), r;
+    uint32_t u = f32_bits(x), r;
     if (bits_nan(u)) return 0x7F;
     r = encode_abs(u & 0x7FFFFFFFu, 3, 7);
     return (uint8_t)(((u >> 24) & 0x80u) | (r > 0x7Eu ? 0x7Eu : r));
@@ -123,13 +111,13 @@ uint8_t e4m3_from_f32(float x)
 float f32_from_e4m3(uint8_t x)
 {
     uint32_t sign = (uint32_t)(x & 0x80u) << 24, E = (x >> 3) & 15u, M = x & 7u;
-    if (E == 15 && M == 7) return float_of(sign | 0x7FC00000u);
-    return float_of(sign | decode_abs(E, M, 3, 7));
+    if (E == 15 && M == 7) return f32_of(sign | 0x7FC00000u);
+    return f32_of(sign | decode_abs(E, M, 3, 7));
 }
 
 uint8_t e5m2_from_f32(float x)
 {
-    uint32_t u = bits_of(x), r;
+    uint32_t u = f32_bits(x), r;
     if (bits_nan(u)) return 0x7F;
     r = encode_abs(u & 0x7FFFFFFFu, 2, 15);
     return (uint8_t)(((u >> 24) & 0x80u) | (r > 0x7Bu ? 0x7Bu : r));
@@ -138,20 +126,20 @@ uint8_t e5m2_from_f32(float x)
 float f32_from_e5m2(uint8_t x)
 {
     uint32_t sign = (uint32_t)(x & 0x80u) << 24, E = (x >> 2) & 31u, M = x & 3u;
-    if (E == 31) return float_of(sign | 0x7F800000u | (M ? 0x400000u | (M << 21) : 0));
-    return float_of(sign | decode_abs(E, M, 2, 15));
+    if (E == 31) return f32_of(sign | 0x7F800000u | (M ? 0x400000u | (M << 21) : 0));
+    return f32_of(sign | decode_abs(E, M, 2, 15));
 }
 
 static int64_t to_signed(float x, double lo, double hi, int64_t min, int64_t max)
 {
-    if (bits_nan(bits_of(x))) return 0;
+    if (bits_nan(f32_bits(x))) return 0;
     double r = rint((double)x);
     return r <= lo ? min : r >= hi ? max : (int64_t)r;
 }
 
 static uint64_t to_unsigned(float x, double hi, uint64_t max)
 {
-    if (bits_nan(bits_of(x))) return 0;
+    if (bits_nan(f32_bits(x))) return 0;
     double r = rint((double)x);
     return r <= 0 ? 0 : r >= hi ? max : (uint64_t)r;
 }
@@ -216,7 +204,7 @@ bool dtype_from_f32(void *dst, DType t, const float *src, size_t n)
     case DT_U32: EACH_OUT(uint32_t, to_unsigned(x, UINT32_MAX, UINT32_MAX));
     case DT_I64: EACH_OUT(int64_t, to_signed(x, -0x1p63, 0x1p63, INT64_MIN, INT64_MAX));
     case DT_U64: EACH_OUT(uint64_t, to_unsigned(x, 0x1p64, UINT64_MAX));
-    case DT_BOOL: EACH_OUT(uint8_t, (bits_of(x) & 0x7FFFFFFFu) != 0);
+    case DT_BOOL: EACH_OUT(uint8_t, (f32_bits(x) & 0x7FFFFFFFu) != 0);
     case DT_COUNT: break;
     }
     return false;

@@ -10,9 +10,9 @@
 
 enum { CHUNK = 1024, MAX_ROW = 256, SHOWN = 20 };
 typedef struct Event {
-    const char *name, *op,
-        *phase;        /* name: the tensor's; op: what was called; phase: forward, again, backward */
-    double start, end; /* seconds */
+    const char *name, *op; /* the tensor's; what was called */
+    const char *phase;     /* forward, again, backward, run */
+    double start, end;     /* seconds */
 } Event;
 typedef struct Chunk {
     struct Chunk *next;
