@@ -279,10 +279,11 @@ static const char *bytes_of(const char *path, size_t *n)
 
 TEST(tokenize, resumes_to_the_same_bytes)
 {
+    enum { N_DOC = SIZED(16000, 8000) };
     Err e = {0};
     DataConfig d = data_defaults();
     const Tokenizer *tk = open_tokenizer("tests/data/stories/tok512.model");
-    const SourceConfig s = source_of(big_jsonl(16000), NULL);
+    const SourceConfig s = source_of(big_jsonl(N_DOC), NULL);
     TokenizeJob job = {
         .source = &s, .n_source = 1, .data = &d, .tk = tk, .stop = &stop_now, .progress = stop_after};
     TokenizeResult r;
@@ -290,7 +291,7 @@ TEST(tokenize, resumes_to_the_same_bytes)
     job.out = path_join(&arena, test_dir(), "whole.bin", &e);
     stop_behind = INT64_MAX;
     ASSERT(tokenize_run(&job, &r, &e));
-    ASSERT_EQ(r.documents, 16000);
+    ASSERT_EQ(r.documents, N_DOC);
     const char *want = bytes_of(job.out, &n);
     ASSERT_EQ(n, 1024 + 2 * (size_t)r.tokens);
     const Tokens t = load(s, &d, tk), u = load(source_of(job.out, NULL), &d, NULL);
@@ -321,7 +322,7 @@ TEST(tokenize, survives_a_kill)
     Err e = {0};
     const DataConfig d = data_defaults();
     const Tokenizer *tk = open_tokenizer("tests/data/stories/tok512.model");
-    const SourceConfig s = source_of(big_jsonl(40000), NULL);
+    const SourceConfig s = source_of(big_jsonl(SIZED(40000, 8000)), NULL);
     TokenizeJob job = {.source = &s, .n_source = 1, .data = &d, .tk = tk};
     TokenizeResult r;
     job.out = path_join(&arena, test_dir(), "killed.bin", &e);
