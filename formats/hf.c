@@ -49,21 +49,35 @@ bool hf_beside(TensorFile *f, const char *dir, Err *e)
     return !e->code;
 }
 
-/* Only the words change, nothing else of the file's own text; a text without either key gets both, as first
- * ones. */
+/* The value behind "key" in a JSON text, and its length; NULL where the key is not there. */
+static const char *value_of(const char *json, const char *key, size_t *n)
+{
+    const char *at = strstr(json, key);
+    if (!at) return NULL;
+    at += strlen(key);
+    at += strspn(at, " \t\r\n");
+    if (*at++ != ':') return NULL;
+    at += strspn(at, " \t\r\n");
+    const char *end = *at == '"' ? strchr(at + 1, '"') : NULL;
+    *n = end ? (size_t)(end + 1 - at) : strcspn(at, ",} \t\r\n");
+    return at;
+}
+
+/* Only the values change (a word, or null), nothing else of the file's own text; a text without either key gets
+ * both, as first ones. */
 const char *formats_config_dtype(const char *json, DType dtype, Arena *a, Err *e)
 {
-    static const char *const key[] = {"\"torch_dtype\": \"", "\"dtype\": \""};
+    static const char *const key[] = {"\"torch_dtype\"", "\"dtype\""};
     const char *word = dtype_long_name(dtype), *brace = json ? strchr(json, '{') : NULL;
     bool any = false;
-    for (int i = 0; i < 2 && brace; i++) {
-        const char *at = strstr(json, key[i]);
-        const char *from = at ? at + strlen(key[i]) : NULL, *end = from ? strchr(from, '"') : NULL;
-        any = any || end;
-        if (end) json = arena_printf(a, e, "%.*s%s%s", (int)(from - json), json, word, end);
+    for (int i = 0; i < 2 && brace && json; i++) {
+        size_t n = 0;
+        const char *at = value_of(json, key[i], &n);
+        any = any || at;
+        if (at) json = arena_printf(a, e, "%.*s\"%s\"%s", (int)(at - json), json, word, at + n);
     }
     if (any || !brace) return json;
-    return arena_printf(a, e, "{\n  %s%s\",\n  %s%s\",%s", key[0], word, key[1], word, brace + 1);
+    return arena_printf(a, e, "{\n  %s: \"%s\",\n  %s: \"%s\",%s", key[0], word, key[1], word, brace + 1);
 }
 
 /* ---- names --------------------------------------------------------------------------------------------- */

@@ -231,3 +231,19 @@ TEST(convert, folder_files_survive)
         }
     }
 }
+
+/* The words alone change, however the file is spaced; null is one; a nested or longer key is another key. */
+TEST(convert, config_says_the_element_type)
+{
+    static const char *const text[][2] = {
+        {"{\"a\": 1, \"torch_dtype\": \"float32\"}", "{\"a\": 1, \"torch_dtype\": \"bfloat16\"}"},
+        {"{\"torch_dtype\":\"float32\",\"dtype\" : null}",
+         "{\"torch_dtype\":\"bfloat16\",\"dtype\" : \"bfloat16\"}"},
+        {"{\"x_dtype\": \"float32\"}",
+         "{\n  \"torch_dtype\": \"bfloat16\",\n  \"dtype\": \"bfloat16\",\"x_dtype\": \"float32\"}"},
+    };
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+        ASSERT_STR(formats_config_dtype(text[i][0], DT_BF16, &arena, &e), text[i][1]);
+    ASSERT_OK(e);
+    arena_free(&arena);
+}
