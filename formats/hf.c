@@ -63,8 +63,8 @@ static const char *value_of(const char *json, const char *key, size_t *n)
     return at;
 }
 
-/* Only the values change (a word, or null), nothing else of the file's own text; a text without either key gets
- * both, as first ones. */
+/* Only the values change (a word, or null), nothing else of the file's own text; a text without either key
+ * gets both, as first ones. */
 const char *formats_config_dtype(const char *json, DType dtype, Arena *a, Err *e)
 {
     static const char *const key[] = {"\"torch_dtype\"", "\"dtype\""};

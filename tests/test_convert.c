@@ -232,7 +232,7 @@ TEST(convert, folder_files_survive)
     }
 }
 
-/* The words alone change, however the file is spaced; null is one; a nested or longer key is another key. */
+/* The words alone change, however the file is spaced; null is one; a longer key is another key. */
 TEST(convert, config_says_the_element_type)
 {
     static const char *const text[][2] = {
