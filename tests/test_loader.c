@@ -125,7 +125,7 @@ TEST(loader, token_files_are_not_read_into_memory)
         for (int i = 0; i < 4000; i++) narrow[f][i] = (uint16_t)((f * 4000 + i * 7) % 50000);
     const size_t size[3] = {4000, 0, 1237};
     for (int f = 0; f < 3; f++) {
-        static char name[16];
+        static char name[24];
         snprintf(name, sizeof name, "n%d.bin", f);
         put_file(name, narrow[f], 2 * size[f]);
     }
