@@ -59,7 +59,7 @@ LoraItem *lora_add(Lora *l, const char *module, long r, double alpha, Err *e)
         l->cap = cap;
     }
     LoraItem *it = &l->item[l->n];
-    *it = (LoraItem){.module = arena_strdup(m->run, module, e), .r = r, .alpha = alpha};
+    *it = (LoraItem){.module = arena_strdup(m->run, module, e), .of = l, .r = r, .alpha = alpha};
     const bool table = is_embedding(m, module);
     it->site = table ? NULL : model_site(m, module);
     it->base = table ? weight_of(m, module, e) : it->site ? it->site->w : NULL;
@@ -234,13 +234,21 @@ static bool start_magnitude(LoraItem *it, Err *e)
     return !e->code;
 }
 
-static Param *copy_of(LoraItem *it, const Param *p, const char *what, Err *e)
+bool lora_add_start(LoraItem *it, Err *e)
 {
-    Param *c = add_param(it->of, it->module, what, 2, p->w.dim[0], p->w.dim[1], e);
-    if (!c) return NULL;
-    memcpy(c->w.data, p->w.data, (size_t)t_numel(&p->w) * it->of->m->params.k->real);
-    c->frozen = true;
-    return c;
+    Lora *l = it->of;
+    it->a0 = add_param(l, it->module, "lora_start_A", 2, it->a->w.dim[0], it->a->w.dim[1], e);
+    it->b0 = add_param(l, it->module, "lora_start_B", 2, it->b->w.dim[0], it->b->w.dim[1], e);
+    if (e->code) return false;
+    it->a0->frozen = it->b0->frozen = true;
+    return true;
+}
+
+static void keep_start(LoraItem *it)
+{
+    const size_t real = it->of->m->params.k->real;
+    memcpy(it->a0->w.data, it->a->w.data, (size_t)t_numel(&it->a->w) * real);
+    memcpy(it->b0->w.data, it->b->w.data, (size_t)t_numel(&it->b->w) * real);
 }
 
 /* base -= s B A, by the kernels that the branch adds it back with. */
@@ -276,9 +284,10 @@ static bool start_pissa(LoraItem *it, Err *e)
         }
         param_put(k, it->a->w.data, vt, (size_t)(r * in));
         param_put(k, it->b->w.data, u, (size_t)(out * r));
-        it->a0 = copy_of(it, it->a, "lora_start_A", e);
-        it->b0 = copy_of(it, it->b, "lora_start_B", e);
-        if (!e->code) take_out(it, e);
+        if (lora_add_start(it, e)) {
+            keep_start(it);
+            take_out(it, e);
+        }
     }
     arena_free(&tmp);
     return e->code ? err_prefix(e, "%s", it->module) : true;

@@ -1,8 +1,8 @@
 /* compress/lora_h5.c: adapters in HDF5 (product.md 6.5), in training states and in files of their own (kind
  * adapter).
  *
- *   /lora/<name>  attributes r, alpha, dropout, use_rslora, use_dora, target_modules, base_content_xxh3_128,
- *   base_model_name
+ *   /lora/<name>  attributes r, alpha, dropout, use_rslora, use_dora, target_modules, saved_tensors,
+ *   base_content_xxh3_128, base_model_name
  *   /lora/<name>/<module>/{A [r,in], B [out,r], magnitude [out]}   attribute alpha;   embeddings: A [r,V], B
  *   [C,r]
  *   /lora/<name>/<module>/{A0, B0}                                 PiSSA: the start, already out of the base
@@ -50,11 +50,20 @@ static char *modules_json(const Lora *l)
     return text;
 }
 
+static char *saved_json(const Lora *l)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < l->n_saved; i++) json_array_append_new(list, json_string(l->saved[i].p->name));
+    char *text = json_dumps(list, JSON_COMPACT);
+    json_decref(list);
+    return text;
+}
+
 static void put_all(const Lora *l, H5Out *h, bool with_saved, Arena *a, Err *e)
 {
     const char *group = arena_printf(a, e, "/lora/%s", l->name);
-    char *modules = modules_json(l);
-    if (!group || !modules) return;
+    char *modules = modules_json(l), *saved = saved_json(l);
+    if (!group || !modules || !saved) return;
     h5_attr_i64(h, group, "r", l->r);
     h5_attr_f64(h, group, "alpha", l->alpha);
     h5_attr_f64(h, group, "dropout", l->dropout);
@@ -62,9 +71,11 @@ static void put_all(const Lora *l, H5Out *h, bool with_saved, Arena *a, Err *e)
     h5_attr_i64(h, group, "use_dora", l->dora);
     h5_attr_i64(h, group, "respect_mask", l->respect_mask);
     h5_attr_str(h, group, "target_modules", modules);
+    h5_attr_str(h, group, "saved_tensors", saved);
     h5_attr_str(h, group, "base_content_xxh3_128", l->base_hash ? l->base_hash : "");
     h5_attr_str(h, group, "base_model_name", l->base_path ? l->base_path : "");
     free(modules);
+    free(saved);
     for (int i = 0; i < l->n && !e->code; i++) {
         const LoraItem *it = &l->item[i];
         ArenaMark mark = arena_mark(a);
@@ -183,22 +194,39 @@ static bool get_attrs(Lora *l, H5In *h, const char *group, Err *e)
     return !e->code;
 }
 
+/* One tensor trained in full: the file's values beside the model's own. */
+static bool get_saved_one(Lora *l, H5In *h, const char *name, const char *path, Arena *a, Err *e)
+{
+    Param *p = params_find(&l->m->params, name);
+    if (!p)
+        return err_set(e, ERR_USAGE, "%s: the adapter trained it, but it is no tensor of the model", name);
+    LoraSaved *s = lora_save_add(l, p, e);
+    Param to = *p;
+    to.w.data = arena_alloc(l->m->run, (size_t)t_numel(&p->w) * l->m->params.k->real, e);
+    if (e->code || !path || !get(l, h, path, &to, false, a, e)) return false;
+    s->values = to.w.data;
+    s->own = p->w.data;
+    return true;
+}
+
+/* An adapter's file has them below the group, a training state among its tensors. */
 static bool get_saved(Lora *l, H5In *h, const char *group, Arena *a, Err *e)
 {
     const char **name = arena_alloc(a, MAX_MODULES * sizeof *name, e);
     const char *at = arena_printf(a, e, "%s/saved", group);
-    const int n = name && at && h5_has(h, at) ? h5_list(h, at, name, MAX_MODULES) : 0;
-    for (int i = 0; i < n && !e->code; i++) {
-        Param *p = params_find(&l->m->params, name[i]);
-        if (!p) return err_set(e, ERR_USAGE, "%s/%s is no tensor of the model", at, name[i]);
-        LoraSaved *s = lora_save_add(l, p, e);
-        Param to = *p;
-        to.w.data = arena_alloc(l->m->run, (size_t)t_numel(&p->w) * l->m->params.k->real, e);
-        const char *path = arena_printf(a, e, "%s/%s", at, name[i]);
-        if (e->code || !get(l, h, path, &to, false, a, e)) return false;
-        s->values = to.w.data;
-        s->own = p->w.data;
+    const bool own = name && at && h5_has(h, at);
+    const int n = own ? h5_list(h, at, name, MAX_MODULES) : 0;
+    for (int i = 0; i < n && !e->code; i++)
+        get_saved_one(l, h, name[i], arena_printf(a, e, "%s/%s", at, name[i]), a, e);
+    if (own || e->code) return !e->code;
+    Err none = {0};
+    const char *text = h5_get_str(h, group, "saved_tensors", &none);
+    json_t *list = text ? json_loads(text, 0, NULL) : NULL;
+    for (size_t i = 0; i < json_array_size(list) && !e->code; i++) {
+        const char *which = json_string_value(json_array_get(list, i));
+        if (which) get_saved_one(l, h, which, arena_printf(a, e, "/tensors/%s", which), a, e);
     }
+    json_decref(list);
     return !e->code;
 }
 
@@ -219,11 +247,7 @@ bool lora_read_h5(Lora *l, H5In *h, const char *group, Err *e)
         if (!path || !h5_tensor_info(h, path, &t, &ndim, dim, e)) break;
         h5_get_f64(h, object, "alpha", &alpha, &none);
         LoraItem *it = lora_add(l, module[i], (long)dim[0], alpha, e);
-        if (it && h5_has(h, arena_printf(&tmp, e, "%s/A0", object)))
-            err_set(e, ERR_USAGE,
-                    "a PiSSA adapter fits only the changed base of its run: use the training state itself as "
-                    "the model, or "
-                    "its adapter exported as peft");
+        if (it && h5_has(h, arena_printf(&tmp, e, "%s/A0", object))) lora_add_start(it, e);
         if (it) get_item(l, h, group, it, &tmp, e);
     }
     if (!e->code) get_saved(l, h, group, &tmp, e);
@@ -268,6 +292,18 @@ bool lora_check_base(const Lora *l, const char *path, bool force, Err *e)
     return !e->code;
 }
 
+bool lora_check_start(const Lora *l, const char *path, Err *e)
+{
+    for (int i = 0; i < l->n; i++)
+        if (l->item[i].a0)
+            return err_set(
+                e, ERR_USAGE,
+                "%s: a PiSSA adapter fits only the changed base of its run: use the training state "
+                "itself as the model, or its adapter exported as peft",
+                path);
+    return true;
+}
+
 bool lora_read(Lora *l, Model *m, const char *path, const char *name, Err *e)
 {
     lora_start(l, m, name);
@@ -289,6 +325,6 @@ bool lora_read(Lora *l, Model *m, const char *path, const char *name, Err *e)
 
 bool lora_load(Lora *l, Model *m, const char *path, const char *name, bool force, Err *e)
 {
-    return lora_read(l, m, path, name, e) &&
+    return lora_read(l, m, path, name, e) && lora_check_start(l, path, e) &&
            (lora_check_base(l, path, force, e) || err_prefix(e, "adapter %s", name));
 }

@@ -21,6 +21,7 @@ void lora_start(Lora *l, Model *m, const char *name);
 LoraItem *lora_add(Lora *l, const char *module, long r, double alpha, Err *e);
 bool lora_hang(Lora *l, Err *e); /* branches, weights and hooks onto the model */
 void lora_unhang(Model *m);
+bool lora_add_start(LoraItem *it, Err *e); /* a0 and b0, without values */
 LoraSaved *lora_save_add(Lora *l, Param *p, Err *e);
 double lora_scale(const Lora *l, double alpha, long r);
 
@@ -35,6 +36,7 @@ bool is_lora_hook(const TensorHook *h);
 /* ---- lora_peft.c, lora_h5.c ---- */
 bool lora_read_peft(Lora *l, const char *dir, Err *e);
 bool lora_read_h5(Lora *l, H5In *h, const char *group, Err *e);
+bool lora_check_start(const Lora *l, const char *path, Err *e); /* refuses PiSSA's own, before peft */
 bool lora_check_base(const Lora *l, const char *path, bool force, Err *e);
 /* floats into a parameter of the model's real type, and back */
 void param_put(const Kernels *k, void *dst, const float *src, size_t n);

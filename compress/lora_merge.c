@@ -232,7 +232,7 @@ bool lora_unmerge_file(const char *model, const char *adapter, const char *out, 
     const DType type = type_of(&f);
     formats_close(&f);
     if (!model_open_frozen(&m, model, kernels_cpu_f32(), a, e)) return false;
-    if (!lora_read(&l, &m, adapter, "a0", e)) return false;
+    if (!lora_read(&l, &m, adapter, "a0", e) || !lora_check_start(&l, adapter, e)) return false;
     if (l.dora || l.n_saved)
         return err_set(e, ERR_USAGE, "%s: %s cannot be subtracted; use your copy of the base", adapter,
                        l.dora ? "DoRA rescales rows and" : "it replaced whole tensors and");

@@ -175,7 +175,8 @@ bool chat_prompt(const Tokenizer *tk, const char *how, const char *system, const
     const Chat *c = chat_open(how, tk, a, e);
     if (!c && !e->code)
         err_set(e, ERR_USAGE,
-                "%s has no chat template: name one of the known ones, or a .jinja file, by --chat-template",
+                "%s has no chat template: name one of the known ones, or a .jinja file, by --chat-template "
+                "(in a config: data.chat_template)",
                 tokenizer_path(tk));
     if (!c) return false;
     if (system) m[n++] = (Message){"system", system, strlen(system)};

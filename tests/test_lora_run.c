@@ -116,11 +116,33 @@ TEST(lora_run, resumed_is_unbroken_qlora)
 TEST(lora_run, resumed_is_unbroken_saved_modules_and_tables)
 {
     three_of_six("A", 3,
-                  MORE("lora.target_modules=[embed_tokens, q_proj]", "lora.modules_to_save=[lm_head]"));
+                 MORE("lora.target_modules=[embed_tokens, q_proj]", "lora.modules_to_save=[lm_head]"));
 }
 TEST(lora_run, resumed_is_unbroken_with_a_mask)
 {
     three_of_six("B", 14, MORE("prune.method=magnitude", "prune.sparsity=0.5"));
+}
+
+/* The adapter of a state is the one that its run wrote: whole tensors and PiSSA's start come along. */
+static void state_is_export(const char *name, const char *const *more)
+{
+    char *d = lora_dir(name);
+    const char *args[16] = {"train.max_steps=3", "export=[{format: peft, path: ad}]"};
+    for (int i = 0; more[i]; i++) args[i + 2] = more[i];
+    Pare p = train(d, args);
+    ASSERT_RAN(p, 0);
+    p = PARE(.dir = d, ARGS("export", "run", "again", "--format", "peft"));
+    ASSERT_RAN(p, 0);
+    size_t n, m;
+    const char *x = get_file(text_of("%s/run/export/ad/adapter_model.safetensors", d), &n),
+               *y = get_file(text_of("%s/again/adapter_model.safetensors", d), &m);
+    ASSERT_MSG(n == m && !memcmp(x, y, n), "%s: %zu and %zu bytes", more[0], n, m);
+}
+TEST(lora_run, a_state_holds_its_adapter)
+{
+    state_is_export("a", MORE("lora.init=pissa", "lora.rank_pattern={q_proj: 2}"));
+    state_is_export("b", MORE("lora.modules_to_save=[lm_head, embed_tokens, norm]", "lora.use_dora=true"));
+    state_is_export("c", MORE("lora.target_modules=[embed_tokens, up_proj]", "lora.base_quant=int8"));
 }
 
 /* ---- beside a teacher, beside quantisers --------------------------------------------------------------- */

@@ -73,6 +73,22 @@ void run_progress(const Run *r, const StepInfo *s, double dt, bool line)
     }
 }
 
+/* One continuation, or the answer to a question in the chat template's words. */
+static bool sample_one(Run *r, Model *m, const char *prompt, const SampleOptions *o, Generation *out,
+                       Arena *a, Err *e)
+{
+    const GenerateConfig *g = &r->c->eval.generate;
+    const long n = (long)g->max_new_tokens;
+    if (!g->chat) return generate(out, m, r->tk, prompt, n, o, a, e);
+    TokenBuf ids = {0};
+    int stop = -1;
+    Err why = {0};
+    if (chat_prompt(r->tk, r->c->data.chat_template, NULL, prompt, &ids, &stop, a, &why))
+        return generate_ids(out, m, r->tk, ids.id, (long)ids.n, stop, n, o, a, e);
+    return why.code == ERR_USAGE ? run_key_error(r, e, "eval.generate.chat", "%s", why.msg)
+                                 : err_set(e, why.code, "%s", why.msg);
+}
+
 bool run_samples(Run *r, Model *m, const char **text, Err *e)
 {
     const GenerateConfig *g = &r->c->eval.generate;
@@ -83,7 +99,7 @@ bool run_samples(Run *r, Model *m, const char **text, Err *e)
     char *all = arena_strdup(&tmp, "", e);
     for (int i = 0; all && i < g->prompts.n && !e->code; i++) {
         Generation out;
-        if (!generate(&out, m, r->tk, g->prompts.v[i], (long)g->max_new_tokens, &o, &tmp, e)) break;
+        if (!sample_one(r, m, g->prompts.v[i], &o, &out, &tmp, e)) break;
         all = arena_printf(&tmp, e, "%s%s%s\n", all, i ? "\n---\n" : "", out.text);
         if (!i && text) *text = arena_strdup(r->a, out.text, e);
     }

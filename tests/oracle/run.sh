@@ -3,8 +3,8 @@
 #
 #   PARE=build/release/pare PYTHON=python3 tests/oracle/run.sh [--write]
 #
-# Each model is exported as a Hugging Face folder and as an HDF5 file; hf_load.py and h5_read.py compare. The SHA-256 of
-# every exported file is then held against tests/golden/exports.sha256, which --write renews: commit it after a change
+# Each model is exported as a Hugging Face folder and as an HDF5 file; hf_load.py and h5_read.py compare. Adapters go both
+# ways between pare and peft (peft_load.py, where peft is there). The SHA-256 of every exported file is then held against tests/golden/exports.sha256, which --write renews: commit it after a change
 # that the comparison above has approved. Needs torch, transformers, h5py; with xxhash the checkpoint's hashes are checked.
 set -eu
 here=$(dirname "$0")
@@ -65,6 +65,13 @@ tok=tests/data/stories/tok512.model
 "$PYTHON" tests/oracle/h5_read.py "$work/tok.h5" "$work/out/stories260K" $tok
 "$PARE" -q export "$work/tok.h5" "$work/tok" --format hf
 cmp "$work/tok/tokenizer.model" $tok
+
+# Adapters, both ways, where peft is there.
+if "$PYTHON" -c 'import peft' 2>/dev/null; then
+    "$PYTHON" tests/oracle/peft_load.py "$PARE" "$work"
+else
+    echo "skip adapters: $PYTHON has no peft"
+fi
 
 (cd "$work/out" && find . -type f | LC_ALL=C sort | sed 's,^\./,,' | xargs sha256sum) >"$work/exports.sha256"
 if [ "$write" = 1 ]; then
