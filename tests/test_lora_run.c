@@ -164,7 +164,7 @@ static void with_a_teacher(const char *const *more, const char *want)
     const json_t *o = last_event(log, "train");
     ASSERT(field(o, "loss") > 0 && field(o, "loss/kd") >= 0 && field(o, "grad_norm") > 0);
     /* base tensors are those of the base, to the bit */
-    TensorFile f, g;
+    TensorFile f;
     Arena a = {.name = "file"};
     Err e = {0};
     H5In *h = h5_open(text_of("%s/%s", d, AT(6)), false, &a, &e);
@@ -179,7 +179,7 @@ static void with_a_teacher(const char *const *more, const char *want)
     }
     h5_close(h);
     formats_close(&f);
-    (void)g;
+    arena_free(&a);
     p = PARE(.dir = d, ARGS("eval", "run", "--data", "d.bin", "--json", "--seq-len", "16"));
     ASSERT_RAN(p, 0);
     const double state = field(one_object(p.out), "nll");

@@ -166,6 +166,7 @@ TEST(qlora, memory_stays_below_the_dense_weights)
     /* int8 and fp8: a quarter, nf4: an eighth and its scales; a tile, tables and activations beside them */
     ASSERT_MSG(all[0] < dense * 6 / 10 && all[1] < dense * 6 / 10, "int8 %zu, fp8 %zu of %zu", all[0], all[1],
                dense);
-    ASSERT_MSG(all[2] < dense * 4 / 10 && all[3] < dense * 4 / 10, "nf4 %zu, nf4_double %zu of %zu", all[2],
-               all[3], dense);
+    const size_t eighth = dense * SIZED(40, 45) /
+                          100; /* the sanitizer's gaps between allocations count too */
+    ASSERT_MSG(all[2] < eighth && all[3] < eighth, "nf4 %zu, nf4_double %zu of %zu", all[2], all[3], dense);
 }

@@ -505,6 +505,22 @@ TEST(resume, best_is_kept)
     ASSERT_EQ(checkpoints(b, false), 2);
 }
 
+/* Killed while it wrote the first file of its folder: there is nothing yet that could be overwritten. */
+TEST(resume, killed_in_its_first_file)
+{
+    char *b = tiny_dir("b");
+    ASSERT_EQ(mkdir(in(b, "run"), 0700), 0);
+    put_text(in(b, "run/config.resolved.yaml.tmp-77-0"), "version");
+    Pare p = PARE(.dir = b, ARGS("train", "c.yaml", "--resume", "train.max_steps=1"));
+    ASSERT_RAN(p, 0);
+    char *other = tiny_dir("other");
+    ASSERT_EQ(mkdir(in(other, "run"), 0700), 0);
+    put_text(in(other, "run/notes.txt"), "mine");
+    p = PARE(.dir = other, ARGS("train", "c.yaml", "--resume", "train.max_steps=1"));
+    ASSERT_RAN(p, 2);
+    ASSERT_CONTAINS(p.err, "holds no run");
+}
+
 /* Ended between its last state and the mark that it is done: the evaluation stands once. */
 TEST(resume, finished_run_repeats_no_event)
 {

@@ -113,13 +113,19 @@ bool run_samples(Run *r, Model *m, const char **text, Err *e)
     return !e->code;
 }
 
-/* A folder holds something when it has an entry besides . and .. and the arms' own file. */
+#define FIRST_FILE "config.resolved.yaml"
+
+/* A folder holds something when it has an entry besides . and .. and what a run leaves that was killed while
+ * it wrote its first file. */
 static bool has_entries(const char *dir)
 {
+    static const char begun[] = FIRST_FILE ".tmp-"; /* file_write_atomic's name */
     DIR *d = opendir(dir);
     if (!d) return false;
     bool any = false;
-    for (struct dirent *x; !any && (x = readdir(d));) any = strcmp(x->d_name, ".") && strcmp(x->d_name, "..");
+    for (struct dirent *x; !any && (x = readdir(d));)
+        any = strcmp(x->d_name, ".") && strcmp(x->d_name, "..") &&
+              strncmp(x->d_name, begun, sizeof begun - 1) != 0;
     closedir(d);
     return any;
 }
@@ -150,7 +156,7 @@ bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e)
         return err_set(e, ERR_USAGE, "%s is not empty: give another run.output_dir, --resume, or --overwrite",
                        r->dir);
     if (!resuming && has_entries(r->dir) && !o->overwrite && !c->run.overwrite) {
-        const char *m = path_join(r->a, r->dir, "config.resolved.yaml", e);
+        const char *m = path_join(r->a, r->dir, FIRST_FILE, e);
         if (m && !file_exists(m))
             return err_set(e, ERR_USAGE,
                            "%s is not empty and holds no run: give another run.output_dir, or --overwrite",
@@ -161,7 +167,7 @@ bool run_folder(Run *r, const TrainOptions *o, bool resuming, Err *e)
     char *yaml = config_resolved(c->doc, config_section(), c, r->a, e);
     if (!yaml) return false;
     r->st.run_yaml = yaml;
-    write_text(r, "config.resolved.yaml", yaml, e);
+    write_text(r, FIRST_FILE, yaml, e);
     if (c->path) {
         size_t bytes;
         char *given = file_read(r->a, c->path, &bytes, e);
