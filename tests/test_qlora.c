@@ -44,7 +44,7 @@ static void same_grads(const LoraBed *x, const LoraBed *y, double tol)
     }
 }
 
-static void as_decoded(const char *base_quant, bool dora, const Kernels *k, double tol)
+static void as_decoded(const char *model, const char *base_quant, bool dora, const Kernels *k, double tol)
 {
     Arena a = {.name = "test"};
     Err e = {0};
@@ -52,8 +52,8 @@ static void as_decoded(const char *base_quant, bool dora, const Kernels *k, doub
     const LoraConfig c = LORA_OF(&a, "target_modules=all-linear", "r=3",
                                  dora ? "use_dora=true" : "use_dora=false",
                                  arena_printf(&a, &e, "base_quant=%s", base_quant));
-    lora_bed(&b, LLAMA, &c, k);
-    decoded_bed(&dense, &b, LLAMA, c);
+    lora_bed(&b, model, &c, k);
+    decoded_bed(&dense, &b, model, c);
     for (int i = 0; i < b.m.n_site; i++) { /* nothing but codes */
         const bool head = strstr(b.m.site[i].name, "lm_head") != NULL;
         ASSERT(!b.m.site[i].q == head && !b.m.site[i].w->w.data == !head);
@@ -70,7 +70,7 @@ static void as_decoded(const char *base_quant, bool dora, const Kernels *k, doub
     lora_step(&dense);
     same_grads(&b, &dense, tol);
     /* the codes are not the weights themselves, but near them */
-    lora_plain(&plain, LLAMA, k);
+    lora_plain(&plain, model, k);
     for (int i = 0; i < b.m.n_site; i++) {
         const char *name = b.m.site[i].w->name;
         const void *w = params_find(&plain.m.params, name)->w.data,
@@ -95,14 +95,14 @@ static void as_decoded(const char *base_quant, bool dora, const Kernels *k, doub
 TEST(qlora, codes_are_the_decoded_base)
 {
     for (int i = 0; i < FORMATS; i++) {
-        as_decoded(format[i], false, kernels_ref_f64(), 1e-12);
-        as_decoded(format[i], false, kernels_cpu_f32(), 1e-5);
+        as_decoded(LLAMA, format[i], false, kernels_ref_f64(), 1e-12);
+        as_decoded(LLAMA, format[i], false, kernels_cpu_f32(), 1e-5);
     }
 }
 TEST(qlora, codes_under_dora)
 {
-    as_decoded("nf4_double", true, kernels_ref_f64(), 1e-12);
-    as_decoded("int8", true, kernels_cpu_f32(), 1e-5);
+    as_decoded(LLAMA, "nf4_double", true, kernels_ref_f64(), 1e-12);
+    as_decoded(LLAMA, "int8", true, kernels_cpu_f32(), 1e-5);
 }
 
 /* What a run holds at most, in bytes: its arena with parameters, gradients and inputs, and the graph's. */
@@ -137,7 +137,7 @@ static size_t bytes_of(const char *path, const char *base_quant, size_t *dense)
 }
 
 /* Matrices of 1 MiB, so that a tile of 128 rows is an eighth of one. */
-TEST(qlora, memory_stays_below_the_dense_weights)
+static const char *large_base(void)
 {
     static char path[512];
     Arena a = {.name = "test"};
@@ -153,6 +153,7 @@ TEST(qlora, memory_stays_below_the_dense_weights)
                                   .vocab_size = LV,
                                   .rope_theta = 10000,
                                   .rms_norm_eps = 1e-5,
+                                  .residual_init_scale = 1,
                                   .initializer_range = 0.02,
                                   .max_position_embeddings = 32};
     ASSERT_MSG(spec_from_init(&s, &init, LV, 32, &e), "%s", e.msg);
@@ -160,6 +161,19 @@ TEST(qlora, memory_stays_below_the_dense_weights)
     snprintf(path, sizeof path, "%s/base.h5", test_dir());
     ASSERT(model_out(&m, &o, DT_F32, &a, &e) && formats_write_h5(path, &o, &e));
     arena_free(&a);
+    return path;
+}
+
+/* Eight tiles of a matrix: each in its place, forward and backward. */
+TEST(qlora, tiles_are_the_decoded_base)
+{
+    as_decoded(large_base(), "nf4_double", false, kernels_cpu_f32(), 1e-5);
+    as_decoded(large_base(), "int8", true, kernels_cpu_f32(), 1e-5);
+}
+
+TEST(qlora, memory_stays_below_the_dense_weights)
+{
+    const char *path = large_base();
     size_t dense, all[FORMATS];
     for (int i = 0; i < FORMATS; i++) all[i] = bytes_of(path, format[i], &dense);
     ASSERT(dense == 8 * 1024 * 1024);
