@@ -63,19 +63,22 @@ static void put_all(const Lora *l, H5Out *h, bool with_saved, Arena *a, Err *e)
 {
     const char *group = arena_printf(a, e, "/lora/%s", l->name);
     char *modules = modules_json(l), *saved = saved_json(l);
-    if (!group || !modules || !saved) return;
-    h5_attr_i64(h, group, "r", l->r);
-    h5_attr_f64(h, group, "alpha", l->alpha);
-    h5_attr_f64(h, group, "dropout", l->dropout);
-    h5_attr_i64(h, group, "use_rslora", l->rslora);
-    h5_attr_i64(h, group, "use_dora", l->dora);
-    h5_attr_i64(h, group, "respect_mask", l->respect_mask);
-    h5_attr_str(h, group, "target_modules", modules);
-    h5_attr_str(h, group, "saved_tensors", saved);
-    h5_attr_str(h, group, "base_content_xxh3_128", l->base_hash ? l->base_hash : "");
-    h5_attr_str(h, group, "base_model_name", l->base_path ? l->base_path : "");
+    const bool ok = group && modules && saved;
+    if (ok) {
+        h5_attr_i64(h, group, "r", l->r);
+        h5_attr_f64(h, group, "alpha", l->alpha);
+        h5_attr_f64(h, group, "dropout", l->dropout);
+        h5_attr_i64(h, group, "use_rslora", l->rslora);
+        h5_attr_i64(h, group, "use_dora", l->dora);
+        h5_attr_i64(h, group, "respect_mask", l->respect_mask);
+        h5_attr_str(h, group, "target_modules", modules);
+        h5_attr_str(h, group, "saved_tensors", saved);
+        h5_attr_str(h, group, "base_content_xxh3_128", l->base_hash ? l->base_hash : "");
+        h5_attr_str(h, group, "base_model_name", l->base_path ? l->base_path : "");
+    } else err_set(e, ERR_MEMORY, "adapter %s: out of memory for its attributes", l->name);
     free(modules);
     free(saved);
+    if (!ok) return;
     for (int i = 0; i < l->n && !e->code; i++) {
         const LoraItem *it = &l->item[i];
         ArenaMark mark = arena_mark(a);
