@@ -67,7 +67,7 @@ static bool read_ranks(BpeSpec *b, const char *path, Arena *a, Err *e)
     size_t lines = 1;
     int32_t top = -1;
     if (!file_map(&map, path, e)) return false;
-    const char *s = (const char *)map.data, *const end = s + map.bytes;
+    const char *s = map.data ? (const char *)map.data : "", *const end = s + map.bytes; /* an empty file */
     for (size_t i = 0; i < map.bytes; i++) lines += s[i] == '\n';
     const int32_t cap = (int32_t)(2 * lines + 1024);
     TokSpan *piece = arena_alloc(a, ((size_t)cap + 1) * sizeof *piece, e);

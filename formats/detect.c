@@ -236,6 +236,25 @@ static bool read_unpermuted(const FileTensor *t, float *dst)
     return true;
 }
 
+/* Element by element, a block after the other. */
+static bool read_plain(const TensorFile *f, const FileTensor *t, float *dst)
+{
+    const size_t size = dtype_size(t->dtype), n = t->bytes / size, step = PAGES_BLOCK / size;
+    const bool mapped = n > step && formats_mapped(f, t);
+    for (size_t i = 0; i < n; i += step) {
+        const size_t now = n - i < step ? n - i : step;
+        if (!dtype_to_f32(dst + i, t->data + i * size, t->dtype, now)) return false;
+        if (mapped) pages_drop(t->data + i * size, now * size);
+    }
+    return true;
+}
+
+bool formats_check(const TensorFile *f, const FileTensor *t, Err *e)
+{
+    const FormatsImpl *im = f->impl;
+    return !im->h5 || h5_verify(im->h5, t->stored_name, t->data, t->bytes, e);
+}
+
 /* A training state keeps what it trains: who reads it gets what the run computed with. */
 static bool live_weight(const TensorFile *f, const FileTensor *t, float *x, Err *e)
 {
@@ -252,11 +271,11 @@ bool formats_read_f32(const TensorFile *f, const FileTensor *t, float *dst, Err 
     const FormatsImpl *im = f->impl;
     const bool live = im->h5 && !strcmp(f->kind, "train_state");
     if (t->encoded) return encoded_read(f, t, dst, e) && (!live || live_weight(f, t, dst, e));
-    if (im->h5 && !h5_verify(im->h5, t->stored_name, t->data, t->bytes, e)) return false;
+    if (!formats_check(f, t, e)) return false;
     if (!t->bytes) return true;
     bool ok = t->in_out            ? read_transposed(t, dst)
               : t->unpermute_heads ? read_unpermuted(t, dst)
-                                   : dtype_to_f32(dst, t->data, t->dtype, t->bytes / dtype_size(t->dtype));
+                                   : read_plain(f, t, dst);
     if (ok && live) return live_weight(f, t, dst, e);
     return ok || err_set(e, ERR_CORRUPT, "%s: tensor `%s`: %s cannot be read as float", f->path, t->name,
                          dtype_name(t->dtype));

@@ -61,6 +61,8 @@ bool formats_read_f32(const TensorFile *f, const FileTensor *t, float *dst, Err 
 /* pages.c: does the tensor lie in a mapping of its file? And: its pages are not needed for now. */
 bool formats_mapped(const TensorFile *f, const FileTensor *t);
 void formats_drop(const TensorFile *f, const FileTensor *t);
+/* Whether the stored bytes are those that their hash was taken of; formats without hashes: true. */
+bool formats_check(const TensorFile *f, const FileTensor *t, Err *e);
 
 /* ---- encoded.c: tensors stored as codes and scales ----------------------------------------------------- */
 typedef struct EncodedTensor {

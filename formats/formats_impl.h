@@ -101,4 +101,8 @@ const OutTensor *out_pull(const OutTensor *t, OutTensor *pulled, Arena *a, Err *
 bool out_check(const OutModel *m, const char *path, Err *e); /* names, sizes, sources; call it first */
 void out_fill(const OutTensor *t, size_t first, size_t n, void *dst); /* stored elements [first, first+n) */
 bool safetensors_store(const char *path, const OutTensor *const *t, int n, const char *metadata_json, Err *e);
+/* pages.c: the pages inside of [p, p + bytes) of a mapping of a file are not needed for now. What reads a
+ * large tensor once does so in blocks of PAGES_BLOCK and drops each: no more of it is in memory. */
+#define PAGES_BLOCK ((size_t)4 << 20)
+void pages_drop(const unsigned char *p, size_t bytes);
 #endif

@@ -459,7 +459,17 @@ bool h5_verify(H5In *h, const char *path, const void *data, size_t bytes, Err *e
     if (h->foreign && H5Aexists_by_name(h->file, path, "xxh3_64", H5P_DEFAULT) <= 0) return true;
     const char *want = h5_get_str(h, path, "xxh3_64", e);
     if (!want) return false;
-    snprintf(have, sizeof have, "%016llx", (unsigned long long)XXH3_64bits(data, bytes));
+    const bool mapped = bytes > PAGES_BLOCK && h5_owns(h, data, bytes);
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) return err_set(e, ERR_MEMORY, "%s: out of memory for a hash", h->path);
+    XXH3_64bits_reset(state);
+    for (size_t i = 0; i < bytes; i += PAGES_BLOCK) {
+        const size_t now = bytes - i < PAGES_BLOCK ? bytes - i : PAGES_BLOCK;
+        XXH3_64bits_update(state, (const unsigned char *)data + i, now);
+        if (mapped) pages_drop((const unsigned char *)data + i, now);
+    }
+    snprintf(have, sizeof have, "%016llx", (unsigned long long)XXH3_64bits_digest(state));
+    XXH3_freeState(state);
     return !strcmp(have, want) || h5_corrupt(h, e, "does not match its xxh3_64: damaged", path);
 }
 

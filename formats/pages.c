@@ -15,12 +15,15 @@ bool formats_mapped(const TensorFile *f, const FileTensor *t)
     return im && im->h5 && h5_owns(im->h5, t->data, t->bytes);
 }
 
-void formats_drop(const TensorFile *f, const FileTensor *t)
+void pages_drop(const unsigned char *p, size_t bytes)
 {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    if (!formats_mapped(f, t)) return;
     /* whole pages only: the ends may hold a neighbour's bytes */
-    uintptr_t lo = ((uintptr_t)t->data + page - 1) & ~(page - 1),
-              hi = ((uintptr_t)t->data + t->bytes) & ~(page - 1);
+    uintptr_t lo = ((uintptr_t)p + page - 1) & ~(page - 1), hi = ((uintptr_t)p + bytes) & ~(page - 1);
     if (lo < hi) madvise((void *)lo, hi - lo, MADV_DONTNEED);
+}
+
+void formats_drop(const TensorFile *f, const FileTensor *t)
+{
+    if (formats_mapped(f, t)) pages_drop(t->data, t->bytes);
 }

@@ -32,6 +32,11 @@ for name in ("gpt2/tokenizer.json", "gpt2/encoder.json"):
 vectors(TOK + "tiny-bpe-hf/tiny_bpe_tokenizer.json", TOK + "tiny-bpe-hf/vectors.jsonl")
 for d, f in (("llama2", "tokenizer.model"), ("stories", "tok512.model"), ("sentencepiece-unigram", "test_model.model")):
     vectors(TOK + d + "/" + f, TOK + d + "/vectors.jsonl")
+for path in ("gpt2/ggml-vocab-gpt-2", "llama2/ggml-vocab-llama-spm", "bert/ggml-vocab-bert-bge"):  # llama.cpp's texts and ids
+    texts = open(TOK + path + ".gguf.inp", encoding="utf-8", newline="").read().split("\n__ggml_vocab_test__\n")
+    want = [[int(i) for i in line.split()] for line in open(TOK + path + ".gguf.out")]
+    texts = texts[:len(want)]  # an empty text behind the last separator
+    check(f"{path}.gguf: {len(want)} texts", encode(TOK + path + ".gguf", texts) == want)
 WHERE = {"gpt2": "gpt2/tokenizer.json", "llam": "llama2/tokenizer.model", "stor": "stories/tok512.model", "sent": "sentencepiece-unigram/test_model.model"}
 for g in json.load(open(TOK + "golden.json")):
     name = WHERE[g["tokenizer"][:4]]

@@ -1,7 +1,7 @@
 #!/bin/sh
 # make oracle: proves with transformers and h5py what `make test` then holds us to without Python.
 #
-#   PARE=build/release/pare PYTHON=python3 tests/oracle/run.sh [--write]
+#   PARE=build/release/pare PYTHON=python3 DATA=folder tests/oracle/run.sh [--write]
 #
 # Each model is exported as a Hugging Face folder and as an HDF5 file; hf_load.py and h5_read.py compare. Adapters go both
 # ways between pare and peft (peft_load.py, where peft is there). The SHA-256 of every exported file is then held against tests/golden/exports.sha256, which --write renews: commit it after a change
@@ -71,6 +71,16 @@ if "$PYTHON" -c 'import peft' 2>/dev/null; then
     "$PYTHON" tests/oracle/peft_load.py "$PARE" "$work"
 else
     echo "skip adapters: $PYTHON has no peft"
+fi
+
+# Whole folders: tokenizer, chat template, generation config.
+"$PYTHON" tests/oracle/hf_files.py "$PARE" "$work"
+
+# Vectors and whole texts of the tokenizers, where somebody has them: DATA/tokenizers, DATA/text.
+if [ -n "${DATA:-}" ]; then
+    "$PYTHON" tests/golden/check_tokenizers.py "$PARE" "$DATA"
+else
+    echo "--   tokenizers: no DATA with vectors and texts given, see tests/golden/check_tokenizers.py"
 fi
 
 (cd "$work/out" && find . -type f | LC_ALL=C sort | sed 's,^\./,,' | xargs sha256sum) >"$work/exports.sha256"
