@@ -33,7 +33,7 @@ enum { T_PARAM = 1, T_INPUT = 2, T_KEEP = 4, T_NOGRAD = 8, T_WEIGHT = 16 };
 
 struct Tensor {
     const char *name; /* hierarchical: student.layers.3.mlp.up */
-    /* DT_F32 / DT_F64 = the graph's real type; DT_I32 for ids, positions, segments */
+    /* DT_F32 / DT_F64 = the graph's real type; DT_I32 for ids, positions, segments; DT_BF16: a frozen weight */
     DType dtype;
     int ndim;
     long dim[MAX_DIM];
@@ -89,6 +89,7 @@ typedef struct Op {
     int n_in;
     unsigned optional; /* bit i: in[i] may be NULL */
     unsigned saves, flags;
+    unsigned halves; /* bit i: in[i] may be a weight kept as bfloat16 */
     size_t attr_size;
     /* sets out's dims (graph_out), n->stat_bytes, n->scratch_bytes; errors via graph_error */
     bool (*shape)(Node *n, Graph *g);
@@ -220,6 +221,12 @@ Param *params_add(Params *ps, const char *name, int ndim, const long *dim, Err *
 Param *params_find(const Params *ps, const char *name);
 bool params_alloc_grads(Params *ps, Err *e); /* for every unfrozen parameter */
 int64_t params_count(const Params *ps, bool trainable_only);
+
+/* ---- weight.c: a weight in the type it is kept in: the graph's, or bfloat16 (frozen, forward only) ---- */
+bool weight_is_half(const Tensor *w);
+size_t weight_room(const Kernels *k, const Tensor *w); /* bytes of scratch that weight_nt wants; 0 = none */
+void weight_nt(const Kernels *k, void *y, const void *x, const Tensor *w, long M, void *room); /* y = x W^T */
+void weight_rows(const Kernels *k, void *y, const Tensor *w, const int32_t *ids, long n); /* y (n,C) = W[ids] */
 
 /* The ops' own small structs. */
 typedef struct AxpyAttr {

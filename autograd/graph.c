@@ -129,6 +129,13 @@ static void set_flags(Graph *g, Node *n)
     n->weight_phase = (n->out->flags & T_WEIGHT) != 0;
 }
 
+static bool any_half(const Node *n)
+{
+    bool any = false;
+    for (int i = 0; i < n->n_in; i++) any = any || weight_is_half(n->in[i]);
+    return any;
+}
+
 Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor *const *in)
 {
     if (g->err.code) return NULL;
@@ -152,6 +159,11 @@ Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor 
             graph_error(g, "%s%s#%d: input %d is missing", g->prefix, op->name, n->id, i);
             return NULL;
         }
+        if (weight_is_half(n->in[i]) && !(op->halves >> i & 1u)) {
+            graph_error(g, "%s%s#%d cannot read %s, which is kept as bfloat16", g->prefix, op->name, n->id,
+                        n->in[i]->name);
+            return NULL;
+        }
     }
     if (op->attr_size) {
         n->attr = arena_alloc(&g->own, op->attr_size, &g->err);
@@ -164,6 +176,10 @@ Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor 
     }
     n->out->node = n;
     set_flags(g, n);
+    if (op != &op_lm_loss && !(n->out->flags & T_NOGRAD) && any_half(n)) {
+        graph_error(g, "%s: a weight kept as bfloat16 is for forward passes alone", n->out->name);
+        return NULL;
+    }
     v[g->n_node++] = n;
     Tensor *out = n->out;
     for (const TensorHook *h = op == &op_embedding ? n->in[0]->hook : NULL; h && out; h = h->next)

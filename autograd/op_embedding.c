@@ -16,7 +16,7 @@ static bool shape(Node *n, Graph *g)
 
 static void forward(const Node *n, const Kernels *k)
 {
-    k->embedding_fwd(n->out->data, n->in[0]->data, n->in[1]->data, t_numel(n->in[1]), t_last(n->in[0]), SET);
+    weight_rows(k, n->out->data, n->in[0], n->in[1]->data, t_numel(n->in[1]));
 }
 
 static void backward(const Node *n, const Kernels *k)
@@ -34,6 +34,7 @@ static const OpCase cases[] = {{"repeats", NULL, {{'r', 2, {5, 7}, 0}, {'i', 2, 
 const Op op_embedding = {.name = "embedding",
                          .formula = "y[r] = W[ids[r]]",
                          .n_in = 2,
+                         .halves = 1 << 0,
                          .shape = shape,
                          .forward = forward,
                          .backward = backward,

@@ -13,13 +13,14 @@ static bool shape(Node *n, Graph *g)
     long dim[MAX_DIM] = {0};
     for (int i = 0; i < x->ndim; i++) dim[i] = x->dim[i];
     dim[x->ndim - 1] = w->dim[0];
+    n->scratch_bytes = weight_room(graph_kernels(g), w);
     return graph_out(n, x->ndim, dim);
 }
 
 static void forward(const Node *n, const Kernels *k)
 {
     const Tensor *x = n->in[0], *w = n->in[1], *b = n->in[2], *y = n->out;
-    k->gemm_nt(y->data, x->data, w->data, t_rows(x), t_last(y), t_last(x), SET);
+    weight_nt(k, y->data, x->data, w, t_rows(x), n->scratch);
     if (b) k->add_row(y->data, b->data, t_rows(y), t_last(y));
 }
 
@@ -42,6 +43,7 @@ const Op op_linear = {.name = "linear",
                       .formula = "y = x W^T (+ b)",
                       .n_in = 3,
                       .optional = 1 << 2,
+                      .halves = 1 << 1,
                       .shape = shape,
                       .forward = forward,
                       .backward = backward,

@@ -6,7 +6,7 @@
 
 static const QuantStore *store(const Node *n) { return ((const LinearQAttr *)n->attr)->w; }
 
-/* Scratch: a tile of W (STORE_TILE,in), then its columns of y or dy (rows of x, STORE_TILE). */
+/* Scratch: a tile of W (STORE_TILE,in), then its columns of dy (rows of x, STORE_TILE). */
 static bool shape(Node *n, Graph *g)
 {
     const Tensor *x = n->in[0], *b = n->in[1];
@@ -33,12 +33,11 @@ static void forward(const Node *n, const Kernels *k)
     const Tensor *x = n->in[0], *b = n->in[1], *y = n->out;
     const QuantStore *w = store(n);
     const long M = t_rows(x), K = w->cols;
-    void *tile = n->scratch, *part = (char *)n->scratch + (size_t)(STORE_TILE * K) * k->real;
+    void *tile = n->scratch;
     for (long r = 0; r < w->rows; r += STORE_TILE) {
         const long t = tile_at(w, r);
         k->decode_rows(tile, w->codes, &w->spec, &w->scales, r, t, K);
-        k->gemm_nt(part, x->data, tile, M, t, K, SET);
-        k->columns_put(y->data, part, M, w->rows, r, t, SET);
+        k->gemm_nt_at((char *)y->data + (size_t)r * k->real, w->rows, x->data, tile, M, t, K);
     }
     if (b) k->add_row(y->data, b->data, t_rows(y), t_last(y));
 }

@@ -64,6 +64,17 @@ static bool check_cache(const Node *n, Graph *g)
            graph_error(g, "lm_loss: the cached teacher holds %ld of %ld tokens", t_last(index), w->dim[0]);
 }
 
+/* Bytes for a teacher's head that is kept as bfloat16, at the end of the scratch. */
+static size_t head_room(const Node *n, const Kernels *k)
+{
+    size_t most = 0;
+    for (int i = 0; i < teachers(n); i++) {
+        const size_t one = weight_room(k, n->in[4 + 2 * i]);
+        if (one > most) most = one;
+    }
+    return most;
+}
+
 static bool shape(Node *n, Graph *g)
 {
     const LmLossAttr *at = n->attr;
@@ -81,6 +92,7 @@ static bool shape(Node *n, Graph *g)
     const size_t real = graph_kernels(g)->real;
     n->scratch_bytes = (size_t)(rows * V) * real * (size_t)heads;
     if (k) n->scratch_bytes += (size_t)(rows * (2 * k + 1)) * real + (size_t)(rows * k) * sizeof(int32_t);
+    n->scratch_bytes = (n->scratch_bytes + 63) / 64 * 64 + head_room(n, graph_kernels(g));
     return graph_out(n, y->ndim, y->dim);
 }
 
@@ -91,7 +103,7 @@ static void *row(const void *p, long r, long width, const Kernels *k)
 
 /* One chunk's memory: rows of student, teacher and a further teacher, and of the classes. */
 typedef struct Chunk {
-    void *z, *zt, *more, *logp, *rest, *room;
+    void *z, *zt, *more, *logp, *rest, *room, *head;
     int32_t *index;
 } Chunk;
 
@@ -107,6 +119,7 @@ static Chunk cut(const Node *n, const Kernels *k)
     c.room = row(c.logp, rows, top, k);
     c.rest = row(c.room, rows, top, k);
     c.index = row(c.rest, rows, 1, k);
+    c.head = (char *)n->scratch + n->scratch_bytes - head_room(n, k);
     return c;
 }
 
@@ -120,7 +133,7 @@ static void teach(const Node *n, const Kernels *k, const Chunk *c, long r, long 
         const Tensor *ht = n->in[3 + 2 * i], *wt = n->in[4 + 2 * i];
         const long C = t_last(ht);
         void *to = count > 1 ? c->more : c->zt;
-        k->gemm_nt(to, row(ht->data, r, C, k), wt->data, m, V, C, SET);
+        weight_nt(k, to, row(ht->data, r, C, k), wt, m, c->head);
         if (count > 1)
             k->teacher_mix(c->zt, to, m, V, at->weight[i], at->a.temperature, at->cap[i], i ? ADD : SET);
     }
@@ -271,6 +284,7 @@ const Op op_lm_loss = {.name = "lm_loss",
                        .formula = "sum ce_weight CE + kd_weight D(p_T, q_T), z = h W^T",
                        .n_in = 3 + 2 * MAX_TEACHER,
                        .optional = 0x7ff8,
+                       .halves = 0x5550, /* teachers' heads */
                        .attr_size = sizeof(LmLossAttr),
                        .flags = OP_LOSS,
                        .shape = shape,

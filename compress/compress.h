@@ -318,6 +318,10 @@ bool lora_open(Lora *l, const LoraConfig *c, Model *m, uint64_t seed, const Conf
 void lora_check(const LoraConfig *c, ConfigDoc *doc);
 /* The base of a run: mapped, or coded on the way in when base_quant asks for it. */
 bool lora_base_open(Model *m, const char *path, const LoraConfig *c, const Kernels *k, Arena *run, Err *e);
+/* A model that only teaches, frozen. dtype: float32 (mapped where the file has it so) or bfloat16; quantize:
+ * none, int8, nf4 or fp8, of the projections inside the blocks, everything else stays as dtype says. */
+bool teacher_open(Model *m, const char *path, const char *dtype, const char *quantize, const Kernels *k,
+                  Arena *run, Err *e);
 void lora_train(Lora *l, bool on); /* around the recording of a training graph */
 /* Learning rates: lora.learning_rate, and LoRA+'s groups. lr: optim.learning_rate. */
 void lora_rates(const Lora *l, Optim *o, double lr);

@@ -1,4 +1,4 @@
-/* compress/lora_store.c: the frozen base of a run. QLoRA (2305.14314): projections inside the blocks become
+/* compress/lora_store.c: the frozen base of a run, and a teacher. QLoRA (2305.14314): projections inside the blocks become
  * codes while the file is read, one matrix at a time; embeddings, norms, the head and modules_to_save stay as
  * they are.
  *
@@ -56,4 +56,18 @@ bool lora_base_open(Model *m, const char *path, const LoraConfig *c, const Kerne
 {
     const ModelStore st = {.take = take, .ctx = (void *)(uintptr_t)c};
     return model_open_stored(m, path, strcmp(c->base_quant, "none") ? &st : NULL, k, run, e);
+}
+
+bool teacher_open(Model *m, const char *path, const char *dtype, const char *quantize, const Kernels *k,
+                  Arena *run, Err *e)
+{
+    LoraConfig c = {.base_quant = quantize};
+    const bool coded = strcmp(quantize, "none") != 0;
+    const ModelStore st = {.take = coded ? take : NULL, .ctx = &c, .half = !strcmp(dtype, "bfloat16")};
+    if (!model_open_stored(m, path, coded || st.half ? &st : NULL, k, run, e)) return false;
+    for (int i = 0; i < m->params.n; i++) {
+        m->params.p[i]->frozen = true;
+        m->params.p[i]->w.flags |= T_NOGRAD;
+    }
+    return true;
 }

@@ -236,6 +236,8 @@ int threads_count(void);
  * (they are where other programs want the cores) and stays with the faster. Does nothing unless threads_init
  * chose the number itself. */
 void threads_pace(double seconds);
+/* Another loop begins, or the old one goes on: steps so far say nothing about those to come. */
+void threads_pace_begin(void);
 /* Elements [*lo, *hi) of slice i of n_slices over [0, n), in units of `unit`: fixed by the shape, never by
  * thread count. */
 void slice_range(long n, long unit, int i, int n_slices, long *lo, long *hi);

@@ -144,6 +144,14 @@ static void pace_switch(void)
     omp_set_num_threads(pace.one ? 1 : thread_count);
 }
 
+void threads_pace_begin(void)
+{
+    if (!pace.on) return;
+    if (pace.trial) pace_switch();
+    pace.trial = pace.calls = 0;
+    pace.cpu = cpu_seconds();
+}
+
 void threads_pace(double seconds)
 {
     if (!pace.on) return;

@@ -1,6 +1,7 @@
 /* kernels/gemm.c: matrix products, the portable reference (compiled for REAL float and double).
  *
  *   gemm_nt   y (M,N) (+)= x (M,K) w (N,K)^T
+ *   gemm_nt_at   the same into N of the columns of y (M,ldy), SET
  *   gemm_nn   y (M,N) (+)= x (M,K) w (K,N)
  *   gemm_tn   y (M,N) (+)= x (K,M)^T w (K,N)
  *
@@ -25,18 +26,26 @@ static REAL dot(const REAL *restrict x, const REAL *restrict w, long k)
     return (((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]))) + rest;
 }
 
-void K(gemm_nt)(void *y_, const void *x_, const void *w_, long M, long N, long K, Mode mode)
+static void dots(REAL *y, long ldy, const REAL *x, const REAL *w, long M, long N, long K, Mode mode)
 {
-    REAL *y = y_;
-    const REAL *x = x_, *w = w_;
 #pragma omp parallel for collapse(2) schedule(static) if ((double)M * (double)N * (double)K > 5e5)
     for (long i = 0; i < M; i++)
         for (long j = 0; j < N; j++) {
             REAL sum = 0;
             for (long k = 0; k < K; k += K_BLOCK)
                 sum += dot(x + i * K + k, w + j * K + k, min_long(K_BLOCK, K - k));
-            y[i * N + j] = mode == ADD ? y[i * N + j] + sum : sum;
+            y[i * ldy + j] = mode == ADD ? y[i * ldy + j] + sum : sum;
         }
+}
+
+void K(gemm_nt)(void *y, const void *x, const void *w, long M, long N, long K, Mode mode)
+{
+    dots(y, N, x, w, M, N, K, mode);
+}
+
+void K(gemm_nt_at)(void *y, long ldy, const void *x, const void *w, long M, long N, long K)
+{
+    dots(y, ldy, x, w, M, N, K, SET);
 }
 
 /* Columns [0, n) of `m` rows of y (ld N), n <= COLS: y (m,n) (+)= A w, element (i,k) of A at x[i*row +

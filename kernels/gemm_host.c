@@ -57,13 +57,13 @@ static Grid choose_grid(GemmForm form, long M, long N, int want)
     return best;
 }
 
-void gemm_sliced(GemmPiece *piece, bool library, GemmForm form, void *y_, const void *x_, const void *w_,
-                 long M, long N, long K, Mode mode)
+void gemm_sliced(GemmPiece *piece, bool library, GemmForm form, void *y_, long ldy, const void *x_,
+                 const void *w_, long M, long N, long K, Mode mode)
 {
     float *y = y_;
     const float *x = x_, *w = w_;
     if (M < 1 || N < 1 || K < 1) {
-        if (M > 0 && N > 0 && mode == SET) memset(y, 0, (size_t)M * (size_t)N * sizeof *y);
+        for (long i = 0; i < M && N > 0 && mode == SET; i++) memset(y + i * ldy, 0, (size_t)N * sizeof *y);
         return;
     }
     const long ldx = form == GEMM_TN ? M : K, ldw = form == GEMM_NT ? K : N;
@@ -77,7 +77,7 @@ void gemm_sliced(GemmPiece *piece, bool library, GemmForm form, void *y_, const 
         if (i0 == i1 || j0 == j1) continue;
         const int threads = omp_get_max_threads();
         omp_set_num_threads(1);
-        piece(form, y + i0 * N + j0, N, x + (form == GEMM_TN ? i0 : i0 * ldx), ldx,
+        piece(form, y + i0 * ldy + j0, ldy, x + (form == GEMM_TN ? i0 : i0 * ldx), ldx,
               w + (form == GEMM_NT ? j0 * ldw : j0), ldw, i1 - i0, j1 - j0, K, mode);
         omp_set_num_threads(threads);
     }

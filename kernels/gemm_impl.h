@@ -19,11 +19,11 @@ typedef enum { GEMM_NT, GEMM_NN, GEMM_TN } GemmForm;
 typedef void GemmPiece(GemmForm form, float *y, long ldy, const float *x, long ldx, const float *w, long ldw,
                        long m, long n, long k, Mode mode);
 
-/* The whole product y (M,N) (+)= A B by `piece`, in pieces on all threads; K = 0 makes zeros (SET). library:
+/* The whole product y (M,N; row stride ldy) (+)= A B by `piece`, in pieces on all threads; K = 0 makes zeros (SET). library:
  * the cut follows from the shape alone; otherwise the piece must give the same bits under any cut. Inside a
  * piece OpenMP is set to one thread, which keeps a library from starting its own. */
-void gemm_sliced(GemmPiece *piece, bool library, GemmForm form, void *y, const void *x, const void *w, long M,
-                 long N, long K, Mode mode);
+void gemm_sliced(GemmPiece *piece, bool library, GemmForm form, void *y, long ldy, const void *x,
+                 const void *w, long M, long N, long K, Mode mode);
 
 /* Fills k->gemm_nt, gemm_nn, gemm_tn for instruction set `isa`. blas: "auto" (oneDNN when compiled in and
  * isa is above portable, else builtin), "dnnl", "openblas", "builtin". *name: static text naming what was
@@ -61,6 +61,7 @@ const char *gemm_openblas_name(Isa isa, const char **warning);
 
 /* The reference, from gemm.c. */
 void gemm_nt_f32(void *y, const void *x, const void *w, long M, long N, long K, Mode mode);
+void gemm_nt_at_f32(void *y, long ldy, const void *x, const void *w, long M, long N, long K);
 void gemm_nn_f32(void *y, const void *x, const void *w, long M, long N, long K, Mode mode);
 void gemm_tn_f32(void *y, const void *x, const void *w, long M, long N, long K, Mode mode);
 #endif

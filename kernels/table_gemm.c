@@ -12,17 +12,27 @@ enum { FEW_ROWS = 8 };
     static void fn(void *y, const void *x, const void *w, long M, long N, long K, Mode mode)                 \
     {                                                                                                        \
         GemmPiece *const small = few;                                                                        \
-        if (M >= FEW_ROWS) gemm_sliced(piece, library, form, y, x, w, M, N, K, mode);                        \
-        else if (small) gemm_sliced(small, false, form, y, x, w, M, N, K, mode);                             \
+        if (M >= FEW_ROWS) gemm_sliced(piece, library, form, y, N, x, w, M, N, K, mode);                     \
+        else if (small) gemm_sliced(small, false, form, y, N, x, w, M, N, K, mode);                          \
         else reference(y, x, w, M, N, K, mode);                                                              \
+    }
+#define DOOR_AT(fn, piece, library, few)                                                                     \
+    static void fn(void *y, long ldy, const void *x, const void *w, long M, long N, long K)                  \
+    {                                                                                                        \
+        GemmPiece *const small = few;                                                                        \
+        if (M >= FEW_ROWS) gemm_sliced(piece, library, GEMM_NT, y, ldy, x, w, M, N, K, SET);                 \
+        else if (small) gemm_sliced(small, false, GEMM_NT, y, ldy, x, w, M, N, K, SET);                      \
+        else gemm_nt_at_f32(y, ldy, x, w, M, N, K);                                                          \
     }
 #define DOORS(name, piece, library, small)                                                                   \
     DOOR(nt_##name, GEMM_NT, piece, library, small, gemm_nt_f32)                                             \
     DOOR(nn_##name, GEMM_NN, piece, library, small, gemm_nn_f32)                                             \
     DOOR(tn_##name, GEMM_TN, piece, library, small, gemm_tn_f32)                                             \
+    DOOR_AT(nt_at_##name, piece, library, small)                                                             \
     static void put_##name(Kernels *k)                                                                       \
     {                                                                                                        \
         k->gemm_nt = nt_##name, k->gemm_nn = nn_##name, k->gemm_tn = tn_##name;                              \
+        k->gemm_nt_at = nt_at_##name;                                                                        \
     }
 
 /* Fast back ends beside small-M kernels of each instruction set; the reference serves small M without one. */
@@ -54,6 +64,7 @@ LIBRARY_DOORS(dnnl)
 static const char *install_builtin(Kernels *k, Isa isa)
 {
     k->gemm_nt = gemm_nt_f32, k->gemm_nn = gemm_nn_f32, k->gemm_tn = gemm_tn_f32;
+    k->gemm_nt_at = gemm_nt_at_f32;
 #if defined(__x86_64__) && !defined(PORTABLE)
     if (isa == ISA_AVX512) return put_avx512(k), "builtin avx512";
     if (isa == ISA_AVX2) return put_avx2(k), "builtin avx2";

@@ -125,7 +125,7 @@ bool load_check(const TensorFile *f, Param *p, Err *e)
     return true;
 }
 
-static bool all_finite(const float *x, size_t n, const TensorFile *f, const Param *p, Err *e)
+bool load_finite(const float *x, size_t n, const TensorFile *f, const Param *p, Err *e)
 {
     for (size_t i = 0; i < n; i++)
         if (!isfinite(x[i]))
@@ -137,18 +137,16 @@ static bool all_finite(const float *x, size_t n, const TensorFile *f, const Para
 bool load_values(const TensorFile *f, const Param *p, float *dst, Err *e)
 {
     const FileTensor *t = formats_find(f, p->name);
-    bool ok = formats_read_f32(f, t, dst, e) && all_finite(dst, (size_t)t_numel(&p->w), f, p, e);
+    bool ok = formats_read_f32(f, t, dst, e) && load_finite(dst, (size_t)t_numel(&p->w), f, p, e);
     if (ok) formats_drop(f, t);
     return ok;
 }
 
-/* Stored just as the kernels read it: then the mapping is the memory. A training state's weights go through
- * what hangs on them first. */
-static bool usable_in_place(const Model *m, const TensorFile *f, const FileTensor *t)
+bool load_in_place(const TensorFile *f, const FileTensor *t, DType type, size_t align)
 {
     if (!strcmp(f->kind, "train_state")) return false; /* what is stored is not what is effective */
-    return m->params.k->real == sizeof(float) && t->dtype == DT_F32 && !t->in_out && !t->unpermute_heads &&
-           (uintptr_t)t->data % 64 == 0 && formats_mapped(f, t);
+    return t->dtype == type && !t->in_out && !t->unpermute_heads && (uintptr_t)t->data % align == 0 &&
+           formats_mapped(f, t);
 }
 
 /* Values that somebody keeps in his own way are floats for as long as he looks at them. */
@@ -168,13 +166,14 @@ static bool read_param(Model *m, Param *p, const TensorFile *f, bool in_place, c
     if (!load_check(f, p, e)) return false;
     const FileTensor *t = formats_find(f, p->name);
     size_t n = (size_t)t_numel(&p->w);
-    if (st && p->w.ndim == 2 && !offer(m, p, f, st, &taken, e)) return false;
+    if (st && st->take && p->w.ndim == 2 && !offer(m, p, f, st, &taken, e)) return false;
     if (taken) return true;
-    if (in_place && usable_in_place(m, f, t)) {
+    if (st && st->half) return load_half(m, p, f, in_place, e);
+    if (in_place && m->params.k->real == sizeof(float) && load_in_place(f, t, DT_F32, 64)) {
         p->w.data = (void *)(uintptr_t)t->data;
         p->read_only = true;
         m->mapped_bytes += (int64_t)t->bytes;
-        return all_finite(p->w.data, n, f, p, e);
+        return load_finite(p->w.data, n, f, p, e);
     }
     p->w.data = arena_alloc(m->run, n * m->params.k->real, e);
     if (!p->w.data) return false;
@@ -185,18 +184,6 @@ static bool read_param(Model *m, Param *p, const TensorFile *f, bool in_place, c
         for (size_t i = 0; i < n; i++) ((double *)p->w.data)[i] = v[i];
     arena_free(&tmp);
     return !e->code;
-}
-
-bool model_own(Model *m, Param *p, Err *e)
-{
-    if (!p->read_only || !p->w.data) return true;
-    const size_t bytes = (size_t)t_numel(&p->w) * m->params.k->real;
-    void *copy = arena_alloc(m->run, bytes, e);
-    if (!copy) return false;
-    memcpy(copy, p->w.data, bytes);
-    p->w.data = copy;
-    p->read_only = false;
-    return true;
 }
 
 void load_warn_unused(const Model *m, const TensorFile *f)
@@ -313,8 +300,6 @@ int model_freeze(Model *m, const char *glob)
     return count;
 }
 
-int64_t model_bytes(const Model *m) { return params_count(&m->params, false) * 4; }
-
 /* The effective weight of a parameter: NULL when nothing hangs on it. */
 static Tensor *merged(Graph *g, const Model *m, Param *p)
 {
@@ -357,9 +342,9 @@ bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e)
         Param *p = m->params.p[i];
         if (p->aux) continue;
         Graph *g = NULL;
-        const void *v = effective(m, p, &g, a, e);
+        const void *v = weight_is_half(&p->w) ? model_floats(m, p, a, e) : effective(m, p, &g, a, e);
         size_t n = (size_t)t_numel(&p->w);
-        if (v && m->params.k->real == sizeof(double)) {
+        if (v && m->params.k->real == sizeof(double) && !weight_is_half(&p->w)) {
             float *f = arena_alloc(a, n * sizeof *f, e);
             for (size_t j = 0; f && j < n; j++) f[j] = (float)((const double *)v)[j];
             v = f;
@@ -374,14 +359,11 @@ bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e)
 }
 
 /* Of the values as floats, whatever the run computes in. */
-static bool values_hash(char hex[33], const Param *p, const Kernels *k, Err *e)
+static bool values_hash(char hex[33], const Model *m, const Param *p, Err *e)
 {
-    const size_t n = (size_t)t_numel(&p->w);
     Arena tmp = {.name = "hash"};
-    const float *v = p->w.data;
-    float *f = k->real == sizeof(float) ? NULL : arena_alloc(&tmp, n * sizeof *f, e);
-    for (size_t i = 0; f && i < n; i++) f[i] = (float)((const double *)p->w.data)[i];
-    if (!e->code) hash128_hex(hex, f ? f : v, n * sizeof *v);
+    const float *v = model_floats(m, p, &tmp, e);
+    if (v) hash128_hex(hex, v, (size_t)t_numel(&p->w) * sizeof *v);
     arena_free(&tmp);
     return !e->code;
 }
@@ -393,7 +375,7 @@ const char *model_content_hash(const Model *m, Arena *a, Err *e)
     for (int i = 0; all && i < m->params.n; i++) {
         const Param *p = m->params.p[i];
         if (p->aux) continue;
-        if (!p->hash && !values_hash(hex, p, m->params.k, e)) return NULL;
+        if (!p->hash && !values_hash(hex, m, p, e)) return NULL;
         snprintf(line, sizeof line, "%s %s\n", p->name, p->hash ? p->hash : hex);
         all = arena_printf(a, e, "%s%s", all, line);
     }

@@ -131,10 +131,11 @@ bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e
 bool model_open_frozen(Model *m, const char *path, const Kernels *k, Arena *run, Err *e);
 /* The same with a say in what is kept: take gets the values of a parameter (in memory layout, gone when it
  * returns) and tells by *taken that it keeps them in its own way; the parameter is then read-only and without
- * data. */
+ * data. half: matrices that are not taken are kept as bfloat16, and everything else is rounded to it. */
 typedef struct ModelStore {
     bool (*take)(Model *m, Param *p, const float *values, void *ctx, bool *taken, Err *e);
     void *ctx;
+    bool half;
 } ModelStore;
 bool model_open_stored(Model *m, const char *path, const ModelStore *st, const Kernels *k, Arena *run,
                        Err *e);
@@ -153,6 +154,9 @@ bool spec_from_teacher(ModelSpec *s, const ModelSpec *t, const ModelConfig *c, c
 bool model_from_teacher(Model *m, const Model *teacher, const long *map, bool embeddings, Err *e);
 int model_freeze(Model *m, const char *glob);                     /* returns how many parameters matched */
 int64_t model_bytes(const Model *m);                              /* parameters as float32 */
+int64_t model_held(const Model *m);                               /* parameters as they lie in memory */
+/* A parameter's values in memory layout, whatever it is kept in: its own floats, or made in a. */
+const float *model_floats(const Model *m, const Param *p, Arena *a, Err *e);
 const char *model_content_hash(const Model *m, Arena *a, Err *e); /* XXH3-128 over names and values */
 /* A view for writers: float values in memory layout, effective weights where sites change them (bake of
  * attachments). */

@@ -158,7 +158,7 @@ static const Bad bad[] = {
      "5:21: distill.features: ", "give teacher.path beside teacher.cache", 1},
     {DOC "teacher: {cache: t.h5}\ndistill: {on_policy: 0.5}\nrun: {recipe: distill}\n",
      "5:22: distill.on_policy: ", "cannot judge", 1},
-    {DOC "teachers: [{path: t, dtype: bfloat16}]\n", "4:29: teachers[0].dtype: ", "not in this version", 1},
+    {DOC "teachers: [{path: t, dtype: float16}]\n", "4:29: teachers[0].dtype: ", "not in this version", 1},
     {DOC "train: {loss_scale: 128}\n", "4:21: train.loss_scale: ", "value 128: not in this version", 1},
     {DOC "train: {loss_scale: dynamic}\n", "4:21: train.loss_scale: ", "value dynamic: not in this version",
      1},

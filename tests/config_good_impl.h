@@ -33,6 +33,8 @@ static const char *const good[] = {
     FRESH "model: {init: {residual_init_scale: 0.5, rms_norm_eps: 1e-6, initializer_range: .02, " INIT "}}\n",
     FRESH "model: {init_from_teacher: null, init: {vocab_size: 32k, " INIT "}}\n",
     DOC "teacher: {path: t, dtype: float32, device: same, quantize: none, cache: null}\n",
+    DOC "teacher: {path: t, dtype: bfloat16, quantize: int8}\n",
+    DOC "teachers: [{path: t, dtype: bfloat16}, {path: u, quantize: nf4}, {path: v, quantize: fp8}]\n",
     DOC "tokenizer: {path: k, add_bos: true, must_match_teacher: false}\n",
     DOC "tokenizer: {path: bytes, add_bos: auto}\n",
     "version: 1\nmodel: {path: m}\ndata: {train: [{path: a, format: bin_llmc, weight: 2}, {path: b, format: "

@@ -213,7 +213,8 @@ TEST(gemm, pieces_for_a_library_follow_from_the_shape_and_leave_it_one_thread)
             ASSERT(first && y);
             for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
                 omp_set_num_threads(threads[t]);
-                gemm_sliced(piece_that_signs, true, (GemmForm)form, t ? y : first, y, y, z.M, z.N, z.K, SET);
+                gemm_sliced(piece_that_signs, true, (GemmForm)form, t ? y : first, z.N, y, y, z.M, z.N, z.K,
+                            SET);
                 for (size_t i = 0; i < ny; i++) {
                     const float sign = t ? y[i] : first[i];
                     ASSERT_EQ(sign, first[i]);
@@ -243,6 +244,35 @@ TEST(gemm, builtin_rows_do_not_depend_on_their_neighbours)
         ASSERT(!memcmp(all + 50 * N, some, 9 * N * sizeof *some));
     }
     arena_free(&a);
+}
+
+/* Into some columns of a wider matrix: what gemm_nt gives, nothing beside them. */
+TEST(gemm, nt_into_columns)
+{
+    static const Shape shapes[] = {{1, 5, 3},    {7, 33, 65},     {9, 1, 40},
+                                   {64, 90, 31}, {200, 130, 300}, {5, 4, 0}};
+    Kernels k;
+    const char *name;
+    for (int b = 0; backend(b, &k, &name); b++)
+        for (size_t s = 0; name && s < sizeof shapes / sizeof *shapes; s++) {
+            Arena a = {.name = "test"};
+            Err e = {0};
+            const Shape z = shapes[s];
+            const long wide = z.N + 7;
+            const float *x = numbers(&a, (size_t)(z.M * z.K + 1), 1, &e);
+            const float *w = numbers(&a, (size_t)(z.N * z.K + 1), 2, &e);
+            float *y = arena_alloc(&a, (size_t)(z.M * z.N) * sizeof *y, &e);
+            float *all = arena_alloc(&a, (size_t)(z.M * wide) * sizeof *all, &e);
+            ASSERT(y && all);
+            for (long i = 0; i < z.M * wide; i++) all[i] = -77.0f;
+            k.gemm_nt(y, x, w, z.M, z.N, z.K, SET);
+            k.gemm_nt_at(all + 3, wide, x, w, z.M, z.N, z.K);
+            for (long i = 0; i < z.M * wide; i++) {
+                const long c = i % wide - 3;
+                ASSERT_EQ(all[i], c >= 0 && c < z.N ? y[i / wide * z.N + c] : -77.0f);
+            }
+            arena_free(&a);
+        }
 }
 
 TEST(gemm, nan_and_infinity_reach_the_result)

@@ -41,6 +41,13 @@ static void run_scale_by_sum(Ctx *c)
                        c->b, c->option, c->mode);
 }
 static void run_row_norms(Ctx *c) { c->k->row_norms(out(c, c->a, 1), in(c, c->a * c->b, 1), c->a, c->b); }
+static void run_widen(Ctx *c)
+{
+    uint16_t *x = alloc(c, (size_t)c->a * sizeof *x);
+    for (long i = 0; i < c->a; i++) /* all signs, exponents and mantissas but those of infinity and NaN */
+        x[i] = (uint16_t)((i * 40503 & 0x807f) | (i * 7 % 255) << 7);
+    c->k->widen(out(c, c->a, 1), x, c->a);
+}
 static void run_quotient(Ctx *c)
 {
     void *b = alloc(c, (size_t)c->a * c->k->real);
@@ -248,6 +255,7 @@ static const Case cases[] = {FLAT(fill, 0),
                              ROWS(scale_by_sum, 1e-6),
                              ROWS(row_norms, 2e-7),
                              FLAT(quotient, 3e-7),
+                             FLAT(widen, 0),
                              ROWS(coded_dot, 2e-6)};
 enum { N_CASES = (int)(sizeof cases / sizeof *cases) };
 

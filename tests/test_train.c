@@ -346,7 +346,7 @@ TEST(train, time_limit)
 
 static const char *teacher_set(void) { return text_of("teacher.path=%s", repo("tests/data/hf-tiny-llama")); }
 
-/* alpha 0: the same bits as training without a teacher; what is logged of it is only said. */
+/* alpha 0: the same bits as training without a teacher, whose forward no step runs; evaluations compare. */
 TEST(train, distillation_without_weight_is_training)
 {
     char *a = tiny_dir("a"), *b = tiny_dir("b");
@@ -360,7 +360,14 @@ TEST(train, distillation_without_weight_is_training)
            *y = last_event(in(b, "run/metrics.jsonl"), "train");
     ASSERT_EQ(field(y, "loss"), field(x, "loss"));
     ASSERT_EQ(field(y, "loss/ce"), field(x, "loss/ce"));
-    ASSERT(field(y, "loss/kd") > 0 && field(y, "loss/teacher_entropy") > 0);
+    ASSERT(!json_object_get(y, "loss/kd") && !json_object_get(y, "loss/teacher_entropy"));
+    y = last_event(in(b, "run/metrics.jsonl"), "eval");
+    ASSERT(field(y, "kl") > 0 && field(y, "top1_agreement") > 0);
+    /* the step's memory is that of the student alone, and with a feature only the teacher below it is run */
+    p = PARE(.dir = b, ARGS("train", "c.yaml", "model.init.vocab_size=97", "run.recipe=distill",
+                            teacher_set(), "distill.alpha=0", "--dry-run"));
+    ASSERT_RAN(p, 0);
+    ASSERT(!strstr(p.err, "teacher.layers"));
 }
 
 /* The student is its teacher: no loss, no gradient, and no step changes it. */

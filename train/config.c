@@ -248,7 +248,11 @@ static void place_paths(Config *c, Arena *a, Err *e)
         place_path(c, at, &c->teachers.v[i].path, a, e);
     }
     /* what asks for one teacher means the first */
-    if (c->teachers.n) c->teacher.path = c->teachers.v[0].path;
+    if (c->teachers.n) {
+        c->teacher.path = c->teachers.v[0].path;
+        c->teacher.dtype = c->teachers.v[0].dtype;
+        c->teacher.quantize = c->teachers.v[0].quantize;
+    }
     place_path(c, "tokenizer.path", &c->tokenizer.path, a, e);
     if (c->run.resume && strcmp(c->run.resume, "auto") != 0 && strcmp(c->run.resume, "never") != 0)
         place_path(c, "run.resume", &c->run.resume, a, e);

@@ -13,7 +13,10 @@ void config_check_teachers(Config *c)
     ConfigDoc *d = c->doc;
     if (distills(c) && !c->teacher.path && !c->teachers.n && !c->teacher.cache)
         config_error(d, "teacher.path", "required for run.recipe: distill, unless teacher.cache");
-    if (c->teacher.path && c->teachers.n) config_error(d, "teachers", "exclusive with teacher.path");
+    /* a resolved config has both, the first one twice */
+    const char *first = c->teachers.n ? c->teachers.v[0].path : NULL;
+    if (c->teacher.path && c->teachers.n && !(first && !strcmp(first, c->teacher.path)))
+        config_error(d, "teachers", "exclusive with teacher.path");
     if (c->teachers.n > MAX_TEACHER)
         config_error(d, "teachers", "%d, at most %d", c->teachers.n, MAX_TEACHER);
     for (int i = 0; i < c->teachers.n; i++) {

@@ -24,9 +24,11 @@ void run_header(const Run *r)
                   r->lora.item[0].scale, r->lora.dora ? ", DoRA" : "", r->lora.rslora ? ", rsLoRA" : "",
                   strcmp(c->lora.base_quant, "none") ? c->lora.base_quant : "as it is");
     if (r->has_teacher)
-        log_plain("| %-18s | %s, %lld parameters; T %g, alpha %g, ce_weight %g, %d feature terms", "teacher",
-                  c->teacher.path, (long long)params_count(&r->teacher.params, false), c->distill.temperature,
-                  c->distill.alpha, c->distill.ce_weight, r->distill.n);
+        log_plain(
+            "| %-18s | %s, %lld parameters as %s (%.2f MB); T %g, alpha %g, ce_weight %g, %d feature terms",
+            "teacher", r->teacher.path, (long long)params_count(&r->teacher.params, false),
+            cache_storage(c, &tmp, &e), (double)model_held(&r->teacher) / 1e6, c->distill.temperature,
+            c->distill.alpha, c->distill.ce_weight, r->distill.n);
     log_plain("| %-18s | cpu, %d threads, kernels %s", "device", threads_count(), r->k->name);
     if (r->peak_flops > 0)
         log_plain("| %-18s | %.1f GFLOP/s measured = 100 %% of MFU", "peak (GEMM)", r->peak_flops / 1e9);

@@ -12,7 +12,7 @@ struct Evaluator {
     Model *m, *against;
     long B, T, chunk;
     Tensor *ids, *pos, *h[2], *w[2]; /* hidden (B,T,C), head (V,C): model, teacher */
-    void *z[2], *nll;
+    void *z[2], *nll, *room;         /* room: for a head kept as bfloat16 */
     int32_t *targets, *top[2];
 };
 
@@ -43,6 +43,8 @@ Evaluator *evaluator_new(Model *m, Model *against, long B, long T, Arena *a, Err
     ev->targets = arena_alloc(a, (size_t)(B * T) * sizeof *ev->targets, e);
     ev->nll = arena_alloc(a, (size_t)ev->chunk * k->real, e);
     for (int i = 0; i < 2 && both[i]; i++) {
+        const size_t room = weight_room(k, ev->w[i]);
+        if (room) ev->room = arena_alloc(a, room, e);
         ev->z[i] = arena_alloc(a, (size_t)(ev->chunk * m->spec.V) * k->real, e);
         ev->top[i] = arena_alloc(a, (size_t)ev->chunk * sizeof(int32_t), e);
     }
@@ -71,8 +73,8 @@ static void score_chunk(Evaluator *ev, long r, long n, Sums *s)
     long V = ev->m->spec.V;
     for (int i = 0; i < 2 && ev->h[i]; i++) {
         long C = t_last(ev->h[i]);
-        k->gemm_nt(ev->z[i], (const char *)ev->h[i]->data + (size_t)(r * C) * k->real, ev->w[i]->data, n, V,
-                   C, SET);
+        weight_nt(k, ev->z[i], (const char *)ev->h[i]->data + (size_t)(r * C) * k->real, ev->w[i], n,
+                  ev->room);
         k->argmax(ev->top[i], ev->z[i], n, V);
     }
     double sums[LM_SUMS] = {0};
@@ -104,9 +106,11 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
     Sums s = {0};
     int64_t n = p ? evalplan_count(p) : 0, batches = 0;
     long width = p ? evalplan_window(p) : 0;
+    threads_pace_begin();
     for (int64_t i = 0; i < n && !e->code; i += ev->B, batches++) {
         if (max_batches && batches == max_batches) break;
         int32_t *ids = ev->ids->data;
+        const double start = time_now();
         for (long b = 0; b < ev->B; b++) {
             long len = i + b < n ? evalplan_get(p, i + b, ids + b * ev->T, ev->targets + b * ev->T) : 0;
             for (long j = len; j < ev->T; j++) {
@@ -118,7 +122,9 @@ bool evaluator_run(Evaluator *ev, const Tokens *t, int bos, const char *protocol
         long rows = ev->B * ev->T;
         for (long r = 0; r < rows; r += ev->chunk)
             score_chunk(ev, r, rows - r < ev->chunk ? rows - r : ev->chunk, &s);
+        threads_pace(time_now() - start);
     }
+    threads_pace_begin();
     arena_free(&tmp);
     if (e->code) return false;
     if (!s.tokens)

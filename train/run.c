@@ -44,7 +44,7 @@ static long fill_batch(Run *r, int64_t first_sample, Err *e)
     memcpy(r->targets->data, rows->targets, bytes);
     memcpy(r->pos->data, rows->pos, bytes);
     if (r->seg) memcpy(r->seg->data, rows->seg, bytes);
-    if (r->cache && !fill_cache(r, first_sample, e)) return 0;
+    if (r->top_index && !fill_cache(r, first_sample, e)) return 0;
     return rows->counted;
 }
 
@@ -396,7 +396,7 @@ static bool teacher_row(Run *r, RunResult *out, Err *e)
                             (long)p->stride, r->c->eval.max_batches, &out->teacher_eval, e);
     evaluator_free(ev);
     out->teacher_parameters = params_count(&r->teacher.params, false);
-    out->teacher_bytes = model_bytes(&r->teacher);
+    out->teacher_bytes = model_held(&r->teacher);
     if (ok) {
         const EvalResult *v = &out->teacher_eval;
         Metric m[5] = {{"loss", v->nll},

@@ -46,24 +46,18 @@ static bool needs_teacher(const Config *c)
     return c->teacher.path && c->eval.compare_teacher && config_was_set(c->doc, "eval.compare_teacher");
 }
 
-static bool open_teacher(Run *r, Model *m, const char *path, Err *e)
-{
-    if (!model_open_frozen(m, path, r->k, r->a, e)) return err_prefix(e, "teacher");
-    for (int i = 0; i < m->params.n; i++) {
-        m->params.p[i]->frozen = true;
-        m->params.p[i]->w.flags |= T_NOGRAD;
-    }
-    return true;
-}
-
 static bool open_teachers(Run *r, Err *e)
 {
     const Config *c = r->c;
     if (!needs_teacher(c)) return true;
-    if (!open_teacher(r, &r->teacher, c->teacher.path, e)) return false;
-    r->has_teacher = true;
-    for (int i = 1; i < c->teachers.n; i++) {
-        if (!open_teacher(r, &r->more[i - 1], c->teachers.v[i].path, e)) return false;
+    const int n = c->teachers.n ? c->teachers.n : 1;
+    for (int i = 0; i < n; i++) {
+        const TeacherEntry *t = c->teachers.n ? &c->teachers.v[i] : NULL;
+        if (!teacher_open(i ? &r->more[i - 1] : &r->teacher, t ? t->path : c->teacher.path,
+                          t ? t->dtype : c->teacher.dtype, t ? t->quantize : c->teacher.quantize, r->k, r->a,
+                          e))
+            return err_prefix(e, "teacher");
+        r->has_teacher = true;
         r->n_more = i;
     }
     return true;
@@ -74,10 +68,17 @@ static bool cut_student(Run *r, Err *e)
 {
     const Config *c = r->c;
     ModelSpec s;
+    Model file; /* the teacher's own values, whatever the run keeps of them */
     long *map = NULL;
-    return spec_from_teacher(&s, &r->teacher.spec, &c->model, c->doc, &map, r->a, e) &&
-           model_fresh(&r->model, &s, (uint64_t)c->run.seed, r->k, r->a, e) &&
-           model_from_teacher(&r->model, &r->teacher, map, c->model.init_from_teacher.embeddings, e);
+    Arena tmp = {.name = "teacher"};
+    bool ok = spec_from_teacher(&s, &r->teacher.spec, &c->model, c->doc, &map, r->a, e) &&
+              model_fresh(&r->model, &s, (uint64_t)c->run.seed, r->k, r->a, e);
+    if (ok && (ok = model_open_frozen(&file, r->teacher.path, r->k, &tmp, e))) {
+        ok = model_from_teacher(&r->model, &file, map, c->model.init_from_teacher.embeddings, e);
+        model_close(&file);
+    }
+    arena_free(&tmp);
+    return ok;
 }
 
 static bool one_vocabulary(Run *r, const Model *teacher, Err *e)
@@ -227,7 +228,8 @@ static void teacher_shares(const Run *r, LmLossAttr *at)
     }
 }
 
-/* Teacher first: its interior is dead before the student starts, so both share the step arena. */
+/* Teacher first: its interior is dead before the student starts, so both share the step arena. What no loss
+ * reads of it (all of it where alpha is 0 and no feature is matched) is planned out of the step. */
 static bool record(Run *r, Err *e)
 {
     Config *c = r->c;
@@ -252,7 +254,7 @@ static bool record(Run *r, Err *e)
     Tensor *w = model_head(r->g, &r->model);
     lora_train(&r->lora, false);
     if (r->has_teacher && !distill_features(&r->distill, r->g, r->targets, r->seg, e)) return false;
-    if (r->has_teacher || r->cache) {
+    if (c->distill.alpha > 0 && (r->has_teacher || r->cache)) {
         LmLossAttr at = distill_loss(&c->distill, c->train.label_smoothing, c->train.z_loss);
         model_loss_caps(&at.a, &r->model, r->has_teacher ? &r->teacher : NULL);
         in[0] = h;
@@ -269,6 +271,7 @@ static bool record(Run *r, Err *e)
                                .z_loss = c->train.z_loss},
                          .chunk = c->distill.chunk_tokens};
         model_loss_caps(&at.a, &r->model, NULL);
+        if (r->has_teacher || r->cache) at.a.ce_weight = c->distill.ce_weight;
         r->lm = OP_ATTR(r->g, lm_loss, at, h, w, r->targets);
     }
     graph_loss(r->g, r->lm, 1.0, "lm");
@@ -281,7 +284,8 @@ static bool record(Run *r, Err *e)
  * attention score (causal: half), teacher 2. */
 static void count_flops(Run *r)
 {
-    for (int i = 0; i < (r->has_teacher ? 2 + r->n_more : 1); i++) {
+    const bool teaches = r->has_teacher && (r->c->distill.alpha > 0 || r->distill.n > 0);
+    for (int i = 0; i < (teaches ? 2 + r->n_more : 1); i++) {
         const Model *m = i > 1 ? &r->more[i - 2] : i ? &r->teacher : &r->model;
         double n = 0;
         for (int j = 0; j < m->n_site; j++) {

@@ -37,8 +37,10 @@ bool cache_teacher_hash(const char *path, char hex[33], Err *e)
 
 const char *cache_storage(const Config *c, Arena *a, Err *e)
 {
-    if (strcmp(c->teacher.quantize, "none")) return c->teacher.quantize;
-    return arena_strdup(a, c->teacher.dtype, e);
+    const char *quantize = c->teacher.quantize, *dtype = c->teacher.dtype;
+    if (!strcmp(quantize, "none")) return arena_strdup(a, dtype, e);
+    return strcmp(dtype, "float32") ? arena_printf(a, e, "%s+%s", quantize, dtype)
+                                    : arena_strdup(a, quantize, e);
 }
 
 /* "file:line:col: key: " before an error about key. */

@@ -35,6 +35,7 @@ typedef struct Writer {
     Tensor *ids, *pos, *seg, *h, *w;
     long chunk;
     void *z, *logp, *rest; /* (chunk,V), (chunk,k), (chunk,nT) */
+    void *room;            /* for a head kept as bfloat16 */
     int32_t *index, *row;  /* (chunk,k); (T): targets, not needed */
     void *narrow;          /* (chunk,k) as stored */
     Arena *a;
@@ -152,6 +153,7 @@ static bool record(Writer *w, Err *e)
     w->z = arena_alloc(w->a, (size_t)(w->chunk * V) * real, e);
     w->logp = arena_alloc(w->a, (size_t)(w->chunk * k) * real, e);
     w->rest = arena_alloc(w->a, (size_t)(w->chunk * w->about.n_temp) * real, e);
+    w->room = arena_alloc(w->a, weight_room(r->k, w->w) + 1, e);
     w->index = arena_alloc(w->a, (size_t)(w->chunk * k) * sizeof *w->index, e);
     w->row = arena_alloc(w->a, (size_t)r->T * sizeof *w->row, e);
     const long wide = k > w->about.n_temp ? k : w->about.n_temp;
@@ -200,8 +202,7 @@ static bool one_batch(Writer *w, Err *e)
     graph_forward(w->g);
     for (long at = 0; at < rows; at += w->chunk) {
         const long n = rows - at < w->chunk ? rows - at : w->chunk;
-        r->k->gemm_nt(w->z, (const char *)w->h->data + (size_t)(at * C) * r->k->real, w->w->data, n, V, C,
-                      SET);
+        weight_nt(r->k, w->z, (const char *)w->h->data + (size_t)(at * C) * r->k->real, w->w, n, w->room);
         r->k->topk(w->index, w->logp, w->rest, w->z, n, V, w->about.k, r->teacher.spec.final_softcap,
                    w->about.temp, w->about.n_temp);
         if (!put_chunk(w, w->done, at, n, e)) return false;
