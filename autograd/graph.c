@@ -129,10 +129,12 @@ static void set_flags(Graph *g, Node *n)
     n->weight_phase = (n->out->flags & T_WEIGHT) != 0;
 }
 
+/* A teacher's head behind the loss's own three inputs has no gradient anyway. */
 static bool any_half(const Node *n)
 {
     bool any = false;
-    for (int i = 0; i < n->n_in; i++) any = any || weight_is_half(n->in[i]);
+    const int most = n->op == &op_lm_loss && n->n_in > 3 ? 3 : n->n_in;
+    for (int i = 0; i < most; i++) any = any || weight_is_half(n->in[i]);
     return any;
 }
 
@@ -176,7 +178,7 @@ Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor 
     }
     n->out->node = n;
     set_flags(g, n);
-    if (op != &op_lm_loss && !(n->out->flags & T_NOGRAD) && any_half(n)) {
+    if (!(n->out->flags & T_NOGRAD) && any_half(n)) {
         graph_error(g, "%s: a weight kept as bfloat16 is for forward passes alone", n->out->name);
         return NULL;
     }

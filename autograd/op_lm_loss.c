@@ -64,10 +64,10 @@ static bool check_cache(const Node *n, Graph *g)
            graph_error(g, "lm_loss: the cached teacher holds %ld of %ld tokens", t_last(index), w->dim[0]);
 }
 
-/* Bytes for a teacher's head that is kept as bfloat16, at the end of the scratch. */
+/* Bytes for a head that is kept as bfloat16, at the end of the scratch. */
 static size_t head_room(const Node *n, const Kernels *k)
 {
-    size_t most = 0;
+    size_t most = weight_room(k, n->in[1]);
     for (int i = 0; i < teachers(n); i++) {
         const size_t one = weight_room(k, n->in[4 + 2 * i]);
         if (one > most) most = one;
@@ -173,7 +173,7 @@ static void run(const Node *n, const Kernels *k, double g)
     for (long r = 0; r < N; r += step) {
         const long m = N - r < step ? N - r : step;
         void *hr = row(h->data, r, C, k);
-        k->gemm_nt(c.z, hr, w->data, m, V, C, SET);
+        weight_nt(k, c.z, hr, w, m, c.head);
         teach(n, k, &c, r, m);
         losses(n, k, &c, r, m, g);
         if (g == 0) continue;
@@ -284,7 +284,7 @@ const Op op_lm_loss = {.name = "lm_loss",
                        .formula = "sum ce_weight CE + kd_weight D(p_T, q_T), z = h W^T",
                        .n_in = 3 + 2 * MAX_TEACHER,
                        .optional = 0x7ff8,
-                       .halves = 0x5550, /* teachers' heads */
+                       .halves = 0x5552, /* heads */
                        .attr_size = sizeof(LmLossAttr),
                        .flags = OP_LOSS,
                        .shape = shape,

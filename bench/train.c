@@ -40,12 +40,15 @@ static void add_step(Engine *x, double seconds)
     if (x->n < MAX_MS) x->s[x->n++] = seconds;
 }
 
-bool engine_pare(const Bench *b, Engine *x, const char *config, const char *run_dir, int steps)
+bool engine_pare(const Bench *b, Engine *x, const char *config, const char *run_dir, const char *also,
+                 int steps)
 {
     char set[64], path[256];
     snprintf(set, sizeof set, "train.max_steps=%d", steps + 2);
     snprintf(path, sizeof path, "%s/metrics.jsonl", run_dir);
-    char *argv[] = {(char *)(uintptr_t)b->pare, (char[]){"train"}, (char *)(uintptr_t)config, set, NULL};
+    char *argv[] = {(char *)(uintptr_t)b->pare, (char[]){"train"},
+                    (char *)(uintptr_t)config,  set,
+                    (char *)(uintptr_t)also,    NULL};
     Child c = bench_spawn(argv, OUT, ERR);
     if (c.status) return failed(x->name);
     Arena a = {.name = "bench"};
@@ -131,7 +134,7 @@ static bool measure(const Bench *b, const char *python, const char *shape, const
     int steps = b->quick ? 3 : 8, rounds = b->quick ? 1 : 3;
     bool ok = true, live[3] = {true, python != NULL, python != NULL};
     for (int r = 0; r < rounds; r++) {
-        live[0] = live[0] && engine_pare(b, &x[0], config, run_dir, steps);
+        live[0] = live[0] && engine_pare(b, &x[0], config, run_dir, NULL, steps);
         for (int i = 1; i < 3; i++)
             live[i] = live[i] && engine_torch(b, &x[i], python, "bench/peers/torch_train.py", shape,
                                               i == 1 ? "eager" : "compile", steps);

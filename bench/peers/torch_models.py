@@ -150,3 +150,22 @@ def measure(name, mode, loss_of, model, s, steps, warmup, **more):
                       "peak_rss": peak_rss(), "import_rss": BASE_RSS, "steps": steps, "threads": threads,
                       "ms": [round(1e3 * t, 2) for t in timed], "warmup_s": round(sum(seconds[:warmup]), 2), "loss": round(last, 5),
                       "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__, **asdict(s), **more}), flush=True)
+
+
+def measure_forward(name, mode, logits, model, s, steps, warmup):
+    """The forward pass alone: logits(ids) without gradients, otherwise as measure."""
+    threads = int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads())
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    gen, seconds = torch.Generator().manual_seed(1), []
+    for _ in range(warmup + steps):
+        ids = torch.randint(0, s.vocab, (s.batch, s.seq), generator=gen)
+        start = time.perf_counter()
+        with torch.no_grad():
+            logits(ids)
+        seconds.append(time.perf_counter() - start)
+    timed = seconds[warmup:]
+    print(json.dumps({"peer": "torch", "shape": name, "mode": mode, "tokens_per_s": round(s.batch * s.seq / statistics.median(timed), 1),
+                      "peak_rss": peak_rss(), "import_rss": BASE_RSS, "steps": steps, "threads": threads,
+                      "ms": [round(1e3 * t, 2) for t in timed], "warmup_s": round(sum(seconds[:warmup]), 2),
+                      "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__, **asdict(s)}), flush=True)
