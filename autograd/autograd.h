@@ -33,7 +33,7 @@ enum { T_PARAM = 1, T_INPUT = 2, T_KEEP = 4, T_NOGRAD = 8, T_WEIGHT = 16 };
 
 struct Tensor {
     const char *name; /* hierarchical: student.layers.3.mlp.up */
-    /* DT_F32 / DT_F64 = the graph's real type; DT_I32 for ids, positions, segments; DT_BF16: a frozen weight */
+    /* DT_F32 / DT_F64 = the graph's real type; DT_I32 for ids, positions, segments; DT_BF16: frozen */
     DType dtype;
     int ndim;
     long dim[MAX_DIM];
@@ -225,8 +225,9 @@ int64_t params_count(const Params *ps, bool trainable_only);
 /* ---- weight.c: a weight in the type it is kept in: the graph's, or bfloat16 (frozen, forward only) ---- */
 bool weight_is_half(const Tensor *w);
 size_t weight_room(const Kernels *k, const Tensor *w); /* bytes of scratch that weight_nt wants; 0 = none */
-void weight_nt(const Kernels *k, void *y, const void *x, const Tensor *w, long M, void *room); /* y = x W^T */
-void weight_rows(const Kernels *k, void *y, const Tensor *w, const int32_t *ids, long n); /* y (n,C) = W[ids] */
+/* y (M,N) = x (M,K) W^T;   y (n,C) = W[ids] */
+void weight_nt(const Kernels *k, void *y, const void *x, const Tensor *w, long M, void *room);
+void weight_rows(const Kernels *k, void *y, const Tensor *w, const int32_t *ids, long n);
 
 /* The ops' own small structs. */
 typedef struct AxpyAttr {

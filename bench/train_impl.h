@@ -16,8 +16,9 @@ typedef struct Engine {
 } Engine;
 /* The Python with PyTorch: PEER_PYTHON, else python3; NULL when it cannot import torch. */
 const char *peer_python(const Bench *b);
-/* One round of `steps` timed steps (after two that are not) by a pare process over `config` and, unless NULL, the override `also`, or by `script`
- * (torch_train.py, torch_kd.py) at --shape shape --mode mode. Adds to x; false and a message on failure. */
+/* One round of `steps` timed steps (after two that are not) by a pare process over `config` and, unless NULL,
+ * the override `also`, or by `script` (torch_train.py, torch_kd.py, torch_lora.py) at --shape shape --mode
+ * mode. Adds to x; false and a message on failure. */
 bool engine_pare(const Bench *b, Engine *x, const char *config, const char *run_dir, const char *also,
                  int steps);
 bool engine_torch(const Bench *b, Engine *x, const char *python, const char *script, const char *shape,

@@ -1,6 +1,6 @@
-/* compress/lora_store.c: the frozen base of a run, and a teacher. QLoRA (2305.14314): projections inside the blocks become
- * codes while the file is read, one matrix at a time; embeddings, norms, the head and modules_to_save stay as
- * they are.
+/* compress/lora_store.c: the frozen base of a run, and a teacher. QLoRA (2305.14314): projections inside the
+ * blocks become codes while the file is read, one matrix at a time; embeddings, norms, the head and
+ * modules_to_save stay as they are.
  *
  *   int8: per row      fp8: E4M3 per row      nf4: blocks of 64      nf4_double: their scales in 8 bits
  * too */
