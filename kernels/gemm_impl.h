@@ -20,9 +20,8 @@ typedef void GemmPiece(GemmForm form, float *y, long ldy, const float *x, long l
                        long m, long n, long k, Mode mode);
 
 /* The whole product y (M,N; row stride ldy) (+)= A B by `piece`, in pieces on all threads; K = 0 makes zeros
- * (SET).
- * library: the cut follows from the shape alone; otherwise the piece must give the same bits under any cut. Inside a
- * piece OpenMP is set to one thread, which keeps a library from starting its own. */
+ * (SET). library: the cut follows from the shape alone; otherwise the piece must give the same bits under any
+ * cut. Inside a piece OpenMP is set to one thread, which keeps a library from starting its own. */
 void gemm_sliced(GemmPiece *piece, bool library, GemmForm form, void *y, long ldy, const void *x,
                  const void *w, long M, long N, long K, Mode mode);
 
