@@ -166,6 +166,30 @@ TEST(distill, high_temperature)
         }
 }
 
+/* What T^2 is for: the gradient is as large at every temperature, and without it falls as T^-2. */
+TEST(distill, gradient_keeps_its_size_over_temperatures)
+{
+    const double T[] = {1, 2, 4, 8};
+    double size[4] = {0}, bare[4] = {0}, a[V], b[V];
+    EACH_TABLE (k, i)
+        for (uint32_t n = 0; n < 16; n++) {
+            draw(a, V, 2 * n + 1, 1.0);
+            draw(b, V, 2 * n + 2, 0.5);
+            for (int v = 0; v < V; v++) b[v] += a[v];
+            for (int t = 0; t < 4; t++) {
+                const Row r = row(k, a, b, V, LOSS_FORWARD_KL, 0, T[t], 0, false);
+                double sum = 0;
+                for (int v = 0; v < V; v++) sum += r.grad[v] * r.grad[v];
+                size[t] += T[t] * T[t] * sqrt(sum);
+                bare[t] += sqrt(sum);
+            }
+        }
+    for (int t = 1; t < 4; t++) {
+        ASSERT(size[t] < 2 * size[0] && size[0] < 2 * size[t]);
+        ASSERT(bare[0] > 0.5 * T[t] * T[t] * bare[t]);
+    }
+}
+
 /* Classes can only hide a difference; all of them hide none. */
 TEST(distill, top_k_is_a_lower_bound)
 {
@@ -340,6 +364,71 @@ TEST(distill, student_is_cut_out_of_its_teacher)
     arena_free(&a);
 }
 
+/* The plan has no tensor of all tokens by all words, whatever the loss: their logits are a chunk's. */
+TEST(distill, no_logits_of_all_tokens)
+{
+    enum { N = 4096, WORDS = 500, C = 8 };
+    for (int top = 0; top < 2; top++) {
+        Arena a = {.name = "test"};
+        Err e = {0};
+        static float w[2][WORDS * C];
+        Tensor p[4] = {{.name = "h", .ndim = 2, .dim = {N, C}},
+                       {.name = "w", .ndim = 2, .dim = {WORDS, C}},
+                       {.name = "ht", .ndim = 2, .dim = {N, C}},
+                       {.name = "wt", .ndim = 2, .dim = {WORDS, C}}};
+        for (int i = 0; i < 4; i++) {
+            p[i].data = i % 2 ? w[i / 2] : arena_alloc(&a, N * C * sizeof(float), &e);
+            p[i].grad = i < 2 ? arena_alloc(&a, N * C * sizeof(float), &e) : NULL;
+            if (i > 1) p[i].flags = T_NOGRAD;
+        }
+        Graph *g = graph_new(&(GraphOptions){.k = kernels_ref_f32(), .train = true, .run = &a}, &e);
+        Tensor *y = graph_input(g, "y", DT_I32, 1, (long[]){N});
+        const LmLossAttr at_ = {
+            .a = {.ce_weight = 0.5, .kd_weight = 0.5, .temperature = 2}, .chunk = 256, .top_k = top ? 9 : 0};
+        graph_loss(g,
+                   OP_ATTR(g, lm_loss, at_, graph_param(g, &p[0]), graph_param(g, &p[1]), y,
+                           graph_param(g, &p[2]), graph_param(g, &p[3])),
+                   1.0, "lm");
+        ASSERT(graph_plan(g, &e));
+        const size_t all = (size_t)N * WORDS * sizeof(float);
+        ASSERT(graph_step_bytes(g) < all / 8);
+        int n;
+        const Node *const *node = graph_nodes(g, &n);
+        for (int i = 0; i < n; i++) {
+            ASSERT(node[i]->scratch_bytes < all / 4);
+            ASSERT(t_numel(node[i]->out) < (long)N * WORDS);
+        }
+        graph_free(g);
+        arena_free(&a);
+    }
+}
+
+/* Pairs of a map: one block of the student is matched with the block that the map names. */
+TEST(distill, layer_maps)
+{
+    static const char *const map[][2] = {
+        {"uniform", "layers.1.out"}, {"last", "layers.1.out"}, {"[[0, 0]]", "layers.0.out"}};
+    double value[3];
+    for (int i = 0; i < 3; i++) {
+        json_t *o[2];
+        for (int j = 0; j < 2; j++) {
+            char *d = tiny_dir(text_of("%d%d", i, j));
+            Pare p = PARE(.dir = d,
+                          ARGS(DISTILL, "model.init.num_hidden_layers=1", "train.max_steps=1",
+                               text_of(
+                                   "distill.features=[{student: \"%s\", teacher: \"%s\", projector: linear}]",
+                                   j ? "layers.{s}.out" : "layers.0.out", j ? "layers.{t}.out" : map[i][1]),
+                               j ? text_of("distill.layer_map=%s", map[i][0]) : "distill.layer_map=null"));
+            ASSERT_RAN(p, 0);
+            o[j] = metrics(d);
+        }
+        value[i] = field(o[0], "loss/feature/layers.0.out");
+        ASSERT(value[i] > 0);
+        ASSERT_EQ(field(o[1], "loss/feature/layers.0.out"), value[i]);
+    }
+    ASSERT(value[2] < value[0] || value[2] > value[0]);
+}
+
 /* match_kd: each term starts as large as the soft loss, times its weight; a broken run goes on bit for
  * bit. */
 TEST(distill, balance_follows_the_soft_loss)
@@ -404,6 +493,14 @@ TEST(distill, bad_input_is_refused_with_its_place)
     refused(
         "distill.features=[{student: layers.0.v, teacher: layers.0.v, loss: relation, relation_heads: 5}]",
         "distill.features[0]", "5 relation heads do not divide");
+    const char *map = "distill.features=[{student: \"layers.{s}.out\", teacher: \"layers.{t}.out\"}]";
+    static const char *const beyond[] = {"distill.layer_map=[[0, 7]]", "distill.layer_map=[[5, 0]]"};
+    for (int i = 0; i < 2; i++) {
+        Pare p = PARE(.dir = tiny_dir("refused"), ARGS(DISTILL, map, beyond[i], "--dry-run"));
+        ASSERT_RAN(p, 2);
+        ASSERT_CONTAINS(p.err, "distill.");
+        ASSERT_CONTAINS(p.err, i ? "layers.5.out" : "layers.7.out");
+    }
     refused("distill.features=[{student: embed, teacher: embed, projector: none}]", "distill.features[0]",
             "set projector: linear");
 }

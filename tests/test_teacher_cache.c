@@ -173,6 +173,33 @@ TEST(teacher_cache, top_k_in_halves)
     ASSERT_EQ(field(last_event(in(a, "run/metrics.jsonl"), "train"), "loss/kd"), cached);
 }
 
+/* What `inspect` says of it: whose, of what, how much. */
+TEST(teacher_cache, inspected)
+{
+    Pare p = ACT("teacher-cache", tiny_dir("w"), "distill.top_k=5", "distill.temperature=3", "--json");
+    ASSERT_RAN(p, 0);
+    p = PARE(.dir = test_dir(), ARGS("inspect", "cache.h5", "--json"));
+    ASSERT_RAN(p, 0);
+    json_t *o = one_object(p.out);
+    size_t n;
+    get_file(in_dir("cache.h5"), &n);
+    ASSERT_STR(json_string_value(json_object_get(o, "kind")), "teacher_logits");
+    ASSERT_STR(json_string_value(json_object_get(o, "teacher_storage")), "float32");
+    ASSERT_EQ((size_t)field(o, "bytes"), n);
+    ASSERT_EQ((int)field(o, "positions"), (TINY_TOKENS - 1) / 16 * 16);
+    ASSERT(field(o, "k") == 5 && field(o, "vocab_size") == 97 && field(o, "seq_len") == 16);
+    ASSERT_EQ(json_number_value(json_array_get(json_object_get(o, "temperatures"), 1)), 3.0);
+    p = PARE(.dir = test_dir(), ARGS("inspect", "cache.h5"));
+    ASSERT_RAN(p, 0);
+    ASSERT_CONTAINS(p.out, "top 5 of 97 tokens, float16");
+    ASSERT_CONTAINS(p.out, "temperatures  1, 3\n");
+    ASSERT_CONTAINS(p.out, json_string_value(json_object_get(o, "teacher_hash")));
+    ASSERT_CONTAINS(p.out, json_string_value(json_object_get(o, "data_hash")));
+    put_file(in_dir("cache.h5"), get_file(in_dir("cache.h5"), NULL), n / 2);
+    p = PARE(.dir = test_dir(), ARGS("inspect", "cache.h5"));
+    ASSERT(p.rc == 3 || p.rc == 2);
+}
+
 /* ---- what is in the file ----------------------------------------------------------------------------- */
 
 /* Row by row against softmax in double of the teacher's logits. */

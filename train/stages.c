@@ -125,6 +125,7 @@ typedef struct Walk {
     int64_t seed;
     const TrainOptions *o;
     StageRows *out;
+    bool again;       /* another arm has shown its header */
     const char *from; /* the state so far: a checkpoint, NULL before the first stage */
     Arena *a;
     Err *e;
@@ -195,7 +196,8 @@ static bool run_one(Walk *w, int i, const Config *all, Arena *one)
         o.resume = "auto";
         if (!dir_make(dir, e)) return false;
         log_info("stage %d of %d: %s (%s)", i + 1, all->n_stage, s->name, s->recipe);
-        log_show_plain(i == 0); /* one header is enough on the screen; every run.log has its own */
+        /* one header is enough on the screen; every run.log has its own */
+        log_show_plain(i == 0 && !w->again);
         const bool ok = train_run(c, &o, &r, one, e);
         log_show_plain(true);
         if (!ok) return false;
@@ -257,7 +259,15 @@ bool train_stages(const char *path, const char *dir, const char *arm, int64_t se
     *out = (StageRows){.status = "done"};
     const Config *c = config_load_arm(&first, path, o->n_override, o->override, arm, seed, NULL, e);
     out->row = c ? arena_alloc(a, (size_t)(c->n_stage + 1) * sizeof *out->row, e) : NULL;
-    Walk w = {.path = path, .dir = dir, .arm = arm, .seed = seed, .o = o, .out = out, .a = a, .e = e};
+    Walk w = {.again = base != NULL,
+              .path = path,
+              .dir = dir,
+              .arm = arm,
+              .seed = seed,
+              .o = o,
+              .out = out,
+              .a = a,
+              .e = e};
     if (out->row && dir_make(dir, e)) {
         w.base = c->model.path ? c->model.path : c->teacher.path;
         if (w.base && base && base->file && !strcmp(base->file, w.base)) out->row[out->n++] = *base;

@@ -203,6 +203,9 @@ char *compare_json(const char *a, const char *b, Arena *ar, Err *e);
 /* trust_foreign: also HDF5 without our envelope */
 char *inspect_json(const char *path, bool trust_foreign, Arena *ar, Err *e);
 char *inspect_text(const char *json, Arena *ar, Err *e); /* the same as a table */
+/* inspect_cache.c: whether path is a teacher cache; what is in it, as lines or as one JSON object. */
+bool cache_is(const char *path);
+char *cache_inspect(const char *path, bool json, Arena *a, Err *e);
 /* ---- doctor.c: `name value` lines, or one JSON object; *ok: the self-test passed ---- */
 char *doctor_report(bool json, bool *ok, Arena *a, Err *e);
 /* ---- verbs.c: the command line's verbs, without main ---- */

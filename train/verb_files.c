@@ -16,7 +16,12 @@ int verb_compare(Args *x)
 
 int verb_inspect(Args *x)
 {
-    char *s = inspect_json(args_path(x, x->pos[0]), args_has(x, "trust-foreign"), x->a, x->e);
+    const char *path = args_path(x, x->pos[0]);
+    if (path && cache_is(path)) {
+        char *about = cache_inspect(path, args_has(x, "json"), x->a, x->e);
+        return about ? args_say(x, about) : 1;
+    }
+    char *s = inspect_json(path, args_has(x, "trust-foreign"), x->a, x->e);
     if (!s) return 1;
     if (args_has(x, "json")) return args_say(x, s);
     char *text = inspect_text(s, x->a, x->e);
