@@ -19,10 +19,12 @@ enum { MAX_DIM = 4, MAX_IN = 16, NAME_LEN = 96, MAX_TEACHER = 6 };
 typedef struct Node Node;
 typedef struct Graph Graph;
 typedef struct Tensor Tensor;
-/* What hangs on a parameter that is read by row: `out` takes y = rows `ids` of it and returns what stands for
- * y from then on; `merge` takes the parameter and returns the one that would give the same. */
+/* What hangs on a parameter that is read by row: `in` takes the parameter and returns what rows are read of,
+ * `out` takes y = rows `ids` of it and returns what stands for y from then on (either may be NULL: nothing
+ * changes); `merge` takes the parameter and returns the one that would give the same. */
 typedef struct TensorHook TensorHook;
 struct TensorHook {
+    Tensor *(*in)(Graph *g, Tensor *w, const TensorHook *h);
     Tensor *(*out)(Graph *g, Tensor *y, Tensor *ids, const TensorHook *h);
     Tensor *(*merge)(Graph *g, Tensor *w, const TensorHook *h);
     void *state;
@@ -305,6 +307,8 @@ typedef struct FakeQuantState {
 typedef struct FakeQuantAttr {
     QuantSpec spec;
     FakeQuantState *state;
+    bool random;     /* training rounds up or down at random, keyed by stream; else to the nearest */
+    uint32_t stream; /* of the draws */
 } FakeQuantAttr;
 /* A frozen matrix (rows,cols) kept as codes and scales, decoded a few rows at a time; block_rows is 1. */
 typedef struct QuantStore {

@@ -17,6 +17,11 @@ bool fakequant_shape(Node *n, Graph *g);
 /* Finds or takes the scales; false: not acting, y = x. */
 bool fakequant_scales(const Node *n, const Kernels *k);
 void fakequant_forward(const Node *n, const Kernels *k);
+/* y (+)= x through the format, under scales q: to the nearest, or at random where the attribute says so and
+ * the graph trains. Draws: seed, step, the attribute's stream; of weights by element, else by global sample
+ * and element. */
+void fakequant_round(const Node *n, const Kernels *k, void *y, const void *x, const QuantScales *q,
+                     Mode mode);
 static inline const FakeStat *fake_stat(const Node *n) { return n->stat; }
 static inline const QuantSpec *fake_spec(const Node *n) { return &((const FakeQuantAttr *)n->attr)->spec; }
 /* A gradient that passes unchanged. */

@@ -138,6 +138,15 @@ static bool any_half(const Node *n)
     return any;
 }
 
+/* What rows are read of: the parameter after what hangs on it. */
+static Tensor *table_of(Graph *g, Tensor *w)
+{
+    Tensor *t = w;
+    for (const TensorHook *h = w->hook; h && t; h = h->next)
+        if (h->in) t = h->in(g, t, h);
+    return t;
+}
+
 Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor *const *in)
 {
     if (g->err.code) return NULL;
@@ -145,6 +154,9 @@ Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor 
         graph_error(g, "%s takes %d inputs, %d given", op->name, op->n_in, n_in);
         return NULL;
     }
+    const TensorHook *hook = op == &op_embedding && n_in == 2 && in[0] ? in[0]->hook : NULL;
+    Tensor *const read[2] = {hook ? table_of(g, in[0]) : NULL, hook ? in[1] : NULL};
+    if (hook) in = read;
     Node *n = arena_alloc(&g->own, sizeof *n, &g->err);
     Node **v = n ? room(g, g->node, g->n_node, &g->cap_node, sizeof *v) : NULL;
     if (!v) return NULL;
@@ -184,8 +196,8 @@ Tensor *graph_record(Graph *g, const Op *op, const void *attr, int n_in, Tensor 
     }
     v[g->n_node++] = n;
     Tensor *out = n->out;
-    for (const TensorHook *h = op == &op_embedding ? n->in[0]->hook : NULL; h && out; h = h->next)
-        out = h->out(g, out, n->in[1], h);
+    for (const TensorHook *h = hook; h && out; h = h->next)
+        if (h->out) out = h->out(g, out, n->in[1], h);
     return out;
 }
 

@@ -24,11 +24,11 @@ static void backward(const Node *n, const Kernels *k)
     }
     QuantScales q = fakequant_own(n);
     k->fakequant_scales(&q, fake_spec(n), y->grad, t_rows(y), t_last(y), n->scratch);
-    k->fakequant_fwd(x->grad, y->grad, fake_spec(n), &q, t_rows(y), t_last(y), grad_mode(n, 0));
+    fakequant_round(n, k, x->grad, y->grad, &q, grad_mode(n, 0));
 }
 
 static FakeQuantState off = {.on = false};
-static const FakeQuantAttr passing = {{.f = &quant_formats[QUANT_fp8_e5m2]}, &off};
+static const FakeQuantAttr passing = {.spec = {.f = &quant_formats[QUANT_fp8_e5m2]}, .state = &off};
 static const OpCase cases[] = {{"off", &passing, {{'r', 2, {4, 17}, 0}}}, {NULL, NULL, {{0, 0, {0}, 0}}}};
 
 const Op op_fakegrad = {.name = "fakegrad",

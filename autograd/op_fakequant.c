@@ -86,11 +86,26 @@ bool fakequant_scales(const Node *n, const Kernels *k)
     return true;
 }
 
+void fakequant_round(const Node *n, const Kernels *k, void *y, const void *x, const QuantScales *q, Mode mode)
+{
+    const FakeQuantAttr *at = n->attr;
+    const Tensor *t = n->in[0];
+    const long N = t_rows(t), C = t_last(t);
+    if (!at->random || !n->g->opt.train) {
+        k->fakequant_fwd(y, x, &at->spec, q, N, C, mode);
+        return;
+    }
+    const RunState *s = graph_state(n->g);
+    const bool weight = t->flags & T_WEIGHT;
+    const RngKey key = {s->seed, s->step, at->stream, weight ? 0 : s->sample0};
+    k->fakequant_random(y, x, &at->spec, q, N, C, key, weight ? N : N / t->dim[0], mode);
+}
+
 void fakequant_forward(const Node *n, const Kernels *k)
 {
     const Tensor *x = n->in[0];
     if (!fakequant_scales(n, k)) k->copy(n->out->data, x->data, t_numel(x));
-    else k->fakequant_fwd(n->out->data, x->data, fake_spec(n), &fake_stat(n)->q, t_rows(x), t_last(x), SET);
+    else fakequant_round(n, k, n->out->data, x->data, &fake_stat(n)->q, SET);
 }
 
 void fakequant_pass(const Node *n, const Kernels *k)
@@ -104,10 +119,12 @@ static void surrogate(const Node *n, const Kernels *k)
 }
 
 static const FakeQuantAttr
-    int8_row = {{.f = &quant_formats[QUANT_int8], .block_rows = 1}, NULL},
-    nvfp4_block = {{.f = &quant_formats[QUANT_nvfp4], .block_rows = 1, .block_cols = 16}, NULL},
-    nf4_block = {{.f = &quant_formats[QUANT_nf4], .block_rows = 1, .block_cols = 64, .double_quant = true},
-                 NULL};
+    int8_row = {.spec = {.f = &quant_formats[QUANT_int8], .block_rows = 1}, .state = NULL},
+    nvfp4_block = {.spec = {.f = &quant_formats[QUANT_nvfp4], .block_rows = 1, .block_cols = 16},
+                   .state = NULL},
+    nf4_block = {
+        .spec = {.f = &quant_formats[QUANT_nf4], .block_rows = 1, .block_cols = 64, .double_quant = true},
+        .state = NULL};
 static const OpCase cases[] = {{"int8_channel", &int8_row, {{'r', 2, {5, 33}, 0}}},
                                {"nvfp4", &nvfp4_block, {{'r', 2, {3, 40}, 0}}},
                                {"nf4_3d", &nf4_block, {{'r', 3, {2, 3, 70}, 0}}},

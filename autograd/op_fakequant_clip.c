@@ -24,10 +24,12 @@ static float s_int8[] = {0.004f}, s_fp8[] = {0.0011339f}, s_zero[] = {0.05f, 0.0
 static FakeQuantState at_int8 = {.on = true, .keep = true, .q = {1, 1, s_int8, NULL, 1, NULL, NULL, 0}},
                       at_fp8 = {.on = true, .keep = true, .q = {1, 1, s_fp8, NULL, 1, NULL, NULL, 0}},
                       at_zero = {.on = true, .keep = true, .q = {1, 2, s_zero, z_zero, 1, NULL, NULL, 0}};
-static const FakeQuantAttr int8 = {{.f = &quant_formats[QUANT_int8]}, &at_int8},
-                           fp8 = {{.f = &quant_formats[QUANT_fp8_e4m3]}, &at_fp8},
-                           int4 = {{.f = &quant_formats[QUANT_int4], .block_cols = 20, .asymmetric = true},
-                                   &at_zero};
+static const FakeQuantAttr int8 = {.spec = {.f = &quant_formats[QUANT_int8]}, .state = &at_int8},
+                           fp8 = {.spec = {.f = &quant_formats[QUANT_fp8_e4m3]}, .state = &at_fp8},
+                           int4 = {.spec = {.f = &quant_formats[QUANT_int4],
+                                            .block_cols = 20,
+                                            .asymmetric = true},
+                                   .state = &at_zero};
 static const OpCase cases[] = {{"int8_fixed", &int8, {{'r', 2, {7, 33}, 0}}},
                                {"fp8_fixed", &fp8, {{'r', 3, {2, 3, 19}, 0}}},
                                {"int4_asymmetric", &int4, {{'r', 2, {5, 37}, 0}}},

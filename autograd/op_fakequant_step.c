@@ -92,9 +92,10 @@ static void surrogate(const Node *n, const Kernels *k)
     k->fakequant_clip(n->out->data, x->data, fake_spec(n), &fake_stat(n)->q, t_rows(x), t_last(x));
 }
 
-static const FakeQuantAttr int8 = {{.f = &quant_formats[QUANT_int8]}, NULL},
-                           int4 = {{.f = &quant_formats[QUANT_int4], .block_rows = 1, .block_cols = 16},
-                                   NULL};
+static const FakeQuantAttr int8 = {.spec = {.f = &quant_formats[QUANT_int8]}, .state = NULL},
+                           int4 = {
+                               .spec = {.f = &quant_formats[QUANT_int4], .block_rows = 1, .block_cols = 16},
+                               .state = NULL};
 /* The gradient of s is not one of a smooth function (it is scaled): tests/test_qat.c has it. */
 static const OpCase cases[] = {{"tensor", &int8, {{'r', 2, {6, 21}, 0}, {'R', 2, {1, 1}, 0}}},
                                {"group", &int4, {{'r', 2, {3, 40}, 0}, {'R', 2, {3, 3}, 0}}},

@@ -160,11 +160,18 @@ typedef struct Calibration {
 bool calibration_open(Calibration *cal, const CalibrationConfig *c, const DataConfig *d, const Tokenizer *tk,
                       const Model *m, const char *key, Arena *a, Err *e);
 
+/* ---- bag.c: a file of tensors without a config, as a model of nothing but sites ------------------ */
+/* Every float matrix of f is a parameter and a site of its own name; there is no graph of them. */
+bool bag_open(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e);
+/* All tensors of f in their types; the matrices as model_out gives them. */
+bool bag_out(const Model *m, const TensorFile *f, OutModel *out, Arena *a, Err *e);
+
 /* ---- mask.c: masks on sites, from step to step
  * ----------------------------------------------------------- */
 typedef struct PruneItem {
     const char *name; /* of the weight: model.layers.0.mlp.up_proj.weight */
-    Site *site;
+    Site *site;       /* a table that is no head: one of its own, outside the model's */
+    TensorHook hook;  /* of a table */
     long rows, cols;
     uint8_t *keep; /* (rows,cols) 1 = kept */
     MaskState state;
@@ -183,8 +190,9 @@ typedef struct Prune {
     bool hidden; /* masked weights still have values, which may come back */
     bool again;  /* a stage that prunes further; else masks of the stage before stand */
 } Prune;
-/* Masks (all kept) on the sites that the section names, in front of what hangs there already. Call before
- * qat_open and before gradients are allocated. doc: for places in messages, may be NULL. */
+/* Masks (all kept) on the sites and tables that the section names (a tied head goes with its table), in front
+ * of what hangs there already. Call before qat_open and before gradients are allocated. doc: for places in
+ * messages, may be NULL. */
 bool prune_open(Prune *p, const PruneConfig *c, Model *m, uint64_t seed, const ConfigDoc *doc, Err *e);
 /* The schedule in steps. Once, when the length of the run is known. */
 bool prune_steps(Prune *p, int64_t n_steps, const ConfigDoc *doc, Err *e);
@@ -224,7 +232,9 @@ bool prune_verify(const Prune *p, const char *path, const OutModel *effective, P
 /* One quantiser: of a site's weight, its input, or the gradient of its output. */
 typedef struct QatItem {
     const char *name; /* model.layers.0.mlp.up_proj.weight, and .input or .grad behind it */
-    Site *site;
+    Site *site;       /* NULL: a table that is no head either */
+    Param *w;         /* of a weight */
+    TensorHook hook;  /* of a table */
     FakeQuantAttr attr;
     FakeQuantState own, *state; /* state: own, or another item's where both only wait for the same step */
     const Op *op;
@@ -238,8 +248,8 @@ typedef struct Qat {
     int n, cap;
     QatItem *item;
 } Qat;
-/* Quantisers on the sites that the section names, behind what hangs there already (a mask). Call before
- * gradients are allocated. doc: for places in messages, may be NULL. */
+/* Quantisers on the sites that the section names, behind what hangs there already (a mask), and on the tables
+ * if it wants them. Call before gradients are allocated. doc: for places in messages, may be NULL. */
 bool qat_open(Qat *q, const QatConfig *c, Model *m, const ConfigDoc *doc, Err *e);
 /* Around the forwards and backwards of optimizer step 0, 1, ...: what acts, and how scales move. */
 void qat_before(Qat *q, int64_t step);
@@ -252,8 +262,8 @@ bool qat_load(Qat *q, H5In *h, int64_t step, Arena *a, Err *e);
 bool qat_carry(Qat *q, H5In *h, Err *e);
 /* Reads path back: its encoded tensors decode to what model_out gave, bit for bit, or ERR_FAIL. */
 bool packed_verify(const char *path, const OutModel *effective, Err *e);
-/* Sites whose weights are quantised, packed: codes and scales instead of floats in out, made by model_out.
- * What they decode to is the effective weight, bit for bit. */
+/* qat_pack.c: sites whose weights are quantised, packed: codes and scales instead of floats in out, made by
+ * model_out. What they decode to is the effective weight, bit for bit. */
 bool qat_pack(const Qat *q, const Model *m, OutModel *out, Arena *a, Err *e);
 
 /* ---- bake.c: the state as a model file

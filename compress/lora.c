@@ -119,6 +119,12 @@ static bool hang(LoraItem *it, Err *e)
             "lora.base_quant: %s is pruned or quantised in training, which needs a dense base; set "
             "base_quant: none",
             s->name);
+    if (it->base->w.hook && it->base->w.hook->in)
+        return err_set(e, ERR_USAGE,
+                       "lora.target_modules: %s: its table is masked or quantised in training, and an "
+                       "adapter would stand beside it; "
+                       "take one of them out",
+                       it->module);
     if (!s) {
         it->hook = lora_hook(it);
         it->hook.next = it->base->w.hook;

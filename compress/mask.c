@@ -81,15 +81,33 @@ static bool wants(const PruneConfig *c, const char *name)
     return take;
 }
 
+/* A site's weight by the site's own name, also where it is tied to a table; in a bag names are whole. */
+static const char *site_tensor(const Site *s, char name[NAME_LEN + 8])
+{
+    if (!strcmp(s->name, s->w->name)) return s->name;
+    snprintf(name, NAME_LEN + 8, "%s.weight", s->name);
+    return name;
+}
+
+/* Token and position tables; a bag has none. */
+static bool is_table(const Model *m, const Param *p)
+{
+    return m->spec.family && !p->aux && p->w.ndim == 2 && is(tensor_class(p->name, 2), "embed_tokens");
+}
+
 static bool globs_ok(const PruneConfig *c, const Model *m, const ConfigDoc *doc, Err *e)
 {
     Arena tmp = {.name = "prune"};
-    const char **name = arena_alloc(&tmp, (size_t)(m->n_site + 1) * sizeof *name, e);
-    for (int i = 0; name && i < m->n_site; i++) name[i] = arena_printf(&tmp, e, "%s.weight", m->site[i].name);
-    if (!e->code && !globs_check(&c->include, "prune.include", name, m->n_site, e))
-        at_key(doc, "prune.include", e);
-    if (!e->code && !globs_check(&c->exclude, "prune.exclude", name, m->n_site, e))
-        at_key(doc, "prune.exclude", e);
+    int n = 0;
+    const char **name = arena_alloc(&tmp, (size_t)(m->n_site + m->params.n + 1) * sizeof *name, e);
+    for (int i = 0; name && i < m->n_site; i++) {
+        char text[NAME_LEN + 8];
+        name[n++] = arena_strdup(&tmp, site_tensor(&m->site[i], text), e);
+    }
+    for (int i = 0; name && i < m->params.n; i++)
+        if (is_table(m, m->params.p[i])) name[n++] = m->params.p[i]->name;
+    if (!e->code && !globs_check(&c->include, "prune.include", name, n, e)) at_key(doc, "prune.include", e);
+    if (!e->code && !globs_check(&c->exclude, "prune.exclude", name, n, e)) at_key(doc, "prune.exclude", e);
     arena_free(&tmp);
     return !e->code;
 }
@@ -100,6 +118,11 @@ static Tensor *apply(Graph *g, Tensor *t, const Attachment *a)
     const MaskAttr at = {&it->state};
     if (!it->score) return OP_ATTR(g, mask, at, t);
     return OP_ATTR(g, topk_mask, at, t, graph_param(g, &it->score->w));
+}
+
+static Tensor *of_table(Graph *g, Tensor *w, const TensorHook *h)
+{
+    return apply(g, w, &(Attachment){"mask", apply, h->state});
 }
 
 /* Scores start equal; soft ones on the kept side of every threshold. */
@@ -141,6 +164,39 @@ static bool add_item(Prune *p, Site *s, const ConfigDoc *doc, Err *e)
     return !p->movement || add_scores(p, it, e);
 }
 
+/* A table: rows are looked up in the masked one, and the head reads it where it is tied. */
+static bool add_table(Prune *p, Param *w, Site *head, const ConfigDoc *doc, Err *e)
+{
+    const PruneConfig *c = p->c;
+    if (is(c->method, "wanda") || is(c->method, "sparsegpt"))
+        return REFUSE("include", "%s is a table, which has no inputs for %s to measure; exclude it", w->name,
+                      c->method);
+    Site *s = head ? head : arena_alloc(p->m->run, sizeof *s, e);
+    if (!s) return false;
+    if (!head) *s = (Site){.name = w->name, .w = w, .run = p->m->run};
+    if (!add_item(p, s, doc, e)) return false;
+    PruneItem *it = &p->item[p->n - 1];
+    it->hook = (TensorHook){.in = of_table, .merge = of_table, .state = it, .next = w->w.hook};
+    w->w.hook = &it->hook;
+    return true;
+}
+
+static bool open_tables(Prune *p, const ConfigDoc *doc, Err *e)
+{
+    Model *m = p->m;
+    for (int i = 0; i < m->params.n && !e->code; i++) {
+        Param *w = m->params.p[i];
+        Site *head = NULL;
+        char name[NAME_LEN + 8];
+        if (!is_table(m, w)) continue;
+        for (int j = 0; j < m->n_site; j++)
+            if (m->site[j].w == w) head = &m->site[j];
+        if (wants(p->c, w->name) || (head && wants(p->c, site_tensor(head, name))))
+            add_table(p, w, head, doc, e);
+    }
+    return !e->code;
+}
+
 bool prune_open(Prune *p, const PruneConfig *c, Model *m, uint64_t seed, const ConfigDoc *doc, Err *e)
 {
     *p = (Prune){.c = c, .m = m, .seed = seed, .done = -1};
@@ -154,18 +210,18 @@ bool prune_open(Prune *p, const PruneConfig *c, Model *m, uint64_t seed, const C
     p->cubic = !is(c->schedule, "linear");
     p->global = is(c->scope, "global") ||
                 (is(c->scope, "auto") && (is(c->method, "snip") || is(c->method, "taylor")));
-    p->item = arena_alloc(m->run, (size_t)(m->n_site + 1) * sizeof *p->item, e);
+    if (!m->spec.family && (is(c->structure, "head") || is(c->structure, "ffn") || is(c->structure, "layer")))
+        return REFUSE("structure", "%s: without a model's config nobody knows which tensors these are",
+                      c->structure);
+    p->item = arena_alloc(m->run, (size_t)(m->n_site + 3) * sizeof *p->item, e);
     if (!p->item || !words_ok(c, doc, e) || !globs_ok(c, m, doc, e)) return false;
     for (int i = 0; i < m->n_site; i++) {
         char name[NAME_LEN + 8];
         Site *s = &m->site[i];
-        snprintf(name, sizeof name, "%s.weight", s->name);
-        if (!wants(c, name)) continue;
-        if (strcmp(name, s->w->name))
-            return REFUSE("include", "%s is tied to %s; a tied head cannot be masked alone", name,
-                          s->w->name);
-        if (!add_item(p, s, doc, e)) return false;
+        const char *own = site_tensor(s, name);
+        if (!strcmp(own, s->w->name) && wants(c, own) && !add_item(p, s, doc, e)) return false;
     }
+    if (!open_tables(p, doc, e)) return false;
     if (!p->n) return REFUSE("include", "no tensor is left to prune by include and exclude");
     p->end = p->begin = c->begin_step;
     p->every = c->every_steps;

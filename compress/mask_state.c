@@ -140,7 +140,7 @@ bool prune_carry(Prune *p, H5In *h, Arena *a, Err *e)
 
 bool prune_write_masks(const Prune *p, const char *path, Arena *a, Err *e)
 {
-    H5Out *h = h5_create(path, "masks", p->m->spec.family->arch, 0, a, e);
+    H5Out *h = h5_create(path, "masks", p->m->spec.family ? p->m->spec.family->arch : NULL, 0, a, e);
     if (!h) return false;
     put_masks(p, h, a, e);
     if (e->code) h5_abandon(h);

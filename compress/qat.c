@@ -35,8 +35,10 @@ static Wish wish_of(const QatConfig *c, const char *name)
     bool take = c->include.n == 0;
     for (int i = 0; i < c->include.n; i++) take = take || tensor_match(c->include.v[i], name, 2);
     for (int i = 0; i < c->exclude.n; i++) {
-        const bool head = c->quantize_lm_head && !strcmp(c->exclude.v[i], "lm_head");
-        take = take && (head || !tensor_match(c->exclude.v[i], name, 2));
+        const char *x = c->exclude.v[i];
+        const bool head = c->quantize_lm_head && !strcmp(x, "lm_head"),
+                   table = c->quantize_embedding && !strcmp(x, "embed_tokens");
+        take = take && (head || table || !tensor_match(x, name, 2));
     }
     if (r) take = r->enabled ? !strcmp(r->enabled, "true") : true;
     else r = &none;
@@ -99,7 +101,7 @@ static bool spec_of(QuantSpec *s, const Wish *w, int what, Err *e)
     return true;
 }
 
-static const Op *op_of(const Wish *w, int what, Err *e)
+static const Op *op_of(const Wish *w, int what, bool random, Err *e)
 {
     const bool learned = is(w->update, "learned"), delayed = is(w->update, "delayed");
     if (what == GRAD) return &op_fakegrad;
@@ -109,24 +111,40 @@ static const Op *op_of(const Wish *w, int what, Err *e)
                 w->ste, w->update);
         return NULL;
     }
+    if (learned && random) {
+        err_set(e, ERR_USAGE,
+                "qat.rounding: stochastic with scale_update: learned; a step's gradient is that of rounding "
+                "to the nearest: dynamic, delayed or mse_search");
+        return NULL;
+    }
     if (learned) return &op_fakequant_step;
     if (is(w->ste, "clipped") || (delayed && is(w->ste, "auto"))) return &op_fakequant_clip;
     return &op_fakequant;
 }
 
-/* ---- hanging it on a site ---- */
-static Tensor *apply(Graph *g, Tensor *t, const Attachment *a)
+/* ---- hanging it on a site, a table ---- */
+/* Does the node what the item asks for? Streams of draws may differ: any one will do. */
+static bool serves(const Node *n, const QatItem *q, const Tensor *t)
 {
-    const QatItem *q = a->state;
+    const FakeQuantAttr *a = n->attr;
+    return n->op == q->op && n->in[0] == t && a->state == q->attr.state && a->random == q->attr.random &&
+           !memcmp(&a->spec, &q->attr.spec, sizeof a->spec);
+}
+
+static Tensor *quantised(Graph *g, Tensor *t, const QatItem *q)
+{
     int n = 0;
-    if (q->step) return graph_record(g, q->op, &q->attr, 2, (Tensor *[]){t, graph_param(g, &q->step->w)});
-    /* q, k and v read the same input: one node serves all that ask for the same */
+    /* q, k and v read the same input, a tied head its table: one node serves all that ask for the same */
     const Node *const *node = graph_nodes(g, &n);
-    for (int i = n - 1; t && i >= 0 && i >= n - 12; i--)
-        if (node[i]->op == q->op && node[i]->in[0] == t && !memcmp(node[i]->attr, &q->attr, sizeof q->attr))
-            return node[i]->out;
+    const int first = t && t->flags & T_WEIGHT ? 0 : n - 12;
+    for (int i = n - 1; t && i >= 0 && i >= first; i--)
+        if (serves(node[i], q, t)) return node[i]->out;
+    if (q->step) return graph_record(g, q->op, &q->attr, 2, (Tensor *[]){t, graph_param(g, &q->step->w)});
     return graph_record(g, q->op, &q->attr, 1, &t);
 }
+
+static Tensor *apply(Graph *g, Tensor *t, const Attachment *a) { return quantised(g, t, a->state); }
+static Tensor *of_table(Graph *g, Tensor *w, const TensorHook *h) { return quantised(g, w, h->state); }
 
 /* An earlier item that behaves the same on any input: no memory of its own, same format, same steps. */
 static QatItem *twin(Qat *q, const QatItem *it)
@@ -155,37 +173,63 @@ static bool learn(QatItem *it, Model *m, long rows, long cols, Err *e)
     return p->w.data != NULL;
 }
 
-static bool add_item(Qat *q, Model *m, Site *s, const Wish *w, int what, Err *e)
+/* The quantiser itself: of the parameter, of its site's input or its output's gradient. */
+static QatItem *new_item(Qat *q, Model *m, Param *p, const Wish *w, int what, Err *e)
 {
     QatItem *it = &q->item[q->n];
-    *it = (QatItem){.site = s, .start = w->start, .freeze = w->freeze, .history = w->history};
-    it->name = what == WEIGHT
-                   ? s->w->name
-                   : arena_printf(m->run, e, "%s.%s", s->w->name, what == INPUT ? "input" : "grad");
-    if (!spec_of(&it->attr.spec, w, what, e) || !(it->op = op_of(w, what, e)))
-        return err_prefix(e, "%s", it->name);
+    *it = (QatItem){.w = p, .start = w->start, .freeze = w->freeze, .history = w->history};
+    it->name = what == WEIGHT ? p->name
+                              : arena_printf(m->run, e, "%s.%s", p->name, what == INPUT ? "input" : "grad");
+    if (!it->name) return NULL;
+    it->attr.random = is(q->c->rounding, "stochastic");
+    it->attr.stream = it->attr.random ? rng_stream(arena_printf(m->run, e, "qat.%s", it->name)) : 0;
+    if (!spec_of(&it->attr.spec, w, what, e) || !(it->op = op_of(w, what, it->attr.random, e)))
+        return err_prefix(e, "%s", it->name), NULL;
     const bool fixed = what != GRAD && (is(w->update, "delayed") || is(w->update, "learned"));
-    const long rows = what == WEIGHT ? s->w->w.dim[0] : 1,
-               cols = s->w->w.dim[what == WEIGHT || what == INPUT];
+    const long rows = what == WEIGHT ? p->w.dim[0] : 1, cols = p->w.dim[what == WEIGHT || what == INPUT];
     it->delayed = what != GRAD && is(w->update, "delayed");
     if ((what == WEIGHT || fixed) && !quant_scales_alloc(&it->own.q, &it->attr.spec, rows, cols, m->run, e))
-        return false;
+        return NULL;
     if (it->delayed) {
         const size_t n = (size_t)(it->own.q.R * it->own.q.G) * sizeof(float);
         it->own.amax = arena_alloc(m->run, n, e);
         it->ring = arena_alloc(m->run, n * (size_t)it->history, e);
     }
-    if (it->op == &op_fakequant_step && !learn(it, m, rows, cols, e)) return false;
+    if (it->op == &op_fakequant_step && !learn(it, m, rows, cols, e)) return NULL;
     const QatItem *same = twin(q, it);
     it->state = same ? same->state : &it->own;
     it->state->on = it->start == 0;
     it->attr.state = it->state;
+    q->n++;
+    return e->code ? NULL : it;
+}
+
+static bool hang(QatItem *it, Site *s, int what, Err *e)
+{
     Attachment *list = what == WEIGHT ? s->wx : what == INPUT ? s->ax : s->yx;
     int *n = what == WEIGHT ? &s->n_wx : what == INPUT ? &s->n_ax : &s->n_yx;
     if (*n == SITE_MAX) return err_set(e, ERR_USAGE, "%s: more than %d attachments", s->name, SITE_MAX);
+    it->site = s;
     list[(*n)++] = (Attachment){"fakequant", apply, it};
-    q->n++;
-    return !e->code;
+    return true;
+}
+
+static bool add_item(Qat *q, Model *m, Site *s, const Wish *w, int what, Err *e)
+{
+    QatItem *it = new_item(q, m, s->w, w, what, e);
+    return it && hang(it, s, what, e);
+}
+
+/* A table: what is looked up in it, and the head where it is tied, read one quantised weight. */
+static bool add_table(Qat *q, Model *m, Param *p, Site *head, const Wish *w, Err *e)
+{
+    QatItem *it = new_item(q, m, p, w, WEIGHT, e);
+    if (!it || (head && !hang(it, head, WEIGHT, e))) return false;
+    it->hook = (TensorHook){.in = of_table, .merge = of_table, .state = it};
+    const TensorHook **last = &p->w.hook; /* behind a mask */
+    while (*last) last = (const TensorHook **)&(*last)->next;
+    *last = &it->hook;
+    return true;
 }
 
 /* A site's weight by its own name, also where it is tied to the embedding. */
@@ -218,39 +262,74 @@ static bool at_value(const ConfigDoc *doc, int rule, Err *e)
     return at_key(doc, "qat", e);
 }
 
+/* Token and position tables. */
+static bool is_table(const Param *p)
+{
+    return !p->aux && p->w.ndim == 2 && is(tensor_class(p->name, 2), "embed_tokens");
+}
+
 static bool globs_ok(const QatConfig *c, const Model *m, const ConfigDoc *doc, Err *e)
 {
     Arena tmp = {.name = "qat"};
-    const char **name = arena_alloc(&tmp, (size_t)(m->n_site + 1) * sizeof *name, e);
+    int n = 0;
+    const char **name = arena_alloc(&tmp, (size_t)(m->n_site + m->params.n) * sizeof *name, e);
     for (int i = 0; name && i < m->n_site; i++) {
         char text[NAME_LEN + 8];
-        name[i] = arena_strdup(&tmp, site_tensor(&m->site[i], text), e);
+        name[n++] = arena_strdup(&tmp, site_tensor(&m->site[i], text), e);
     }
+    for (int i = 0; name && c->quantize_embedding && i < m->params.n; i++)
+        if (is_table(m->params.p[i])) name[n++] = m->params.p[i]->name;
     if (e->code) return false;
-    if (name && !globs_check(&c->include, "qat.include", name, m->n_site, e)) at_key(doc, "qat.include", e);
-    if (!e->code && !globs_check(&c->exclude, "qat.exclude", name, m->n_site, e))
-        at_key(doc, "qat.exclude", e);
+    if (!globs_check(&c->include, "qat.include", name, n, e)) at_key(doc, "qat.include", e);
+    if (!e->code && !globs_check(&c->exclude, "qat.exclude", name, n, e)) at_key(doc, "qat.exclude", e);
     for (int i = 0; i < c->rules.n && !e->code; i++) {
         char key[64];
         snprintf(key, sizeof key, "qat.rules[%d].match", i);
         const char *match = c->rules.v[i].match;
         if (!match) err_set(e, ERR_USAGE, "%s: required: a glob of tensor names", key);
-        else if (!globs_check(&(ConfigStrs){1, &match}, key, name, m->n_site, e)) at_key(doc, key, e);
+        else if (!globs_check(&(ConfigStrs){1, &match}, key, name, n, e)) at_key(doc, key, e);
     }
     arena_free(&tmp);
     return !e->code;
 }
 
+/* The head where its weight is the token table. */
+static Site *tied_head(const Model *m)
+{
+    Site *s = m->spec.tied ? model_site(m, m->spec.family->name.head) : NULL;
+    return s && is_table(s->w) ? s : NULL;
+}
+
+/* Tables by quantize_embedding; a tied one also where the head asks for it: it is one tensor. */
+static bool open_tables(Qat *q, Model *m, const ConfigDoc *doc, Err *e)
+{
+    const QatConfig *c = q->c;
+    Site *head = tied_head(m);
+    for (int i = 0; i < m->params.n && !e->code; i++) {
+        Param *p = m->params.p[i];
+        char name[NAME_LEN + 8];
+        if (!is_table(p)) continue;
+        Wish w = wish_of(c, p->name);
+        w.enabled = w.enabled && c->quantize_embedding;
+        if (head && head->w == p && !w.enabled) w = wish_of(c, site_tensor(head, name));
+        else if (!w.enabled) continue;
+        if (w.enabled && !is(w.format[WEIGHT], "none") &&
+            !add_table(q, m, p, head && head->w == p ? head : NULL, &w, e))
+            return at_value(doc, w.rule, e);
+    }
+    return !e->code;
+}
+
 bool qat_open(Qat *q, const QatConfig *c, Model *m, const ConfigDoc *doc, Err *e)
 {
-    *q = (Qat){.c = c, .cap = 3 * m->n_site};
+    *q = (Qat){.c = c, .cap = 3 * m->n_site + 2};
     if (!c->enabled) return true;
     q->item = arena_alloc(m->run, (size_t)(q->cap + 1) * sizeof *q->item, e);
-    if (!q->item || !globs_ok(c, m, doc, e)) return false;
+    if (!q->item || !globs_ok(c, m, doc, e) || !open_tables(q, m, doc, e)) return false;
     for (int i = 0; i < m->n_site && !e->code; i++) {
         char name[NAME_LEN + 8];
         const Wish w = wish_of(c, site_tensor(&m->site[i], name));
-        for (int what = WEIGHT; what <= GRAD && w.enabled; what++)
+        for (int what = &m->site[i] == tied_head(m) ? INPUT : WEIGHT; what <= GRAD && w.enabled; what++)
             if (!is(w.format[what], "none") && !add_item(q, m, &m->site[i], &w, what, e))
                 return at_value(doc, w.rule, e);
     }
@@ -302,98 +381,4 @@ void qat_after(Qat *q, int64_t step)
         /* dynamic: the last forward's scales are in the state */
         if (it->delayed || (it->freeze && step + 1 >= it->freeze && it->own.q.scale)) it->state->keep = true;
     }
-}
-
-/* ---- packed export ---- */
-/* The weight as the quantiser sees it: what hangs before it (a mask) is applied. (out,in) floats. */
-static const float *before_quantiser(const Model *m, const QatItem *it, Arena *a, Err *e)
-{
-    Site s = *it->site;
-    for (int i = 0; i < s.n_wx; i++)
-        if (s.wx[i].state == it) s.n_wx = i;
-    Graph *g = graph_new(&(GraphOptions){.k = m->params.k, .run = a}, e);
-    if (!g) return NULL;
-    Tensor *w = site_weight(g, &s);
-    if (s.n_wx) graph_keep(g, w);
-    if (s.n_wx && graph_plan(g, e)) graph_forward(g);
-    const long n = t_numel(&s.w->w);
-    float *x = e->code ? NULL : arena_alloc(a, (size_t)n * sizeof *x, e);
-    for (long i = 0; x && i < n; i++)
-        x[i] = m->params.k->real == sizeof(double) ? (float)((double *)w->data)[i] : ((float *)w->data)[i];
-    graph_free(g);
-    return x;
-}
-
-static bool scales_now(const QatItem *it, const float *x, QuantScales *s, Arena *a, Err *e)
-{
-    const Tensor *w = &it->site->w->w;
-    if (!quant_scales_alloc(s, &it->attr.spec, w->dim[0], w->dim[1], a, e)) return false;
-    if (!it->state->keep) {
-        quant_scales(s, &it->attr.spec, x, w->dim[0], w->dim[1]);
-        return true;
-    }
-    const long n = s->R * s->G;
-    memcpy(s->scale, it->own.q.scale, (size_t)n * sizeof(float));
-    if (s->zero) memcpy(s->zero, it->own.q.zero, (size_t)n * sizeof(float));
-    s->tensor = it->own.q.tensor;
-    for (long i = 0; it->step && i < n; i++) {
-        const Tensor *p = &it->step->w;
-        const double v = p->dtype == DT_F64 ? ((double *)p->data)[i] : (double)((float *)p->data)[i];
-        s->scale[i] = (float)fmax(fabs(v), 0x1p-100);
-    }
-    return true;
-}
-
-bool qat_pack(const Qat *q, const Model *m, OutModel *out, Arena *a, Err *e)
-{
-    OutTensor *t = arena_alloc(a, (size_t)(out->n + q->n * ENCODED_MEMBERS + 1) * sizeof *t, e);
-    OutGroup *group = arena_alloc(a, (size_t)(q->n + 1) * sizeof *group, e);
-    int n = 0, n_group = 0;
-    for (int i = 0; group && t && i < out->n && !e->code; i++) {
-        const QatItem *it = NULL;
-        for (int j = 0; j < q->n; j++)
-            if (!strcmp(q->item[j].name, out->t[i].name) && q->item[j].state->on) it = &q->item[j];
-        if (!it || !it->own.q.scale) {
-            t[n++] = out->t[i];
-            continue;
-        }
-        int members = 0;
-        QuantScales s;
-        const float *x = before_quantiser(m, it, a, e);
-        if (!x || !scales_now(it, x, &s, a, e) ||
-            !formats_encode(&t[n], &members, &group[n_group++], out->t[i].name, out->t[i].in_out, x,
-                            &it->attr.spec, &s, (long)it->site->w->w.dim[0], (long)it->site->w->w.dim[1], a,
-                            e))
-            return false;
-        n += members;
-    }
-    out->t = t;
-    out->n = n;
-    out->group = group;
-    out->n_group = n_group;
-    return !e->code;
-}
-
-bool packed_verify(const char *path, const OutModel *effective, Err *e)
-{
-    Arena tmp = {.name = "verify"};
-    TensorFile f = {0};
-    bool ok = formats_open(&f, path, &tmp, e);
-    for (int i = 0; ok && i < effective->n; i++) {
-        const OutTensor *t = &effective->t[i];
-        const FileTensor *have = formats_find(&f, t->name);
-        size_t n = 1;
-        if (!have || !have->encoded) continue;
-        for (int d = 0; d < t->ndim; d++) n *= (size_t)t->dim[d];
-        const ArenaMark mark = arena_mark(&tmp);
-        float *y = arena_alloc(&tmp, n * sizeof *y, e);
-        ok = y && formats_read_f32(&f, have, y, e);
-        if (ok && memcmp(y, t->src, n * sizeof *y))
-            ok = err_set(e, ERR_FAIL, "%s: tensor %s decodes to other values than training computed with",
-                         path, t->name);
-        arena_release(&tmp, mark);
-    }
-    formats_close(&f);
-    arena_free(&tmp);
-    return ok;
 }

@@ -147,6 +147,9 @@ static bool add_plain(Job *j, const FileTensor *t)
             return err_set(j->e, ERR_USAGE, "%s: tensor %s: %s stored [in,out] is not converted", j->in.path,
                            t->name, dtype_name(t->dtype));
         o->raw = t->data;
+        if (!o->raw)
+            return err_set(j->e, ERR_USAGE, "%s: tensor %s: %s in HDF5 is not carried over", j->in.path,
+                           t->name, dtype_name(t->dtype));
         return true;
     }
     float *x = arena_alloc(j->a, n * sizeof *x, j->e);

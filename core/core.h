@@ -221,6 +221,10 @@ double rng_uniform(RngKey k, uint32_t element); /* [0,1), 32 bits */
 /* Box-Muller in double */
 void rng_normal_f32(float *dst, size_t n, RngKey k, double mean, double std);
 void rng_uniform_f32(float *dst, size_t n, RngKey k, double lo, double hi);
+/* codec_random.c: quant_fake_run, but up or down at random, in the mean x: element i draws
+ * (key, first + i). */
+void quant_fake_random(float *y, const float *x, long n, const QuantSpec *s, const QuantRun *r, RngKey key,
+                       uint32_t first);
 /* seeded bijection of [0,n), Feistel */
 uint64_t rng_permute(uint64_t i, uint64_t n, uint64_t seed, uint64_t epoch);
 uint64_t hash64(const void *p, size_t n); /* XXH3-64 */

@@ -91,6 +91,26 @@ void K(fakequant_fwd)(void *y, const void *x, const QuantSpec *s, const QuantSca
     }
 }
 
+void K(fakequant_random)(void *y, const void *x, const QuantSpec *s, const QuantScales *q, long N, long C,
+                         RngKey key, long per, Mode mode)
+{
+    const long bc = block_cols(s, C);
+#pragma omp parallel for if (N * C > PAR_MIN)
+    for (long r = 0; r < N; r++) {
+        RngKey at = key;
+        at.sample += (uint32_t)(r / per);
+        for (long c = 0; c < C;) {
+            float buf[CHUNK], out[CHUNK];
+            const long n = lmin(lmin(C, (c / bc + 1) * bc) - c, CHUNK);
+            const QuantRun run = quant_run(s, q, scale_row(s, r), c / bc);
+            quant_fake_random(out, as_float(buf, (const REAL *)x + r * C + c, n), n, s, &run, at,
+                              (uint32_t)(r % per * C + c));
+            for (long i = 0; i < n; i++) put((REAL *)y + r * C + c + i, (REAL)out[i], mode);
+            c += n;
+        }
+    }
+}
+
 /* What x may be under one scale. */
 typedef struct Bounds {
     REAL lo, hi;

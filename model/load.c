@@ -334,7 +334,7 @@ bool model_out(const Model *m, OutModel *out, DType dtype, Arena *a, Err *e)
     OutTensor *t = arena_alloc(a, (size_t)m->params.n * sizeof *t, e);
     if (!t) return false;
     *out = (OutModel){.t = t,
-                      .arch = m->spec.family->arch,
+                      .arch = m->spec.family ? m->spec.family->arch : NULL,
                       .config_json = m->config_json,
                       .generation_json = m->generation_json,
                       .tokenizer_path = m->tokenizer_path};

@@ -83,6 +83,16 @@ static void run_fakequant_fwd(Ctx *c)
     const QuantScales q = scales_of(c, &s, x);
     c->k->fakequant_fwd(y, x, &s, &q, c->a, c->b, c->mode);
 }
+/* Draws do not depend on who asks: the same rows one at a time. */
+static void run_fakequant_random(Ctx *c)
+{
+    const QuantSpec s = quant_of(c, false);
+    const long per = 1 + c->a / 2;
+    const RngKey key = {.seed = 3, .step = 5, .stream = 7, .sample = 11};
+    void *x = in(c, c->a * c->b, 1), *y = out(c, c->a * c->b, 1);
+    const QuantScales q = scales_of(c, &s, x);
+    c->k->fakequant_random(y, x, &s, &q, c->a, c->b, key, per, c->mode);
+}
 static void run_fakequant_clip(Ctx *c)
 {
     const QuantSpec s = quant_of(c, false);

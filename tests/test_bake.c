@@ -28,6 +28,7 @@ static void fix_open(Fix *f, const char *format)
                        .scale_update = "dynamic",
                        .amax_history = 4,
                        .ste = "auto",
+                       .rounding = "nearest",
                        .exclude = {3, exclude}};
     ASSERT(qat_open(&f->q, &f->c, &f->m, NULL, &f->e));
     qat_before(&f->q, 0);

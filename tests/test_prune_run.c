@@ -74,9 +74,26 @@ TEST(prune_run, resume_wanda_from_the_stream)
                                   "prune.calibration.samples=6", NULL});
 }
 
-/* Mask, KD, QAT with learned and with group scales, in one run: it resumes bit for bit, and masked entries
- * are exactly zero in what is exported, packed or dense. */
-static void composed(const char *weight, const char *update)
+/* The adapters of the runs a, b3 and b6, bit for bit. */
+static void same_adapters(void)
+{
+    static const char *const runs[] = {"a", "b3", "b6"};
+    char *first = NULL;
+    size_t n = 0, m;
+    for (int i = 0; i < 3; i++) {
+        Pare p = PARE(.dir = in_dir(runs[i]), ARGS("export", "run", "adapter", "--format", "peft"));
+        ASSERT_RAN(p, 0);
+        char *s = get_file(in_dir(text_of("%s/adapter/adapter_model.safetensors", runs[i])), &m);
+        ASSERT(s && m > 1000 && (!first || n == m));
+        if (first) ASSERT_BYTES(first, s, n);
+        first = s;
+        n = m;
+    }
+}
+
+/* Mask, KD, QAT with learned and with group scales, and LoRA, in one run: it resumes bit for bit, and masked
+ * entries are exactly zero in what is exported, packed or dense. */
+static void composed(const char *weight, const char *update, bool lora)
 {
     const char *teacher = text_of("teacher.path=%s", repo("tests/data/hf-tiny-llama"));
     const char *const more[] = {
@@ -90,9 +107,13 @@ static void composed(const char *weight, const char *update)
         "qat.enabled=true",
         text_of("qat.weight=%s", weight),
         text_of("qat.scale_update=%s", update),
+        lora ? "lora.enabled=true" : "lora.enabled=false",
+        "lora.target_modules=all-linear",
+        "lora.r=2",
         "+export=[{format: safetensors, path: m.safetensors}, {format: hf, path: hf}]",
         NULL};
     resumes(more);
+    if (lora) same_adapters();
     Arena a = {.name = "masks"};
     Err e = {0};
     H5In *h = h5_open(text_of("%s/a/" LAST, test_dir()), false, &a, &e);
@@ -136,8 +157,10 @@ static void composed(const char *weight, const char *update)
     h5_close(h);
     arena_free(&a);
 }
-TEST(prune_run, composed_int4) { composed("int4", "dynamic"); }
-TEST(prune_run, composed_learned) { composed("int8", "learned"); }
+TEST(prune_run, composed_int4) { composed("int4", "dynamic", false); }
+TEST(prune_run, composed_learned) { composed("int8", "learned", false); }
+TEST(prune_run, four_composed_int4) { composed("int4", "dynamic", true); }
+TEST(prune_run, four_composed_learned) { composed("int8", "learned", true); }
 
 /* A training state reads as its effective weights, hidden values and all. */
 TEST(prune_run, checkpoints_read_as_effective)

@@ -59,7 +59,7 @@ TEST(qat, gradient_through_e5m2)
            *t = graph_input(g, "t", DT_F32, 2, (long[]){3, 5});
     x->flags &= ~(unsigned)T_NOGRAD;
     x->grad = arena_alloc(&a, 15 * sizeof(float), &e);
-    const FakeQuantAttr at = {{.f = &quant_formats[QUANT_fp8_e5m2]}, NULL};
+    const FakeQuantAttr at = {.spec = {.f = &quant_formats[QUANT_fp8_e5m2]}};
     graph_loss(g, OP(g, mse, OP_ATTR(g, fakegrad, at, x), t, NULL), 1, "mse");
     ASSERT(graph_plan(g, &e));
     for (int i = 0; i < 15; i++) ((float *)x->data)[i] = (float)(i - 6) * 0.37f;

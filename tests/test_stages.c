@@ -75,21 +75,17 @@ TEST(stages, rows_and_rerun)
     ASSERT_CONTAINS(p.err, "was run with another config");
 }
 
-TEST(stages, killed_in_any_stage)
+/* Killed when a file has come and started again, once for each: every stage ends with the bits of a run that
+ * nothing disturbed. stage: the folders; last: their last checkpoints. NULL ends the lists. */
+static void killed_at(const char *stages, const char *const *moment, const char *const *stage,
+                      const char *const *last)
 {
-    static const char *const moment[] = {"01-grow/checkpoints/step_00000006.h5",
-                                         "02-plain/checkpoints/latest", "03-qat/checkpoints/step_00000003.h5",
-                                         "03-qat/model.h5", "04-out/run.log"};
-    static const char *const stage[] = {"01-grow", "02-plain", "03-qat", "04-out"}, *const last[] = {
-                                                                                        "step_00000012.h5",
-                                                                                        "step_00000000.h5",
-                                                                                        "step_00000009.h5",
-                                                                                        "step_00000000.h5"};
-    char *whole = stages_dir("whole", list);
+    char *whole = stages_dir("whole", stages);
     Pare p = PARE(.dir = whole, ARGS("train", "c.yaml"));
     ASSERT_RAN(p, 0);
-    for (int k = 0; k < 5; k++) {
-        char *d = stages_dir(text_of("killed%d", k), list), *seen = text_of("%s/run/stages/%s", d, moment[k]);
+    for (int k = 0; moment[k]; k++) {
+        char *d = stages_dir(text_of("killed%d", k), stages),
+             *seen = text_of("%s/run/stages/%s", d, moment[k]);
         Pare q = START(.dir = d, ARGS("train", "c.yaml"));
         for (int i = 0; i < 20000 && !exists(seen); i++) usleep(500);
         kill(q.pid, SIGKILL);
@@ -97,7 +93,7 @@ TEST(stages, killed_in_any_stage)
         ASSERT_MSG(exists(seen), "%s never came", seen);
         p = PARE(.dir = d, ARGS("train", "c.yaml"));
         ASSERT_RAN(p, 0);
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; stage[i]; i++) {
             same_state(text_of("%s/run/stages/%s/checkpoints/%s", whole, stage[i], last[i]),
                        text_of("%s/run/stages/%s/checkpoints/%s", d, stage[i], last[i]));
             same_file(text_of("%s/run/stages/%s/model.h5", whole, stage[i]),
@@ -105,6 +101,50 @@ TEST(stages, killed_in_any_stage)
             ASSERT(field(row(d, stage[i]), "perplexity") == field(row(whole, stage[i]), "perplexity"));
         }
     }
+}
+
+TEST(stages, killed_in_any_stage)
+{
+    killed_at(list,
+              (const char *const[]){"01-grow/checkpoints/step_00000006.h5", "02-plain/checkpoints/latest",
+                                    "03-qat/checkpoints/step_00000003.h5", "03-qat/model.h5",
+                                    "04-out/run.log", NULL},
+              (const char *const[]){"01-grow", "02-plain", "03-qat", "04-out", NULL},
+              (const char *const[]){"step_00000012.h5", "step_00000000.h5", "step_00000009.h5",
+                                    "step_00000000.h5"});
+}
+
+/* An adapter comes, a mask over it, quantisers behind both: all of it goes along, through kills too. */
+static const char *const adapted =
+    "stages:\n"
+    "  - {name: grow, recipe: pretrain}\n"
+    "  - {name: adapt, recipe: finetune, train: {max_steps: 4},"
+    " lora: {enabled: true, r: 2, target_modules: all-linear}}\n"
+    "  - {name: pruned, recipe: prune, prune: {enabled: true, sparsity: 0.5, schedule: oneshot}}\n"
+    "  - {name: qat, recipe: finetune, train: {max_steps: 6}, qat: {enabled: true, weight: int4}}\n"
+    "  - {name: out, recipe: export, export: [{format: safetensors, path: m.safetensors}, "
+    "{format: peft, path: adapter}]}\n";
+
+TEST(stages, adapters_go_along_killed)
+{
+    killed_at(adapted,
+              (const char *const[]){"02-adapt/checkpoints/step_00000003.h5", "03-pruned/checkpoints/latest",
+                                    "04-qat/checkpoints/step_00000003.h5", NULL},
+              (const char *const[]){"02-adapt", "03-pruned", "04-qat", "05-out", NULL},
+              (const char *const[]){"step_00000004.h5", "step_00000000.h5", "step_00000006.h5",
+                                    "step_00000000.h5"});
+    char *whole = in_dir("whole");
+    json_t *grow = row(whole, "01-grow"), *adapt = row(whole, "02-adapt"), *pruned = row(whole, "03-pruned"),
+           *qat = row(whole, "04-qat"), *out = row(whole, "05-out");
+    /* merged in every model.h5: as many weights, none of them the adapter's own */
+    ASSERT(field(adapt, "parameters") == field(grow, "parameters"));
+    ASSERT(field(adapt, "perplexity") != field(grow, "perplexity"));
+    const double zeros = field(pruned, "parameters") - field(pruned, "nonzeros");
+    ASSERT(zeros > 1000 && field(adapt, "nonzeros") > field(pruned, "nonzeros"));
+    ASSERT(field(qat, "parameters") - field(qat, "nonzeros") >= zeros);
+    ASSERT(field(qat, "perplexity") != field(pruned, "perplexity"));
+    ASSERT(field(out, "perplexity") == field(qat, "perplexity"));
+    ASSERT(exists(text_of("%s/run/stages/05-out/export/adapter/adapter_model.safetensors", whole)));
 }
 
 static int64_t updates(const char *path)

@@ -1,5 +1,6 @@
 /* train/verb_prune.c: `pare prune IN OUT`: masks of one moment, without a config: a model in, the model with
- * zeros out (.h5: as bitmap or 2:4 where smaller), read back and counted. */
+ * zeros out (.h5: as bitmap or 2:4 where smaller), read back and counted.
+ * Plain tensors without a config too. */
 #include <stdio.h>
 #include <string.h>
 #include "train/verb_impl.h"
@@ -57,21 +58,16 @@ static bool measure(Args *x, Config *c, Prune *p, Model *m)
 }
 
 /* Each tensor in the type it had. */
-static bool types_of(Args *x, const char *in, OutModel *out)
+static bool types_of(Args *x, const TensorFile *f, OutModel *out)
 {
-    TensorFile f = {0};
-    Arena tmp = {.name = "types"};
     OutTensor *t = arena_alloc(x->a, (size_t)out->n * sizeof *t, x->e);
-    const bool ok = t && formats_open(&f, in, &tmp, x->e);
-    for (int i = 0; ok && i < out->n; i++) {
-        const FileTensor *was = formats_find(&f, out->t[i].name);
+    for (int i = 0; t && i < out->n; i++) {
+        const FileTensor *was = formats_find(f, out->t[i].name);
         t[i] = out->t[i];
         if (was && !was->encoded && (was->dtype == DT_BF16 || was->dtype == DT_F16)) t[i].dtype = was->dtype;
     }
     out->t = t;
-    formats_close(&f);
-    arena_free(&tmp);
-    return ok;
+    return t != NULL;
 }
 
 static bool write_out(Args *x, const Prune *p, const char *path, const OutModel *effective)
@@ -99,6 +95,20 @@ static int say(Args *x, const Prune *p, const PruneCount *n)
                                    n->entries ? (double)n->zeros / (double)n->entries : prune_sparsity(p)));
 }
 
+/* IN as a model; a file of tensors without a config as nothing but its matrices, of which bag is true. */
+static bool open_in(Args *x, const Config *c, const char *in, Model *m, TensorFile *f, bool *bag)
+{
+    if (!formats_open(f, in, x->a, x->e)) return false;
+    *bag = !f->arch;
+    if (!*bag) return model_open(m, in, args_kernels(), x->a, x->e);
+    if (prune_needs_data(&c->prune))
+        return err_set(x->e, ERR_USAGE,
+                       "prune.method: %s runs the model, and %s has no config.json; its weights alone are "
+                       "enough for magnitude and random",
+                       c->prune.method, in);
+    return bag_open(m, f, args_kernels(), x->a, x->e);
+}
+
 int verb_prune(Args *x)
 {
     const char *in = args_path(x, x->pos[0]), *out = x->pos[1], *masks = args_get(x, "masks", NULL);
@@ -107,10 +117,14 @@ int verb_prune(Args *x)
     Prune p;
     OutModel effective;
     PruneCount n = {0};
+    bool bag;
+    TensorFile f;
     Config *c = section(x);
-    if (!c || !model_open(&m, in, args_kernels(), x->a, x->e) ||
-        !prune_open(&p, &c->prune, &m, (uint64_t)c->run.seed, NULL, x->e) || !measure(x, c, &p, &m) ||
-        !model_out(&m, &effective, DT_F32, x->a, x->e) || !types_of(x, in, &effective))
+    if (!c || !open_in(x, c, in, &m, &f, &bag) ||
+        !prune_open(&p, &c->prune, &m, (uint64_t)c->run.seed, NULL, x->e) || !measure(x, c, &p, &m))
+        return 1;
+    if (!(bag ? bag_out(&m, &f, &effective, x->a, x->e)
+              : model_out(&m, &effective, DT_F32, x->a, x->e) && types_of(x, &f, &effective)))
         return 1;
     if (!dry && (!write_out(x, &p, out, &effective) || !prune_verify(&p, out, &effective, &n, x->e)))
         return 1;
