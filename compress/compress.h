@@ -143,6 +143,8 @@ typedef struct QuantizeReport {
  * nothing is written. */
 bool quantize_file(const char *in, const char *out, const QuantizeConfig *c, bool dry, QuantizeReport *r,
                    Arena *a, Err *e);
+/* Refuses an OUT whose suffix names a format that can hold neither codes nor masks. */
+bool quantize_holds(const char *out, Err *e);
 
 /* ---- calibration.c: rows of text that scores are measured on
  * -------------------------------------------- */

@@ -442,7 +442,12 @@ bool lora_open(Lora *l, const LoraConfig *c, Model *m, uint64_t seed, const Conf
         return lora_at(doc, doc && config_node(doc, "lora.exclude_modules") ? "lora.exclude_modules" : "lora",
                        e);
     }
-    if (!freeze(l, e) || !lora_hang(l, e)) return lora_at(doc, "lora", e);
+    if (!freeze(l, e) || !lora_hang(l, e)) {
+        char word[32], key[40] = "lora"; /* the key that the message names, where the config has it */
+        const char *named = strstr(e->msg, "lora.");
+        if (named && sscanf(named, "lora.%31[a-z_]", word) == 1) snprintf(key, sizeof key, "lora.%s", word);
+        return lora_at(doc, doc && config_node(doc, key) ? key : "lora", e);
+    }
     for (int i = 0; i < l->n && !e->code; i++) start(&l->item[i], seed, e);
     log_info("lora: %d adapters, r %ld, scale %.4g%s%s%s; base %s", l->n, l->r, l->item[0].scale,
              l->rslora ? ", rsLoRA" : "", l->dora ? ", DoRA" : "", !strcmp(c->init, "pissa") ? ", PiSSA" : "",

@@ -80,6 +80,9 @@ static bool spec_of(QuantSpec *s, const Wish *w, int what, Err *e)
     const bool grouped = f && f->block <= 0 && what != GRAD &&
                          (f->elem == ELEM_NF4 || is(g, "group") ||
                           (what == WEIGHT && f->bits < 8 && is(g, "auto")));
+    if (what == WEIGHT && f && f->block > 0 && w->group && w->group != f->block)
+        return err_set(e, ERR_USAGE, "qat.group_size: %lld; %s has blocks of %d", (long long)w->group,
+                       f->name, f->block);
     QuantWords words = {.format = w->format[what],
                         .granularity = f && f->block ? "auto" : g,
                         .scale_rounding = mx ? w->rounding : "floor",

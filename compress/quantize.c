@@ -195,11 +195,23 @@ static bool verify(const Job *j, const char *path)
     return ok && !j->e->code;
 }
 
+bool quantize_holds(const char *out, Err *e)
+{
+    const char *slash = strrchr(out, '/'), *base = slash ? slash + 1 : out, *dot = strrchr(base, '.');
+    if (!dot || dot == base || (dot[1] >= '0' && dot[1] <= '9')) return true; /* a folder, v1.5 too */
+    if (ends_in(out, ".h5") || ends_in(out, ".safetensors")) return true;
+    return err_set(e, ERR_USAGE,
+                   "%s: a %s file cannot hold these tensors; OUT ends in .h5 or .safetensors, or is a folder "
+                   "without a suffix",
+                   out, dot);
+}
+
 bool quantize_file(const char *in, const char *out, const QuantizeConfig *c, bool dry, QuantizeReport *r,
                    Arena *a, Err *e)
 {
     Job j = {.c = c, .r = r, .a = a, .e = e};
     *r = (QuantizeReport){0};
+    if (!quantize_holds(out, e)) return false;
     if (!formats_open(&j.in, in, a, e)) return false;
     const size_t n = (size_t)j.in.n + 1;
     j.t = arena_alloc(a, n * ENCODED_MEMBERS * sizeof *j.t, e);

@@ -179,6 +179,70 @@ TEST(qat_tables, plain_files_are_pruned)
     }
 }
 
+/* NaN has no place in an order, 18 inputs none in a pattern of fours, codes and masks none in other formats. */
+TEST(qat_tables, plain_files_that_are_refused)
+{
+    char *d = make_dir("plain");
+    static float w[6 * 18];
+    rng_normal_f32(w, 6 * 18, (RngKey){.seed = 1, .stream = 1}, 0, 1);
+    Err e = {0};
+    OutTensor t = {.name = "w", .ndim = 2, .dim = {6, 18}, .src = w, .dtype = DT_F32};
+    ASSERT(formats_write_safetensors(in(d, "wide.safetensors"), &(OutModel){.n = 1, .t = &t}, &e));
+    w[40] = NAN;
+    ASSERT(formats_write_safetensors(in(d, "nan.safetensors"), &(OutModel){.n = 1, .t = &t}, &e));
+    static const struct {
+        const char *arg[6], *want;
+        int rc;
+    } bad[] = {
+        {{"prune", "nan.safetensors", "x.h5"}, "score of element 40 is NaN", 1},
+        {{"quantize", "nan.safetensors", "x.h5"}, "holds NaN at element 40", 3},
+        {{"prune", "wide.safetensors", "x.h5", "--structure", "2:4"},
+         "18 inputs, which 4 does not divide",
+         2},
+        {{"prune", "wide.safetensors", "x.h5", "--sparsity", "1"}, "1 is out of range", 2},
+        {{"prune", "wide.safetensors", "x.gguf"}, "a .gguf file cannot hold", 2},
+        {{"quantize", "wide.safetensors", "x.gguf"}, "a .gguf file cannot hold", 2},
+        {{"quantize", "wide.safetensors", "x.bin"}, "a .bin file cannot hold", 2},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const char *const *a = bad[i].arg;
+        Pare p = PARE(.dir = d, ARGS(a[0], a[1], a[2], a[3], a[4]));
+        ASSERT_RAN(p, bad[i].rc);
+        ASSERT_CONTAINS(p.err, bad[i].want);
+        ASSERT(!exists(in(d, a[2])));
+    }
+}
+
+/* Masks of another model: the tensor and its shape are named. */
+TEST(qat_tables, masks_of_another_shape)
+{
+    Arena a = {.name = "masks"};
+    Err e = {0};
+    Model m, other;
+    Prune p, q;
+    static const char *exclude[] = {"embed_tokens", "lm_head", "norms"};
+    const PruneConfig c = {.enabled = true,
+                           .method = "magnitude",
+                           .structure = "unstructured",
+                           .schedule = "oneshot",
+                           .scope = "layer",
+                           .sparsity = 0.5,
+                           .every_steps = 1,
+                           .exclude = {3, exclude}};
+    const Kernels *k = kernels_ref_f32();
+    ASSERT(model_open(&m, repo("tests/data/hf-tiny-llama"), k, &a, &e) &&
+           prune_open(&p, &c, &m, 1, NULL, &e));
+    ASSERT(prune_write_masks(&p, in_dir("m.h5"), &a, &e));
+    ASSERT(model_open(&other, repo("tests/data/stories/stories260K.bin"), k, &a, &e) &&
+           prune_open(&q, &c, &other, 1, NULL, &e));
+    H5In *h = h5_open(in_dir("m.h5"), false, &a, &e);
+    ASSERT(h && !prune_carry(&q, h, &a, &e));
+    ASSERT_CONTAINS(e.msg, "model.layers.0.self_attn.q_proj.weight");
+    ASSERT_CONTAINS(e.msg, "the mask has another shape than the tensor");
+    h5_close(h);
+    arena_free(&a);
+}
+
 TEST(qat_tables, plain_files_are_quantised)
 {
     char *d = make_dir("plain");

@@ -211,6 +211,21 @@ static void check_rounding(Config *c, int i, const char *path_key)
     if (c->qat.enabled) config_error(c->doc, key, "qat.enabled: the weights are rounded already");
 }
 
+/* What the target's format cannot hold: an adapter that is not there, other floats than its own. */
+static void check_holds(Config *c, int i)
+{
+    const ExportConfig *x = &c->export.v[i];
+    char at[48];
+    if (!x->format) return;
+    const bool adapter = !strcmp(x->format, "peft") || !strcmp(x->format, "adapter");
+    snprintf(at, sizeof at, "export[%d].format", i);
+    if (adapter && !c->lora.enabled && !config_node(c->doc, "stages") && !config_node(c->doc, "arms"))
+        config_error(c->doc, at, "%s holds an adapter; it needs lora.enabled: true", x->format);
+    snprintf(at, sizeof at, "export[%d].dtype", i);
+    if (!strcmp(x->format, "llama2c") && x->dtype && strcmp(x->dtype, "float32"))
+        config_error(c->doc, at, "a llama2c file holds float32 alone");
+}
+
 static void check_rest(Config *c)
 {
     const PerplexityConfig *p = &c->eval.perplexity;
@@ -226,6 +241,7 @@ static void check_rest(Config *c)
         snprintf(at, sizeof at, "export[%d].path", i);
         if (!c->export.v[i].path || !c->export.v[i].path[0]) config_error(c->doc, at, "required");
         else check_rounding(c, i, at);
+        check_holds(c, i);
     }
 }
 

@@ -80,4 +80,26 @@ static bool check_windows(Run *r, Err *e)
                          "windows of %lld tokens, but data.seq_len is %ld", n, r->T);
 }
 
-bool run_check(Run *r, Err *e) { return check_steps(r, e) && check_windows(r, e) && check_groups(r, e); }
+/* Exports whose format the model does not fit into. */
+static bool check_exports(Run *r, Err *e)
+{
+    const ModelSpec *s = &r->model.spec;
+    for (int i = 0; i < r->c->export.n; i++) {
+        char key[48];
+        snprintf(key, sizeof key, "export[%d].format", i);
+        if (strcmp(r->c->export.v[i].format, "llama2c")) continue;
+        if (strcmp(s->family->arch, "llama"))
+            return run_key_error(r, e, key, "a llama2c file holds Llama models only, this one is %s",
+                                 s->family->arch);
+        if (s->rope.kind != ROPE_DEFAULT || s->window || s->D * s->H != s->C || s->attention_bias)
+            return run_key_error(r, e, key,
+                                 "a llama2c file has no place for scaled RoPE, a sliding window, biases or "
+                                 "another head_dim than hidden_size / heads; hdf5 and safetensors have");
+    }
+    return true;
+}
+
+bool run_check(Run *r, Err *e)
+{
+    return check_steps(r, e) && check_windows(r, e) && check_groups(r, e) && check_exports(r, e);
+}

@@ -120,7 +120,7 @@ int verb_prune(Args *x)
     bool bag;
     TensorFile f;
     Config *c = section(x);
-    if (!c || !open_in(x, c, in, &m, &f, &bag) ||
+    if (!quantize_holds(out, x->e) || !c || !open_in(x, c, in, &m, &f, &bag) ||
         !prune_open(&p, &c->prune, &m, (uint64_t)c->run.seed, NULL, x->e) || !measure(x, c, &p, &m))
         return 1;
     if (!(bag ? bag_out(&m, &f, &effective, x->a, x->e)
