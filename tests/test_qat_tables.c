@@ -179,7 +179,8 @@ TEST(qat_tables, plain_files_are_pruned)
     }
 }
 
-/* NaN has no place in an order, 18 inputs none in a pattern of fours, codes and masks none in other formats. */
+/* NaN has no place in an order, 18 inputs none in a pattern of fours, codes and masks none in other
+ * formats. */
 TEST(qat_tables, plain_files_that_are_refused)
 {
     char *d = make_dir("plain");
