@@ -197,6 +197,26 @@ TEST(qat, packed_is_effective)
         }
 }
 
+/* Rounding at random: other draws at every step and of every tensor, the same ones at the same step. */
+TEST(qat, random_draws_follow_the_step)
+{
+    QatConfig c = config("int4");
+    Bed b;
+    c.rounding = "stochastic";
+    ASSERT(bed_open(&b, &c, kernels_ref_f32()));
+    ASSERT(item(&b, "model.layers.0.mlp.up_proj.weight")->attr.stream !=
+           item(&b, "model.layers.1.mlp.up_proj.weight")->attr.stream);
+    double loss[4];
+    for (int i = 0; i < 4; i++) {
+        graph_state(b.g)->seed = i == 3;
+        graph_state(b.g)->step = i == 1;
+        bed_step(&b, i == 1);
+        loss[i] = graph_loss_total(b.g);
+    }
+    ASSERT(loss[0] == loss[2] && loss[0] != loss[1] && loss[0] != loss[3]);
+    bed_close(&b);
+}
+
 /* Delayed: until the first step is over every forward finds its own scale; then the longest of the last
  * three. */
 TEST(qat, delayed_scales_by_hand)

@@ -216,6 +216,40 @@ TEST(stages, export_rounded)
     ASSERT_RAN(p, 2);
 }
 
+/* The page about such a run says of every stage what its row says, and shows the files layer by layer. */
+TEST(stages, report_of_a_real_run)
+{
+    char *d = stages_dir(
+        "p", "stages:\n"
+             "  - {name: pruned, recipe: prune, prune: {enabled: true, sparsity: 0.5, schedule: oneshot}}\n"
+             "  - {name: recovered, recipe: finetune, train: {max_steps: 5}}\n"
+             "  - {name: codes, recipe: quantize, qat: {enabled: true, weight: nvfp4}}\n");
+    static const char *const stage[] = {"01-pruned", "02-recovered", "03-codes"},
+                             *const part[] = {"Size against quality",    "What each stage cost",
+                                              "Weights, layer by layer", "layer 1",
+                                              "Stored bits per weight",  "nvfp4",
+                                              "sparse_bitmask",          "prefers-color-scheme:dark"};
+    Pare p = PARE(.dir = d, ARGS("train", "c.yaml"));
+    ASSERT_RAN(p, 0);
+    p = PARE(.dir = d, ARGS("report", "run"));
+    ASSERT_RAN(p, 0);
+    size_t n;
+    char *html = get_file(text_of("%s/run/report.html", d), &n),
+         *text = get_file(text_of("%s/run/report.md", d), &n);
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) ASSERT_CONTAINS(html, part[i]);
+    for (int i = 0; i < 3; i++) {
+        json_t *r = row(d, stage[i]);
+        char *line = strstr(text, text_of("| %s |", stage[i]));
+        ASSERT_MSG(line != NULL, "no row of %s", stage[i]);
+        line = text_of("%.*s", (int)strcspn(line, "\n"), line);
+        ASSERT_CONTAINS(line,
+                        text_of("| %.1f %% |", 100 - 100 * field(r, "nonzeros") / field(r, "parameters")));
+        ASSERT_CONTAINS(line, text_of("| %.2f |", field(r, "bits_per_weight")));
+        ASSERT_CONTAINS(line, text_of("| %.3f |", field(r, "perplexity")));
+        ASSERT_CONTAINS(html, text_of("%.3f", field(r, "perplexity")));
+    }
+}
+
 /* Masks, made once, hold through training behind them and are zeros of the file. */
 TEST(stages, masks_go_along)
 {
