@@ -22,7 +22,7 @@ static void fix_open(Fix *f, const char *format)
                        .activation = "none",
                        .grad = "none",
                        .granularity = "auto",
-                       .group_size = 32,
+                       .group_size = format && !strncmp(format, "int", 3) ? 32 : 0,
                        .scale_rounding = "floor",
                        .symmetric = true,
                        .scale_update = "dynamic",
