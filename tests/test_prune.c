@@ -129,7 +129,15 @@ TEST(prune, magnitude_counts_and_zeros)
     c.sparsity = 0.37;
     c.schedule = "oneshot";
     ASSERT(bed_open(&b, &c));
+    Param *some = b.p.item[3].site->w; /* moments go with the weight, the others stay */
+    float **moment[] = {(float **)&some->m, (float **)&some->v};
+    for (int k = 0; k < 2; k++) {
+        *moment[k] = arena_alloc(&b.a, (size_t)t_numel(&some->w) * sizeof(float), &b.e);
+        for (long j = 0; j < t_numel(&some->w); j++) (*moment[k])[j] = 1;
+    }
     update(&b, 0, NULL);
+    for (long j = 0; j < t_numel(&some->w); j++)
+        ASSERT((*moment[0])[j] == b.p.item[3].keep[j] && (*moment[1])[j] == b.p.item[3].keep[j]);
     ASSERT_EQ(b.p.n, (int)(7 * b.m.spec.L));
     for (int i = 0; i < b.p.n; i++) {
         const PruneItem *it = &b.p.item[i];
