@@ -310,14 +310,15 @@ typedef struct FakeQuantAttr {
     bool random;     /* training rounds up or down at random, keyed by stream; else to the nearest */
     uint32_t stream; /* of the draws */
 } FakeQuantAttr;
-/* A frozen matrix (rows,cols) kept as codes and scales, decoded a few rows at a time; block_rows is 1. */
+/* A frozen matrix (rows,cols) kept as codes and scales, decoded a few rows at a time. */
 typedef struct QuantStore {
     QuantSpec spec;
     QuantScales scales;
     const uint8_t *codes; /* (rows, quant_row_bytes) */
     long rows, cols;
 } QuantStore;
-enum { STORE_TILE = 128 }; /* rows decoded at a time */
+/* rows decoded at a time; rows of x from which that beats reading the codes once for each few of them */
+enum { STORE_TILE = 128, CODED_ROWS = 8 };
 typedef struct LinearQAttr {
     const QuantStore *w;
 } LinearQAttr;

@@ -1,7 +1,7 @@
 /* autograd/op_linear_q.c: y = x W^T (+ b) with W as codes and scales (QLoRA, 2305.14314).  x (...,in)  b
  * (out)  y (...,out)
- * dx = dy W,   db = sum over rows of dy. W is frozen. STORE_TILE rows of W exist as floats at a time, both
- * ways. */
+ * dx = dy W,   db = sum over rows of dy. W is frozen. Fewer than CODED_ROWS rows of x are multiplied with the
+ * codes themselves; for more, STORE_TILE rows of W exist as floats at a time, both ways. */
 #include "autograd/autograd.h"
 
 static const QuantStore *store(const Node *n) { return ((const LinearQAttr *)n->attr)->w; }
@@ -34,7 +34,8 @@ static void forward(const Node *n, const Kernels *k)
     const QuantStore *w = store(n);
     const long M = t_rows(x), K = w->cols;
     void *tile = n->scratch;
-    for (long r = 0; r < w->rows; r += STORE_TILE) {
+    if (M < CODED_ROWS) k->coded_dot(y->data, x->data, w->codes, &w->spec, &w->scales, M, w->rows, K);
+    for (long r = 0; M >= CODED_ROWS && r < w->rows; r += STORE_TILE) {
         const long t = tile_at(w, r);
         k->decode_rows(tile, w->codes, &w->spec, &w->scales, r, t, K);
         k->gemm_nt_at((char *)y->data + (size_t)r * k->real, w->rows, x->data, tile, M, t, K);

@@ -198,7 +198,7 @@ bool lora_use(Lora *const *all, int n_all, const int *use, int n, Err *e)
     for (int i = 0; i < n_all; i++) {
         lora_unhang(all[i]->m);
         for (int k = 0; k < all[i]->n_saved; k++)
-            if (all[i]->saved[k].own) all[i]->saved[k].p->w.data = all[i]->saved[k].own;
+            if (all[i]->saved[k].values) all[i]->saved[k].p->w.data = all[i]->saved[k].own;
     }
     for (int i = 0; i < n && !e->code; i++)
         if (goes_alone(all[use[i]], n, e)) lora_hang(all[use[i]], e);

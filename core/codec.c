@@ -88,14 +88,15 @@ bool quant_scales_alloc(QuantScales *q, const QuantSpec *s, long rows, long cols
 QuantRun quant_run(const QuantSpec *s, const QuantScales *q, long row, long group)
 {
     const long at = row * q->G + group;
-    QuantRun r = {.div = q->scale[at], .mul = q->scale[at], .tensor = 1};
+    const float scale = quant_scale_at(q, at);
+    QuantRun r = {.div = scale, .mul = scale, .tensor = 1};
     if (s->f->scale == SCALE_E4M3) {
         r.tensor = q->tensor;
         r.div = r.mul * r.tensor;
     }
     if (s->f->elem == ELEM_INT) {
         const int half = 1 << (s->f->bits - 1);
-        r.zero = q->zero ? (int)q->zero[at] : 0;
+        r.zero = (int)quant_zero_at(q, at);
         r.lo = (float)(s->asymmetric ? -r.zero : s->full ? -half : 1 - half);
         r.hi = (float)(s->asymmetric ? 2 * half - 1 - r.zero : half - 1);
     }
@@ -186,15 +187,22 @@ void quant_encode(uint8_t *codes, const float *x, const QuantSpec *s, const Quan
         for (long c = cols; c < stored; c++) pack(codes + (size_t)r * bytes, c, &one, 1, s->f->bits);
 }
 
+void quant_decode_row(float *y, const uint8_t *row, const QuantSpec *s, const QuantScales *q, long cols,
+                      long r0)
+{
+    const bool sign = s->f->elem == ELEM_INT && !s->asymmetric;
+    const long r1 = r0 + 1;
+    EACH_BLOCK(for (long c = c0; c < c1; c += CHUNK) {
+        uint8_t code[CHUNK];
+        const long n = c1 - c < CHUNK ? c1 - c : CHUNK;
+        unpack(code, row, c, n, s->f->bits, sign);
+        s->f->decode(y + c, code, n, &run);
+    });
+}
+
 void quant_decode(float *y, const uint8_t *codes, const QuantSpec *s, const QuantScales *q, long cols,
                   long r0, long r1)
 {
     const size_t bytes = quant_row_bytes(s, cols);
-    const bool sign = s->f->elem == ELEM_INT && !s->asymmetric;
-    EACH_BLOCK(for (long c = c0; c < c1; c += CHUNK) {
-        uint8_t code[CHUNK];
-        const long n = c1 - c < CHUNK ? c1 - c : CHUNK;
-        unpack(code, codes + (size_t)r * bytes, c, n, s->f->bits, sign);
-        s->f->decode(y + r * cols + c, code, n, &run);
-    });
+    for (long r = r0; r < r1; r++) quant_decode_row(y + r * cols, codes + (size_t)r * bytes, s, q, cols, r);
 }

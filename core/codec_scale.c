@@ -188,6 +188,18 @@ const float *dynamic_map(void)
     return map;
 }
 
+const float *quant_scale_map(QuantScaleKind k)
+{
+    static float e8m0[MAP], e4m3[MAP];
+    static bool made;
+    for (int i = 0; i < MAP && !made; i++) {
+        e8m0[i] = f32_from_e8m0((uint8_t)i);
+        e4m3[i] = f32_from_e4m3((uint8_t)i);
+    }
+    made = true;
+    return k == SCALE_E8M0 ? e8m0 : e4m3;
+}
+
 static uint8_t map_nearest(float x)
 {
     const float *map = dynamic_map();

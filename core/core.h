@@ -159,7 +159,24 @@ typedef struct QuantScales {
     uint8_t *dq_code;    /* (R G) */
     float *dq_scale;     /* (ceil(R G / 256)) */
     float dq_offset;
+    /* A frozen weight's own bytes of its file instead of floats (scale, zero NULL then): scale i is
+     * map[byte[i]], with dq_scale and dq_offset behind it where the scales are quantised themselves. */
+    const uint8_t *byte, *zero_byte; /* (R,G) */
+    const float *map;                /* (256) */
 } QuantScales;
+/* Exact only where multiply and add are not fused (core/); elsewhere within one ulp. */
+static inline float quant_scale_at(const QuantScales *q, long at)
+{
+    if (!q->byte) return q->scale[at];
+    const float part = q->map[q->byte[at]];
+    if (!q->dq_scale) return part;
+    const float scaled = part * q->dq_scale[at / 256];
+    return scaled + q->dq_offset;
+}
+static inline float quant_zero_at(const QuantScales *q, long at)
+{
+    return q->zero_byte ? (float)q->zero_byte[at] : q->zero ? q->zero[at] : 0;
+}
 enum {
 #define CODEC(name, ...) QUANT_##name,
 #include "core/codecs.def"
@@ -173,6 +190,7 @@ const char *quant_names(void);                     /* "int8, int4, ..." */
 const char *mx_rule_name(MxRule r);
 const float *nf4_levels(void);                    /* (16) */
 const float *dynamic_map(void);                   /* (256), sorted: double quantisation's codes */
+const float *quant_scale_map(QuantScaleKind k);   /* (256): what a scale's byte, E8M0 or E4M3, means */
 long quant_rows(const QuantSpec *s, long rows);   /* R */
 long quant_groups(const QuantSpec *s, long cols); /* G */
 /* codes of a row: the last block of block formats is whole */
@@ -197,6 +215,9 @@ void quant_encode(uint8_t *codes, const float *x, const QuantSpec *s, const Quan
                   long r0, long r1);
 void quant_decode(float *y, const uint8_t *codes, const QuantSpec *s, const QuantScales *q, long cols,
                   long r0, long r1);
+/* Row r of a coded matrix into y (cols); row: the packed codes of that row. */
+void quant_decode_row(float *y, const uint8_t *row, const QuantSpec *s, const QuantScales *q, long cols,
+                      long r);
 /* n elements under one scale. */
 void quant_fake_run(float *y, const float *x, long n, const QuantSpec *s, const QuantRun *r);
 QuantRun quant_run(const QuantSpec *s, const QuantScales *q, long row, long group);

@@ -148,9 +148,14 @@ bool encoded_collect(TensorFile *f, Err *e)
     return !e->code;
 }
 
-/* A member's bytes, verified, of the type and size asked for. NULL with e set. */
-static const unsigned char *bytes_of(const TensorFile *f, const EncodedTensor *c, const char *name, DType t,
-                                     size_t count, Err *e)
+DType encoded_dtype(const EncodedTensor *c, const char *name)
+{
+    const FileTensor *m = member(c, name);
+    return m ? m->dtype : DT_COUNT;
+}
+
+const unsigned char *encoded_bytes(const TensorFile *f, const EncodedTensor *c, const char *name, DType t,
+                                   size_t count, Err *e)
 {
     const FormatsImpl *im = f->impl;
     const FileTensor *m = member(c, name);
@@ -174,7 +179,7 @@ static bool floats_of(const TensorFile *f, const EncodedTensor *c, const char *n
 {
     const FileTensor *m = member(c, name);
     const DType t = m && m->dtype == DT_F16 ? DT_F16 : DT_F32;
-    const unsigned char *p = bytes_of(f, c, name, t, n, e);
+    const unsigned char *p = encoded_bytes(f, c, name, t, n, e);
     return p && dtype_to_f32(dst, p, t, n);
 }
 
@@ -182,7 +187,7 @@ static bool floats_of(const TensorFile *f, const EncodedTensor *c, const char *n
 static bool small_scales(const TensorFile *f, const EncodedTensor *c, QuantScales *q, size_t n, Err *e)
 {
     const bool e8 = c->spec.f->scale == SCALE_E8M0;
-    const unsigned char *p = bytes_of(f, c, e8 ? "scales_e8m0" : "scales_e4m3", DT_U8, n, e);
+    const unsigned char *p = encoded_bytes(f, c, e8 ? "scales_e8m0" : "scales_e4m3", DT_U8, n, e);
     for (size_t i = 0; p && i < n; i++) q->scale[i] = e8 ? f32_from_e8m0(p[i]) : f32_from_e4m3(p[i]);
     return p && (e8 || floats_of(f, c, "tensor_scale", &q->tensor, 1, e));
 }
@@ -194,7 +199,7 @@ static bool nf4_scales(const TensorFile *f, const EncodedTensor *c, QuantScales 
     if (memcmp(table, nf4_levels(), 16 * sizeof(float)))
         return BAD("%s: tensor `%s`: other levels than NF4's are not read by this version", f->path, c->name);
     if (!c->spec.double_quant) return floats_of(f, c, "absmax", q->scale, n, e);
-    const unsigned char *p = bytes_of(f, c, "absmax_codes", DT_U8, n, e);
+    const unsigned char *p = encoded_bytes(f, c, "absmax_codes", DT_U8, n, e);
     if (!p || !floats_of(f, c, "absmax_map", table, 256, e) ||
         !floats_of(f, c, "absmax_scale", q->dq_scale, (n + 255) / 256, e) ||
         !floats_of(f, c, "absmax_offset", &q->dq_offset, 1, e))
@@ -220,9 +225,10 @@ bool formats_scales(const TensorFile *f, const FileTensor *t, QuantScales *q, co
     bool ok = s->f->scale != SCALE_F32 ? small_scales(f, c, q, n, e)
               : s->f->elem == ELEM_NF4 ? nf4_scales(f, c, q, n, e)
                                        : floats_of(f, c, "scales", q->scale, n, e);
-    const unsigned char *zero = ok && s->asymmetric ? bytes_of(f, c, "zeros", DT_U8, n, e) : NULL;
+    const unsigned char *zero = ok && s->asymmetric ? encoded_bytes(f, c, "zeros", DT_U8, n, e) : NULL;
     for (size_t i = 0; zero && i < n; i++) q->zero[i] = zero[i];
-    if (!e->code) *codes = bytes_of(f, c, "codes", DT_U8, (size_t)c->rows * quant_row_bytes(s, c->cols), e);
+    const size_t bytes = (size_t)c->rows * quant_row_bytes(s, c->cols);
+    if (!e->code) *codes = encoded_bytes(f, c, "codes", DT_U8, bytes, e);
     return !e->code;
 }
 

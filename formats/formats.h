@@ -75,6 +75,15 @@ typedef struct EncodedTensor {
 /* The scales, as floats, and the packed codes (rows, quant_row_bytes) of an encoded tensor. */
 bool formats_scales(const TensorFile *f, const FileTensor *t, QuantScales *q, const uint8_t **codes, Arena *a,
                     Err *e);
+/* packed.c: the same as it lies in the file, nothing made float; scales.scale or scales.byte. Valid while f
+ * is open. Values that are infinite or NaN are refused. */
+typedef struct PackedTensor {
+    QuantScales scales;
+    const uint8_t *codes; /* (rows, quant_row_bytes) */
+    size_t bytes;         /* of codes and scales */
+} PackedTensor;
+bool formats_packs(const TensorFile *f, const FileTensor *t); /* can t be used so? */
+bool formats_packed(const TensorFile *f, const FileTensor *t, PackedTensor *p, Arena *a, Err *e);
 
 /* Writing. One list of tensors; src is float in memory layout, converted to dtype by RNE; in_out transposes
  * back. */

@@ -67,6 +67,11 @@ int64_t h5_count(H5In *h, const char *group);           /* links in a group; -1 
 /* Members and attributes of encoded tensors become one FileTensor each. Before names_canonical. */
 bool encoded_collect(TensorFile *f, Err *e);
 bool encoded_read(const TensorFile *f, const FileTensor *t, float *dst, Err *e);
+/* A member's bytes, verified, of the type and size asked for. NULL with e set. And its type, DT_COUNT:
+ * none. */
+const unsigned char *encoded_bytes(const TensorFile *f, const EncodedTensor *c, const char *name, DType t,
+                                   size_t count, Err *e);
+DType encoded_dtype(const EncodedTensor *c, const char *name);
 /* sparse.c: tensors without their zeros. */
 bool sparse_is(const EncodedTensor *c);
 bool sparse_read(const TensorFile *f, const FileTensor *t, float *dst, Err *e);

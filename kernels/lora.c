@@ -12,15 +12,15 @@
 #include <math.h>
 #include <string.h>
 
-static void decode_row(REAL *w, const uint8_t *codes, const QuantSpec *s, const QuantScales *q, long K)
+static void decode_row(REAL *w, const uint8_t *row, const QuantSpec *s, const QuantScales *q, long K, long r)
 {
     if (sizeof(REAL) == sizeof(float)) {
-        quant_decode((float *)(void *)w, codes, s, q, K, 0, 1);
+        quant_decode_row((float *)(void *)w, row, s, q, K, r);
         return;
     }
     /* the row decoded into its own upper half, then widened from the front */
     float *f = (float *)(void *)w + K;
-    quant_decode(f, codes, s, q, K, 0, 1);
+    quant_decode_row(f, row, s, q, K, r);
     for (long i = 0; i < K; i++) {
         float v;
         memcpy(&v, (char *)w + (size_t)(K + i) * sizeof v, sizeof v);
@@ -34,13 +34,7 @@ void K(decode_rows)(void *w_, const uint8_t *codes, const QuantSpec *s, const Qu
     REAL *w = w_; /* (n,K) */
     const size_t bytes = quant_row_bytes(s, K);
 #pragma omp parallel for schedule(static) if (n * K > PAR_MIN)
-    for (long i = 0; i < n; i++) {
-        const long r = r0 + i, at = (s->block_rows ? r / s->block_rows : 0) * q->G;
-        QuantScales one = *q;
-        one.scale += at;
-        if (one.zero) one.zero += at;
-        decode_row(w + i * K, codes + (size_t)r * bytes, s, &one, K);
-    }
+    for (long i = 0; i < n; i++) decode_row(w + i * K, codes + (size_t)(r0 + i) * bytes, s, q, K, r0 + i);
 }
 
 void K(columns_put)(void *y_, const void *t_, long M, long N, long c0, long n, Mode mode)

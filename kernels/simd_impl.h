@@ -14,7 +14,8 @@
     X(add_colsum)                                                                                            \
     X(sumsq) X(dropout) X(softcap_fwd) X(softcap_bwd) X(gelu_fwd) X(gelu_bwd) X(swiglu_fwd) X(swiglu_bwd)    \
         X(layernorm_fwd) X(layernorm_bwd) X(rmsnorm_fwd) X(rmsnorm_bwd) X(rope_fwd) X(rope_bwd) X(xent)      \
-            X(softmax) X(mse_fwd) X(mse_bwd) X(xent_top) X(topk) X(teacher_mix) X(adamw) X(coded_dot)
+            X(softmax) X(mse_fwd) X(mse_bwd) X(xent_top) X(topk) X(teacher_mix) X(adamw) X(coded_dot)      \
+                X(decode_rows)
 
 #define KERNEL(fn, args)                                                                                     \
     void fn##_avx2 args;                                                                                     \

@@ -159,17 +159,21 @@ static bool offer(Model *m, Param *p, const TensorFile *f, const ModelStore *st,
     return !e->code;
 }
 
+/* Of a model that nobody writes. */
+typedef enum { OWNED, IN_PLACE, PACKED } Keep;
+
 /* One parameter from the file: in the mapping where it may stay and fits, else converted into the arena. */
-static bool read_param(Model *m, Param *p, const TensorFile *f, bool in_place, const ModelStore *st, Err *e)
+static bool read_param(Model *m, Param *p, const TensorFile *f, Keep keep, const ModelStore *st, Err *e)
 {
     bool taken = false;
     if (!load_check(f, p, e)) return false;
     const FileTensor *t = formats_find(f, p->name);
     size_t n = (size_t)t_numel(&p->w);
     if (st && st->take && p->w.ndim == 2 && !offer(m, p, f, st, &taken, e)) return false;
+    if (keep == PACKED && !taken && !load_packed(m, p, f, &taken, e)) return false;
     if (taken) return true;
-    if (st && st->half) return load_half(m, p, f, in_place, e);
-    if (in_place && m->params.k->real == sizeof(float) && load_in_place(f, t, DT_F32, 64)) {
+    if (st && st->half) return load_half(m, p, f, keep != OWNED, e);
+    if (keep != OWNED && m->params.k->real == sizeof(float) && load_in_place(f, t, DT_F32, 64)) {
         p->w.data = (void *)(uintptr_t)t->data;
         p->read_only = true;
         m->mapped_bytes += (int64_t)t->bytes;
@@ -210,16 +214,16 @@ bool load_spec(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err 
     return !e->code;
 }
 
-static bool read_all(Model *m, const TensorFile *f, bool in_place, const ModelStore *st, Err *e)
+static bool read_all(Model *m, const TensorFile *f, Keep keep, const ModelStore *st, Err *e)
 {
-    for (int i = 0; i < m->params.n && !e->code; i++) read_param(m, m->params.p[i], f, in_place, st, e);
+    for (int i = 0; i < m->params.n && !e->code; i++) read_param(m, m->params.p[i], f, keep, st, e);
     if (!e->code) load_warn_unused(m, f);
     return !e->code;
 }
 
 bool model_from_file(Model *m, const TensorFile *f, const Kernels *k, Arena *run, Err *e)
 {
-    return load_spec(m, f, k, run, e) && read_all(m, f, false, NULL, e);
+    return load_spec(m, f, k, run, e) && read_all(m, f, OWNED, NULL, e);
 }
 
 bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e)
@@ -232,16 +236,12 @@ bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e
     return ok;
 }
 
-bool model_open_frozen(Model *m, const char *path, const Kernels *k, Arena *run, Err *e)
-{
-    return model_open_stored(m, path, NULL, k, run, e);
-}
-
-bool model_open_stored(Model *m, const char *path, const ModelStore *st, const Kernels *k, Arena *run, Err *e)
+static bool open_kept(Model *m, const char *path, Keep keep, const ModelStore *st, const Kernels *k,
+                      Arena *run, Err *e)
 {
     TensorFile f = {0};
-    bool ok = formats_open(&f, path, run, e) && load_spec(m, &f, k, run, e) && read_all(m, &f, true, st, e);
-    if (ok && m->mapped_bytes) {
+    bool ok = formats_open(&f, path, run, e) && load_spec(m, &f, k, run, e) && read_all(m, &f, keep, st, e);
+    if (ok && (m->mapped_bytes || m->n_packed)) {
         m->file = arena_alloc(run, sizeof f, e);
         if (m->file) *m->file = f;
         else formats_close(&f);
@@ -249,6 +249,21 @@ bool model_open_stored(Model *m, const char *path, const ModelStore *st, const K
     }
     formats_close(&f);
     return ok;
+}
+
+bool model_open_frozen(Model *m, const char *path, const Kernels *k, Arena *run, Err *e)
+{
+    return open_kept(m, path, IN_PLACE, NULL, k, run, e);
+}
+
+bool model_open_packed(Model *m, const char *path, const Kernels *k, Arena *run, Err *e)
+{
+    return open_kept(m, path, PACKED, NULL, k, run, e);
+}
+
+bool model_open_stored(Model *m, const char *path, const ModelStore *st, const Kernels *k, Arena *run, Err *e)
+{
+    return open_kept(m, path, IN_PLACE, st, k, run, e);
 }
 
 void model_close(Model *m)

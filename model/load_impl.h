@@ -15,5 +15,7 @@ bool load_half(Model *m, Param *p, const TensorFile *f, bool in_place, Err *e);
  * weights go through what hangs on them first. */
 bool load_in_place(const TensorFile *f, const FileTensor *t, DType type, size_t align);
 bool load_finite(const float *x, size_t n, const TensorFile *f, const Param *p, Err *e);
+/* packed.c: p's site gets the codes and scales of the file, if that is how they lie there. */
+bool load_packed(Model *m, Param *p, const TensorFile *f, bool *taken, Err *e);
 void load_warn_unused(const Model *m, const TensorFile *f);
 #endif

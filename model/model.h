@@ -116,7 +116,9 @@ typedef struct Model {
     const char *config_json, *generation_json, *tokenizer_path, *path;
     Arena *run;
     TensorFile *file;     /* kept open while weights lie in its mapping; NULL = none do */
-    int64_t mapped_bytes; /* of them */
+    int64_t mapped_bytes; /* of them, as float32 */
+    int64_t packed_bytes; /* of codes and scales that weights are used by */
+    int n_packed;         /* of those weights */
 } Model;
 Site *model_site(const Model *m, const char *name);
 /* Hangs an attachment on every site whose name or weight name matches; returns how many. 0 is for the caller
@@ -129,6 +131,15 @@ bool model_open(Model *m, const char *path, const Kernels *k, Arena *run, Err *e
  * file as memory wants them, on 64 bytes, are used where the file is mapped, read-only. model_close gives
  * it back. */
 bool model_open_frozen(Model *m, const char *path, const Kernels *k, Arena *run, Err *e);
+/* packed.c: the same, and projections that the file holds as codes and scales are used as such: Site.q, no
+ * floats. Tables that are looked up by row (embeddings, a tied head) are floats all the same. */
+bool model_open_packed(Model *m, const char *path, const Kernels *k, Arena *run, Err *e);
+/* Bytes that the weights take, where they are: as floats (in memory or mapped), and as codes with scales. */
+typedef struct WeightBytes {
+    int64_t dense, packed;
+    int n_packed;
+} WeightBytes;
+WeightBytes model_weight_bytes(const Model *m);
 /* The same with a say in what is kept: take gets the values of a parameter (in memory layout, gone when it
  * returns) and tells by *taken that it keeps them in its own way; the parameter is then read-only and without
  * data. half: matrices that are not taken are kept as bfloat16, and everything else is rounded to it. */

@@ -4,6 +4,9 @@
 #include "model/model.h"
 #include <string.h>
 
+/* Codes count where no floats stand in their place (an adapter's whole matrix). */
+static const QuantStore *coded(const Site *s) { return s->w->w.data ? NULL : s->q; }
+
 /* Coded weights are frozen: they are decoded where somebody asks for the matrix itself (a writer), never for
  * a step. */
 static Tensor *decoded(Graph *g, const Site *s)
@@ -20,7 +23,7 @@ static Tensor *decoded(Graph *g, const Site *s)
 
 Tensor *site_weight(Graph *g, Site *s)
 {
-    Tensor *w = s->q ? decoded(g, s) : graph_param(g, &s->w->w);
+    Tensor *w = coded(s) ? decoded(g, s) : graph_param(g, &s->w->w);
     for (int i = 0; i < s->n_wx; i++) w = s->wx[i].apply(g, w, &s->wx[i]);
     return w;
 }
@@ -38,7 +41,7 @@ Tensor *site_linear(Graph *g, Tensor *x, Site *s)
     for (int i = 0; i < s->n_side; i++)
         if (s->side[i].bias) b = NULL;
     for (int i = 0; i < s->n_ax; i++) xq = s->ax[i].apply(g, xq, &s->ax[i]);
-    if (s->q && !s->n_wx) y = OP_ATTR(g, linear_q, ((LinearQAttr){s->q}), xq, b);
+    if (coded(s) && !s->n_wx) y = OP_ATTR(g, linear_q, ((LinearQAttr){s->q}), xq, b);
     else y = OP(g, linear, xq, site_weight(g, s), b);
     for (int i = 0; i < s->n_yx; i++) y = s->yx[i].apply(g, y, &s->yx[i]);
     for (int i = 0; i < s->n_side; i++) y = s->side[i].apply(g, x, y, s, &s->side[i]);

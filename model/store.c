@@ -96,7 +96,8 @@ int64_t model_held(const Model *m)
         if (!q) continue;
         n += (int64_t)((size_t)q->rows * quant_row_bytes(&q->spec, q->cols));
         const int64_t scales = (int64_t)q->scales.R * q->scales.G;
-        n += scales * (int64_t)sizeof(float) * (q->scales.zero ? 2 : 1) + (q->scales.dq_code ? scales : 0);
+        n += scales * (int64_t)(q->scales.byte ? 1 : sizeof(float)) + (q->scales.zero_byte ? scales : 0) +
+             (q->scales.zero ? scales * (int64_t)sizeof(float) : 0) + (q->scales.dq_code ? scales : 0);
     }
     return n;
 }

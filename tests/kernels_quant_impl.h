@@ -115,18 +115,71 @@ static void run_fakequant_step_bwd(Ctx *c)
     void *ds = out(c, q.R * q.G, 1);
     c->k->fakequant_step_bwd(ds, in(c, c->a * c->b, 1), x, &s, &q, c->a, c->b, c->mode);
 }
-/* The same matrix through its codes and as decoded floats. */
+/* Formats of weights kept as codes, two a shape. */
+static inline QuantSpec coded_of(const Ctx *c)
+{
+    static const QuantSpec list[] = {
+        {.f = &quant_formats[QUANT_int8], .block_rows = 1},
+        {.f = &quant_formats[QUANT_nf4], .block_rows = 1, .block_cols = 64, .double_quant = true},
+        {.f = &quant_formats[QUANT_int4], .block_rows = 1, .block_cols = 16, .asymmetric = true},
+        {.f = &quant_formats[QUANT_nvfp4], .block_rows = 1, .block_cols = 16},
+        {.f = &quant_formats[QUANT_fp8_e4m3], .block_rows = 2, .block_cols = 24},
+        {.f = &quant_formats[QUANT_mxfp4], .block_rows = 1, .block_cols = 32, .rule = MX_CEIL},
+        {.f = &quant_formats[QUANT_int4], .block_rows = 1},
+        {.f = &quant_formats[QUANT_mxfp8], .block_rows = 1, .block_cols = 32},
+        {.f = &quant_formats[QUANT_fp8_e5m2]},
+        {.f = &quant_formats[QUANT_int3], .block_rows = 1, .block_cols = 64},
+        {.f = &quant_formats[QUANT_int8], .block_rows = 1, .block_cols = 32, .asymmetric = true},
+        {.f = &quant_formats[QUANT_int2], .block_rows = 1, .block_cols = 32, .asymmetric = true},
+        {.f = &quant_formats[QUANT_nf4], .block_rows = 1, .block_cols = 64},
+        {.f = &quant_formats[QUANT_int4], .block_rows = 1, .block_cols = 64},
+        {.f = &quant_formats[QUANT_fp4_e2m1], .block_rows = 1, .block_cols = 16},
+        {.f = &quant_formats[QUANT_int3], .block_rows = 1},
+    };
+    return list[2 * c->shape + (c->option != 0)];
+}
+
+/* Scales of some weights, in the form of a file where that form is bytes. */
+static inline QuantScales coded_scales(Ctx *c, const QuantSpec *s)
+{
+    QuantScales q = {.R = quant_rows(s, c->a), .G = quant_groups(s, c->b), .tensor = 1};
+    const long n = q.R * q.G;
+    uint8_t *byte = alloc(c, (size_t)n), *zero = alloc(c, (size_t)n);
+    for (long i = 0; i < n; i++) zero[i] = (uint8_t)(i * 5 % (1 << s->f->bits));
+    if (s->asymmetric) q.zero_byte = zero;
+    if (s->f->scale == SCALE_F32 && !s->double_quant) {
+        q.scale = alloc(c, (size_t)n * sizeof(float));
+        for (long i = 0; i < n; i++) q.scale[i] = 0.013f * (float)(i % 7 + 1);
+        return q;
+    }
+    q.byte = byte;
+    q.map = s->double_quant ? dynamic_map() : quant_scale_map(s->f->scale);
+    for (long i = 0; i < n; i++) byte[i] = (uint8_t)((s->f->scale == SCALE_E8M0 ? 120 : 40) + i % 11);
+    if (s->f->scale == SCALE_E4M3) q.tensor = 0.37f;
+    if (!s->double_quant) return q;
+    q.dq_scale = alloc(c, (size_t)(n / 256 + 1) * sizeof(float));
+    for (long i = 0; i <= n / 256; i++) q.dq_scale[i] = 0.1f * (float)(i + 1);
+    q.dq_offset = 0.3f;
+    return q;
+}
+
+/* Codes (rows of c->a), no NaN and no infinity among them. */
+static inline uint8_t *coded_codes(Ctx *c, const QuantSpec *s)
+{
+    const size_t bytes = (size_t)c->a * quant_row_bytes(s, c->b);
+    uint8_t *codes = alloc(c, bytes);
+    const bool small = s->f->bits == 8 && s->f->elem != ELEM_INT;
+    const size_t mod = s->f->elem == ELEM_E5M2 ? 120 : 126;
+    for (size_t i = 0; i < bytes; i++)
+        codes[i] = (uint8_t)(small ? i * 37 % mod | (i % 3 ? 0u : 128u) : i * 37 % 251);
+    return codes;
+}
+
 static void run_coded_dot(Ctx *c)
 {
-    const QuantSpec s = quant_of(c, false);
-    const long M = 1 + c->shape % 9, N = c->a, K = c->b;
-    float *w = alloc(c, (size_t)(N * K) * sizeof *w);
-    uint8_t *codes = alloc(c, (size_t)N * quant_row_bytes(&s, K));
-    rng_normal_f32(w, (size_t)(N * K), (RngKey){.seed = 4, .stream = 2}, 0, 1);
-    QuantScales q;
-    ASSERT(quant_scales_alloc(&q, &s, N, K, &c->arena, &c->err));
-    quant_scales(&q, &s, w, N, K);
-    quant_encode(codes, w, &s, &q, K, 0, N);
-    c->k->coded_dot(out(c, M * N, 1), in(c, M * K, 1), codes, &s, &q, M, N, K);
+    const QuantSpec s = coded_of(c);
+    const long M = 1 + (c->shape + (c->mode == ADD)) % 9, N = c->a, K = c->b;
+    const QuantScales q = coded_scales(c, &s);
+    c->k->coded_dot(out(c, M * N, 1), in(c, M * K, 1), coded_codes(c, &s), &s, &q, M, N, K);
 }
 #endif

@@ -132,6 +132,25 @@ static json_t *type_mix(const json_t *list)
     return mix;
 }
 
+/* What generate, eval and probe use as codes: {"tensors": 35, "bytes": 131000}. Tables read by row are
+ * decoded. */
+static json_t *run_packed(const TensorFile *f)
+{
+    const Family *family = f->arch ? family_find(f->arch) : NULL;
+    int64_t n = 0, bytes = 0;
+    for (int i = 0; family && i < f->n; i++) {
+        const FileTensor *t = &f->t[i];
+        const size_t embed = strlen(family->name.embed),
+                     pos = family->name.pos ? strlen(family->name.pos) : 0;
+        const bool table = !strncmp(t->name, family->name.embed, embed) ||
+                           (pos && !strncmp(t->name, family->name.pos, pos));
+        if (table || !formats_packs(f, t)) continue;
+        n++;
+        bytes += (int64_t)t->bytes;
+    }
+    return json_pack("{s:I,s:I}", "tensors", (json_int_t)n, "bytes", (json_int_t)bytes);
+}
+
 char *inspect_json(const char *path, bool trust_foreign, Arena *ar, Err *e)
 {
     TensorFile f = {0};
@@ -144,6 +163,7 @@ char *inspect_json(const char *path, bool trust_foreign, Arena *ar, Err *e)
             o = json_pack("{s:s,s:O,s:I,s:I}", "format", format_name(f.format), "tensors", list, "bytes",
                           (json_int_t)bytes, "parameters", (json_int_t)params);
             json_object_set_new(o, "dtypes", type_mix(list));
+            json_object_set_new(o, "run_packed", run_packed(&f));
             json_object_set_new(o, "arch", f.arch ? json_string(f.arch) : json_null());
             if (f.kind) json_object_set_new(o, "kind", json_string(f.kind));
             if (f.format == FMT_HDF5) json_object_set_new(o, "step", json_integer(f.step));
@@ -173,6 +193,11 @@ char *inspect_text(const char *json, Arena *ar, Err *e)
             n += (size_t)snprintf(text + n, cap - n, "  %s x %lld", type,
                                   (long long)json_integer_value(json_object_get(t, "tensors")));
     }
+    const json_t *packed = json_object_get(j, "run_packed");
+    if (text && n < cap && json_integer_value(json_object_get(packed, "tensors")))
+        n += (size_t)snprintf(text + n, cap - n, "  %lld run packed in %lld bytes",
+                              (long long)json_integer_value(json_object_get(packed, "tensors")),
+                              (long long)json_integer_value(json_object_get(packed, "bytes")));
     json_array_foreach(json_object_get(j, "tensors"), i, t)
     {
         char *shape = json_dumps(json_object_get(t, "shape"), JSON_COMPACT);

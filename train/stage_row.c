@@ -12,7 +12,7 @@ static double decode_rate(const char *path, const Kernels *k, Err *e)
     Arena tmp = {.name = "decode"};
     Model m;
     double rate = 0;
-    if (k->real == sizeof(float) && model_open_frozen(&m, path, k, &tmp, e)) {
+    if (k->real == sizeof(float) && model_open_packed(&m, path, k, &tmp, e)) {
         Session *s = session_new(&m, DECODED + 1, &tmp, e);
         int32_t id = m.spec.bos >= 0 ? m.spec.bos : 0;
         if (s && session_feed(s, &id, 1, e)) { /* the plan is made by now */

@@ -118,6 +118,24 @@ bool args_model(Args *x, Model *m, const char *path)
     return model_open_frozen(m, args_path(x, path), args_kernels(), x->a, x->e);
 }
 
+/* Says how the weights are held, where some of them are codes. */
+static void say_packed(const Model *m)
+{
+    const WeightBytes b = model_weight_bytes(m);
+    if (b.n_packed)
+        log_info("%d matrices run packed: %.3f MB of codes and scales, %.3f MB of other weights as floats "
+                 "(--dense decodes them all)",
+                 b.n_packed, (double)b.packed / 1e6, (double)b.dense / 1e6);
+}
+
+bool args_packed(Args *x, Model *m, const char *path, bool dense)
+{
+    if (dense || args_has(x, "dense")) return args_model(x, m, path);
+    if (!model_open_packed(m, args_path(x, path), args_kernels(), x->a, x->e)) return false;
+    say_packed(m);
+    return true;
+}
+
 /* --tokenizer, else the model's own, else tokenizer.model beside the file or one folder up (a run's
  * checkpoints). */
 Tokenizer *args_tokenizer_as(Args *x, const Model *m, const TokenizerConfig *how)

@@ -13,7 +13,7 @@ static int eval_task(Args *x, const char *task)
     Model m;
     if (!eq || eq == task || !eq[1]) err_set(x->e, ERR_USAGE, "--task %s: write it as NAME=FILE", task);
     const int64_t limit = args_int(x, "limit", 0, 0, INT64_MAX);
-    if (x->e->code || !args_model(x, &m, x->pos[0])) return 1;
+    if (x->e->code || !args_packed(x, &m, x->pos[0], false)) return 1;
     TaskOptions o = {.name = arena_strndup(x->a, task, (size_t)(eq - task), x->e),
                      .path = eq + 1,
                      .protocol = args_get(x, "protocol", NULL),
@@ -125,6 +125,12 @@ static bool eval_options(Args *x)
     return !x->e->code;
 }
 
+static bool open_model(Args *x, Model *m, const char *path, const Kernels *k)
+{
+    return (args_has(x, "dense") ? model_open_frozen : model_open_packed)(m, args_path(x, path), k, x->a,
+                                                                          x->e);
+}
+
 int verb_eval(Args *x)
 {
     if (!args_has(x, "task") && !eval_options(x)) return 1;
@@ -137,10 +143,8 @@ int verb_eval(Args *x)
     EvalResult r;
     if (!c || !job_of(x, &j, c)) return 1;
     const Kernels *k = device_kernels(&c->device, x->e);
-    if (!k || !model_open_frozen(&m, args_path(x, j.model), k, x->a, x->e) ||
-        !args_adapters(x, &m, NULL, NULL))
-        return 1;
-    if (j.against && !model_open_frozen(&t, args_path(x, j.against), k, x->a, x->e)) return 1;
+    if (!k || !open_model(x, &m, j.model, k) || !args_adapters(x, &m, NULL, NULL)) return 1;
+    if (j.against && !open_model(x, &t, j.against, k)) return 1;
     Tokenizer *tk = j.from_file && c->tokenizer.path && !args_has(x, "tokenizer")
                         ? model_tokenizer(c->tokenizer.path, &c->tokenizer, x->a, x->e)
                         : args_tokenizer_as(x, &m, &c->tokenizer);
@@ -162,7 +166,8 @@ int verb_eval(Args *x)
 }
 
 /* One continuation: as JSON, or the text (of a chat: the answer alone) with statistics on stderr. */
-static int show(Args *x, const Generation *g, const Tokenizer *tk, const char *adapter, bool chat)
+static int show(Args *x, const Generation *g, const Model *m, const Tokenizer *tk, const char *adapter,
+                bool chat)
 {
     long made = g->n - g->n_prompt;
     /* the prompt's pass gives the first of them */
@@ -175,8 +180,11 @@ static int show(Args *x, const Generation *g, const Tokenizer *tk, const char *a
         json_t *ids = json_array(), *t = json_stringn(text, bytes);
         for (long i = 0; i < g->n; i++) json_array_append_new(ids, json_integer(g->ids[i]));
         /* sampled bytes need not be UTF-8; ids always hold them */
-        json_t *j = json_pack("{s:o,s:o,s:I,s:o}", "text", t ? t : json_null(), "ids", ids, "prompt_tokens",
-                              (json_int_t)g->n_prompt, "tokens_per_second", args_json_number(rate));
+        const WeightBytes b = model_weight_bytes(m);
+        json_t *j = json_pack("{s:o,s:o,s:I,s:o,s:I,s:I}", "text", t ? t : json_null(), "ids", ids,
+                              "prompt_tokens", (json_int_t)g->n_prompt, "tokens_per_second",
+                              args_json_number(rate), "packed_bytes", (json_int_t)b.packed, "dense_bytes",
+                              (json_int_t)b.dense);
         if (adapter) json_object_set_new(j, "adapter", json_string(adapter));
         return args_say_json(x, j);
     }
@@ -205,7 +213,7 @@ static int continue_once(Args *x, Model *m, const Tokenizer *tk, const SampleOpt
     if (x->e->code) return 1;
     const bool ok = chat ? generate_ids(&g, m, tk, ids.id, (long)ids.n, stop, n, o, x->a, x->e)
                          : generate(&g, m, tk, prompt, n, o, x->a, x->e);
-    return ok ? show(x, &g, tk, adapter, chat) : 1;
+    return ok ? show(x, &g, m, tk, adapter, chat) : 1;
 }
 
 /* --use NAME, repeatable: the same prompt under one adapter after the other (or `none`), the base read
@@ -240,7 +248,7 @@ int verb_generate(Args *x)
                        .repetition_penalty = args_float_key(x, "repetition-penalty", s, "repetition_penalty"),
                        .seed = (uint64_t)args_int_key(x, "seed", s, "seed")};
     const long n = (long)args_int(x, "n", 64, 0, 16777216);
-    if (x->e->code || !args_adapted(x, &m, x->pos[0], &all, &n_all)) return 1;
+    if (x->e->code || !args_packed(x, &m, x->pos[0], false) || !args_adapters(x, &m, &all, &n_all)) return 1;
     Tokenizer *tk = args_tokenizer(x, &m);
     return x->e->code ? 1 : continue_each(x, &m, tk, &o, n, all, n_all);
 }
@@ -251,7 +259,8 @@ int verb_probe(Args *x)
     const char *in = args_get(x, "input", NULL), *out = args_get(x, "out", NULL);
     if (!in || !out)
         return (err_set(x->e, ERR_USAGE, "probe needs --input IN.safetensors and --out OUT.safetensors"), 1);
-    if (!args_adapted(x, &m, x->pos[0], NULL, NULL) ||
+    /* gradients are of weights, which codes have none of */
+    if (!args_packed(x, &m, x->pos[0], args_has(x, "grad")) || !args_adapters(x, &m, NULL, NULL) ||
         !probe(&m, in, out, args_has(x, "grad"), args_get(x, "taps", NULL), x->e))
         return 1;
     return 0;

@@ -21,6 +21,8 @@ const Kernels *args_kernels(void);
 bool args_is_config(const char *path);
 const char *args_path(Args *x, const char *path); /* a run's folder stands for its newest checkpoint */
 bool args_model(Args *x, Model *m, const char *path);
+/* The same, codes used as they are unless dense or --dense. */
+bool args_packed(Args *x, Model *m, const char *path, bool dense);
 /* The same with every --adapter on it, in use. all (may be NULL): the *n of them. */
 bool args_adapters(Args *x, Model *m, Lora ***all, int *n);
 bool args_adapted(Args *x, Model *m, const char *path, Lora ***all, int *n);

@@ -18,6 +18,11 @@
         "pattern", "FAMILY", "how it cuts text, where its file does not say: rank files, GGUF without pre",  \
             0                                                                                                \
     }
+/* Of every verb that may use a file's codes as they are. */
+#define DENSE                                                                                                \
+    {                                                                                                        \
+        "dense", NULL, "decode weights stored as codes; else they run packed", 0                             \
+    }
 static const Option o_train[] = {
     {"resume", "?", "auto (default) or a checkpoint", 0},
     {"steps", "N", "train.max_steps", 0},
@@ -44,6 +49,7 @@ static const Option o_eval[] = {
     {"limit", "N", "examples of a task at most", 0},
     {"details", "OUT", "one JSON line per example of a task", 0},
     ADAPTER,
+    DENSE,
     {"against", "TEACHER", "adds KL and top-1 agreement", 0},
     {"set", "K=V", "an override", 0},
     {"json", NULL, "one JSON object on stdout", 0},
@@ -64,6 +70,7 @@ static const Option o_generate[] = {
     {"seed", "S", "of the sampling (42)", 's'},
     TOKENIZER,
     ADAPTER,
+    DENSE,
     {"use", "NAME", "one of the adapters, or none; repeatable: one after the other", 0},
     {"chat", NULL, "the prompt is a question; the chat template goes around it", 0},
     {"chat-template", "T", "instead of the tokenizer's own: a known name or a file", 0},
@@ -76,6 +83,7 @@ static const Option o_probe[] = {{"input", "F", "safetensors with input_ids [B,T
                                  {"grad", NULL, "gradients of the mean loss", 0},
                                  {"taps", "GLOB", "activations by name", 0},
                                  ADAPTER,
+    DENSE,
                                  END};
 static const Option o_export[] = {
     {"format", "F", "hdf5, safetensors, hf, llama2c, peft, adapter (default: by OUT's suffix)", 0},
