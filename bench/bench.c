@@ -26,6 +26,7 @@ static const struct {
             {"train", "training beside PyTorch at the shapes A, L and B2", bench_train},
             {"kd", "distillation beside PyTorch", bench_kd},
             {"lora", "adapters beside full training and beside peft", bench_lora},
+            {"quant", "packed decode, codecs, steps with quantisers and movement", bench_quant},
             {"io", "checkpoints, start-up", bench_io},
             {"tokenizers", "text to ids, beside tiktoken, tokenizers and SentencePiece", bench_tokenizers}};
 enum { N_PART = sizeof part / sizeof *part };

@@ -68,4 +68,5 @@ void bench_triad(float *a, const float *b, const float *c, long n);
 /* The parts. */
 typedef bool Part(const Bench *b);
 Part bench_machine, bench_ops, bench_steps, bench_train, bench_kd, bench_lora, bench_io, bench_tokenizers;
+Part bench_quant, bench_quant_steps; /* the second is part of the first */
 #endif
