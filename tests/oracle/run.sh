@@ -59,6 +59,11 @@ for model in hf-tiny-llama hf-tiny-gpt2; do
     echo "ok   h5py: $model in 13 quantised and 2 sparse forms decodes to what pare computes with"
 done
 
+# The reader printed in the docs, run as it stands there.
+"$PARE" -q quantize tests/data/stories/stories260K.bin "$work/q.h5" --format int4 --group-size 32
+"$PYTHON" tests/oracle/doc_reader.py docs/quantise.md "$work/q.h5"
+rm "$work/q.h5"
+
 # The tokenizer inside: read with h5py, and given back as a file by an export.
 tok=tests/data/stories/tok512.model
 "$PARE" -q export tests/data/stories/stories260K.bin "$work/tok.h5" --tokenizer $tok
