@@ -73,15 +73,16 @@ static bool write_source(const Bench *b, Err *e)
     Model m;
     ModelSpec s;
     OutModel out;
+    char layers[40];
+    snprintf(layers, sizeof layers, "model.init.num_hidden_layers=%d", b->quick ? 5 : 16);
     char *set[] = {(char[]){"model.init.arch=llama"},
                    (char[]){"model.init.hidden_size=1024"},
-                   (char[]){"model.init.num_hidden_layers=16"},
+                   layers,
                    (char[]){"model.init.num_attention_heads=16"},
                    (char[]){"model.init.intermediate_size=3072"},
                    (char[]){"model.init.vocab_size=2048"},
                    (char[]){"model.init.max_position_embeddings=256"},
                    (char[]){"model.init.tie_word_embeddings=false"}};
-    if (b->quick) set[2] = (char[]){"model.init.num_hidden_layers=5"};
     const Config *full = config_load(&a, "bench/shape-a.yaml", 8, set, NULL, e);
     if (full) c = full->model.init;
     const bool ok = full && spec_from_init(&s, &c, 2048, 256, e) &&
