@@ -28,7 +28,7 @@ struct TensorHook {
     Tensor *(*out)(Graph *g, Tensor *y, Tensor *ids, const TensorHook *h);
     Tensor *(*merge)(Graph *g, Tensor *w, const TensorHook *h);
     void *state;
-    const TensorHook *next;
+    TensorHook *next;
 };
 /* T_WEIGHT: depends on params only */
 enum { T_PARAM = 1, T_INPUT = 2, T_KEEP = 4, T_NOGRAD = 8, T_WEIGHT = 16 };
@@ -43,7 +43,7 @@ struct Tensor {
     Node *node;        /* producer, NULL for leaves */
     unsigned flags;
     int id; /* index in the graph's tensor list */
-    const TensorHook *hook;
+    TensorHook *hook;
 };
 static inline long t_numel(const Tensor *t)
 {

@@ -93,15 +93,25 @@ LoraItem *lora_add(Lora *l, const char *module, long r, double alpha, Err *e)
 }
 
 /* ---- onto the model ---- */
-static bool hang_weight(LoraItem *it, Err *e)
+/* What hangs on a site's weight beside adapters: a mask, a quantiser. */
+static bool is_shaped(const Site *s)
+{
+    bool any = false;
+    for (int i = 0; i < s->n_wx; i++) any = any || !is_lora_attachment(&s->wx[i]);
+    return any;
+}
+
+static bool hang_weight(LoraItem *it, const char **key, Err *e)
 {
     Site *s = it->site;
-    if (it->of->dropout > 0)
+    if (it->of->dropout > 0) {
+        *key = "lora.dropout";
         return err_set(
             e, ERR_USAGE,
             "lora.dropout: %s has its adapter inside the weight (a mask, a quantiser or the head), where its "
             "input cannot be dropped; set lora.dropout: 0%s",
             it->module, s->n_wx ? " or lora.respect_mask: false" : "");
+    }
     if (s->n_wx == SITE_MAX) return err_set(e, ERR_USAGE, "%s: more than %d attachments", s->name, SITE_MAX);
     memmove(&s->wx[1], &s->wx[0], (size_t)s->n_wx * sizeof s->wx[0]);
     s->wx[0] = lora_attachment(it);
@@ -110,15 +120,17 @@ static bool hang_weight(LoraItem *it, Err *e)
     return true;
 }
 
-static bool hang(LoraItem *it, Err *e)
+static bool hang(LoraItem *it, const char **key, Err *e)
 {
     Site *s = it->site;
-    if (s && s->q && s->n_wx)
+    *key = "lora.base_quant";
+    if (s && s->q && is_shaped(s))
         return err_set(
             e, ERR_USAGE,
-            "lora.base_quant: %s is pruned or quantised in training, which needs a dense base; set "
-            "base_quant: none",
+            "lora.base_quant: %s is kept as codes and is pruned or quantised in training, which needs a "
+            "dense base; set base_quant: none, or take a file without codes",
             s->name);
+    *key = "lora.target_modules";
     if (it->base->w.hook && it->base->w.hook->in)
         return err_set(e, ERR_USAGE,
                        "lora.target_modules: %s: its table is masked or quantised in training, and an "
@@ -131,17 +143,17 @@ static bool hang(LoraItem *it, Err *e)
         it->base->w.hook = &it->hook;
         return true;
     }
-    if (is_head(it->of->m, it->module) || (s->n_wx && it->of->respect_mask)) return hang_weight(it, e);
+    if (is_head(it->of->m, it->module) || (s->n_wx && it->of->respect_mask)) return hang_weight(it, key, e);
     if (s->n_side == SITE_MAX) return err_set(e, ERR_USAGE, "%s: more than %d adapters", s->name, SITE_MAX);
     s->side[s->n_side++] = lora_branch(it);
     return true;
 }
 
-bool lora_hang(Lora *l, Err *e)
+bool lora_hang(Lora *l, const char **key, Err *e)
 {
     for (int i = 0; i < l->n && !e->code; i++) {
         l->item[i].of = l;
-        hang(&l->item[i], e);
+        hang(&l->item[i], key, e);
     }
     for (int i = 0; i < l->n_saved && !e->code; i++)
         if (l->saved[i].values) l->saved[i].p->w.data = l->saved[i].values;
@@ -200,8 +212,9 @@ bool lora_use(Lora *const *all, int n_all, const int *use, int n, Err *e)
         for (int k = 0; k < all[i]->n_saved; k++)
             if (all[i]->saved[k].values) all[i]->saved[k].p->w.data = all[i]->saved[k].own;
     }
+    const char *key;
     for (int i = 0; i < n && !e->code; i++)
-        if (goes_alone(all[use[i]], n, e)) lora_hang(all[use[i]], e);
+        if (goes_alone(all[use[i]], n, e)) lora_hang(all[use[i]], &key, e);
     return !e->code;
 }
 
@@ -442,12 +455,9 @@ bool lora_open(Lora *l, const LoraConfig *c, Model *m, uint64_t seed, const Conf
         return lora_at(doc, doc && config_node(doc, "lora.exclude_modules") ? "lora.exclude_modules" : "lora",
                        e);
     }
-    if (!freeze(l, e) || !lora_hang(l, e)) {
-        char word[32], key[40] = "lora"; /* the key that the message names, where the config has it */
-        const char *named = strstr(e->msg, "lora.");
-        if (named && sscanf(named, "lora.%31[a-z_]", word) == 1) snprintf(key, sizeof key, "lora.%s", word);
+    const char *key = "lora.modules_to_save";
+    if (!freeze(l, e) || !lora_hang(l, &key, e))
         return lora_at(doc, doc && config_node(doc, key) ? key : "lora", e);
-    }
     for (int i = 0; i < l->n && !e->code; i++) start(&l->item[i], seed, e);
     log_info("lora: %d adapters, r %ld, scale %.4g%s%s%s; base %s", l->n, l->r, l->item[0].scale,
              l->rslora ? ", rsLoRA" : "", l->dora ? ", DoRA" : "", !strcmp(c->init, "pissa") ? ", PiSSA" : "",

@@ -13,17 +13,35 @@ static Site *site_of(const Model *m, const Param *p)
     return NULL;
 }
 
-/* ||D - B A|| / ||D||, from the factors themselves: 1 - sum of kept squares would lose what is small. */
-static double error_of(const float *d, const float *b, const float *a, long out, long in, long r)
+/* ||D - B A|| / ||D||, from the factors themselves: 1 - sum of kept squares would lose what is small. sum:
+ * a row's squares of D - B A and of D.   d (in), b (r), a (r,in) */
+static void row_error(double sum[2], const float *d, const float *b, const float *a, long in, long r)
 {
-    double off = 0, all = 0;
-    for (long i = 0; i < out; i++)
-        for (long q = 0; q < in; q++) {
-            double x = (double)d[i * in + q];
-            all += x * x;
-            for (long j = 0; j < r; j++) x -= (double)b[i * r + j] * (double)a[j * in + q];
-            off += x * x;
+    double x[256];
+    for (long q = 0; q < in; q += 256) {
+        const long n = in - q < 256 ? in - q : 256;
+        for (long c = 0; c < n; c++) {
+            x[c] = (double)d[q + c];
+            sum[1] += x[c] * x[c];
         }
+        for (long j = 0; j < r; j++)
+            for (long c = 0; c < n; c++) x[c] -= (double)b[j] * (double)a[j * in + q + c];
+        for (long c = 0; c < n; c++) sum[0] += x[c] * x[c];
+    }
+}
+
+/* Sums of a row each, then over rows in their order: the same bits for any number of threads. */
+static double error_of(const float *d, const float *b, const float *a, long out, long in, long r, Arena *tmp,
+                       Err *e)
+{
+    double off = 0, all = 0, (*sum)[2] = arena_alloc(tmp, (size_t)out * sizeof *sum, e);
+    if (!sum) return 0;
+#pragma omp parallel for schedule(static)
+    for (long i = 0; i < out; i++) row_error(sum[i], d + i * in, b + i * r, a, in, r);
+    for (long i = 0; i < out; i++) {
+        off += sum[i][0];
+        all += sum[i][1];
+    }
     return all > 0 ? sqrt(off / all) : 0;
 }
 
@@ -39,7 +57,7 @@ static bool cut(LoraItem *it, const float *d, Err *e)
             for (long i = 0; i < out; i++) u[i * r + j] *= root;
             for (long i = 0; i < in; i++) vt[j * in + i] *= root;
         }
-        it->error = error_of(d, u, vt, out, in, r);
+        it->error = error_of(d, u, vt, out, in, r, &tmp, e);
     }
     arena_free(&tmp);
     return !e->code;

@@ -19,7 +19,8 @@ double pattern_value(const ConfigNode *map, const char *module, double def);
 void lora_start(Lora *l, Model *m, const char *name);
 /* One module with rank r: parameters without values. wants m: dora. */
 LoraItem *lora_add(Lora *l, const char *module, long r, double alpha, Err *e);
-bool lora_hang(Lora *l, Err *e); /* branches, weights and hooks onto the model */
+/* Branches, weights and hooks onto the model; *key: the one to change, where it is refused. */
+bool lora_hang(Lora *l, const char **key, Err *e);
 void lora_unhang(Model *m);
 bool lora_add_start(LoraItem *it, Err *e); /* a0 and b0, without values */
 LoraSaved *lora_save_add(Lora *l, Param *p, Err *e);

@@ -152,6 +152,7 @@ static bool add_item(Prune *p, Site *s, const ConfigDoc *doc, Err *e)
         return REFUSE("structure", "%s: tensor %s has %ld inputs, which %d does not divide; exclude it",
                       p->c->structure, it->name, it->cols, of);
     if (s->n_wx == SITE_MAX) return err_set(e, ERR_USAGE, "%s: more than %d attachments", s->name, SITE_MAX);
+    if (!model_own(p->m, s->w, e)) return false; /* it is cleared, moved and resumed: also a frozen base's */
     uint8_t *keep = arena_alloc(p->m->run, (size_t)(it->rows * it->cols), e);
     if (!keep) return false;
     memset(keep, 1, (size_t)(it->rows * it->cols));

@@ -229,8 +229,8 @@ static bool add_table(Qat *q, Model *m, Param *p, Site *head, const Wish *w, Err
     QatItem *it = new_item(q, m, p, w, WEIGHT, e);
     if (!it || (head && !hang(it, head, WEIGHT, e))) return false;
     it->hook = (TensorHook){.in = of_table, .merge = of_table, .state = it};
-    const TensorHook **last = &p->w.hook; /* behind a mask */
-    while (*last) last = (const TensorHook **)&(*last)->next;
+    TensorHook **last = &p->w.hook; /* behind a mask */
+    while (*last) last = &(*last)->next;
     *last = &it->hook;
     return true;
 }

@@ -7,7 +7,8 @@
 bool model_own(Model *m, Param *p, Err *e)
 {
     if (!p->read_only || !p->w.data) return true;
-    const size_t bytes = (size_t)t_numel(&p->w) * m->params.k->real;
+    const size_t one = weight_is_half(&p->w) ? sizeof(uint16_t) : m->params.k->real,
+                 bytes = (size_t)t_numel(&p->w) * one;
     void *copy = arena_alloc(m->run, bytes, e);
     if (!copy) return false;
     memcpy(copy, p->w.data, bytes);
@@ -33,9 +34,13 @@ static bool map_half(Model *m, Param *p, const FileTensor *t, const TensorFile *
     p->w.data = (void *)(uintptr_t)x;
     m->mapped_bytes += (int64_t)t->bytes;
     for (long i = 0; i < t_numel(&p->w); i++)
-        if ((x[i] & 0x7f80u) == 0x7f80u) { /* all ones in the exponent: infinity or NaN */
-            const float v = f32_from_bf16(x[i]);
-            return load_finite(&v, 1, f, p, e);
+        if ((x[i] & 0x7f80u) == 0x7f80u) {      /* all ones in the exponent: infinity or NaN */
+            Arena tmp = {.name = "conversion"}; /* whole, so that the message says which element */
+            float *v = arena_alloc(&tmp, (size_t)(i + 1) * sizeof *v, e);
+            if (v) dtype_to_f32(v, x, DT_BF16, (size_t)(i + 1));
+            if (v) load_finite(v, (size_t)(i + 1), f, p, e);
+            arena_free(&tmp);
+            return false;
         }
     return true;
 }

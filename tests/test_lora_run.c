@@ -3,6 +3,7 @@
  * is refused, and where. */
 #define _GNU_SOURCE
 #include "tests/pare_impl.h"
+#include "model/model.h"
 
 #define AT(step) text_of("run/checkpoints/step_%08d.h5", step)
 
@@ -79,9 +80,39 @@ static int same_adapters(const char *path_a, const char *path_b, const char *par
     return found;
 }
 
-static void three_of_six(const char *part, int count, const char *const *more)
+/* The folder's base as the folder `base`, every tensor where it can stay in the file's mapping. */
+static void mapped_base(const char *dir)
+{
+    Pare p = PARE(.dir = dir, ARGS("export", "base.h5", "base", "--format", "hf"));
+    ASSERT_RAN(p, 0);
+    const char *path = text_of("%s/base/model.safetensors", dir);
+    size_t n;
+    uint64_t head;
+    char *file = get_file(path, &n);
+    memcpy(&head, file, sizeof head);
+    const size_t data = sizeof head + head, start = (data + 63) / 64 * 64;
+    char *padded = calloc(1, n + 64);
+    memset(padded, ' ', start);
+    memcpy(padded, &(uint64_t){start - sizeof head}, sizeof head);
+    memcpy(padded + sizeof head, file + sizeof head, head);
+    memcpy(padded + start, file + data, n - data);
+    put_file(path, padded, start + n - data);
+    free(padded);
+    Arena a = {.name = "base"};
+    Err e = {0};
+    Model m;
+    ASSERT(model_open_frozen(&m, text_of("%s/base", dir), kernels_cpu_f32(), &a, &e));
+    for (int i = 0; i < m.params.n; i++) ASSERT(m.params.p[i]->read_only);
+    model_close(&m);
+    arena_free(&a);
+}
+
+static void three_of_six(const char *part, int count, const char *const *also)
 {
     char *a = lora_dir("a"), *b = make_dir("b");
+    const char *more[16] = {text_of("model.path=%s/base", a)};
+    for (int i = 0; also[i]; i++) more[i + 1] = also[i];
+    mapped_base(a);
     Pare p = train(a, more);
     ASSERT_RAN(p, 0);
     for (int i = 0; i < 5; i++) {
@@ -120,7 +151,26 @@ TEST(lora_run, resumed_is_unbroken_saved_modules_and_tables)
 }
 TEST(lora_run, resumed_is_unbroken_with_a_mask)
 {
-    three_of_six("B", 14, MORE("prune.method=magnitude", "prune.sparsity=0.5"));
+    three_of_six("B", 14, MORE("prune.enabled=true", "prune.end_step=4", "prune.every_steps=1"));
+}
+/* A mask's weights are written: kept behind it, moved by what is taken out, moved by SparseGPT. */
+TEST(lora_run, resumed_is_unbroken_pissa_regrow)
+{
+    three_of_six("B0", 14,
+                 MORE("lora.init=pissa", "prune.enabled=true", "prune.regrow=true", "prune.end_step=5",
+                      "prune.every_steps=1"));
+}
+TEST(lora_run, resumed_is_unbroken_sparsegpt_and_quantisers)
+{
+    three_of_six("B", 14,
+                 MORE("prune.enabled=true", "prune.method=sparsegpt", "prune.begin_step=2",
+                      "prune.calibration.samples=6", "qat.enabled=true"));
+}
+TEST(lora_run, resumed_is_unbroken_with_a_masked_table)
+{
+    three_of_six("B", 14,
+                 MORE("prune.enabled=true", "prune.include=[model.embed_tokens.weight]", "prune.exclude=[]",
+                      "prune.schedule=oneshot", "prune.begin_step=2"));
 }
 
 /* The adapter of a state is the one that its run wrote: whole tensors and PiSSA's start come along. */

@@ -337,6 +337,34 @@ TEST(packed, adapters_on_codes)
     }
 }
 
+/* Two adapters inside one coded head, and codes beside a mask, which are refused by their name. */
+TEST(packed, two_adapters_on_a_coded_head)
+{
+    const Form f = {"int8", "channel", 0, true, false};
+    const char *path = made("tests/data/hf-tiny-llama", "base.h5", &f, "*.weight"),
+               *head = "tests/data/peft/head";
+    const float *z[2];
+    Bed b[2];
+    for (int i = 0; i < 2; i++) {
+        Lora one, two, *all[2] = {&one, &two};
+        bed_open(&b[i], path, !i, kernels_isa_f32((int)cpu_isa(), "builtin"));
+        ASSERT(lora_load(&one, &b[i].m, head, "a", true, &b[i].e) &&
+               lora_load(&two, &b[i].m, head, "b", true, &b[i].e));
+        one.n_saved = two.n_saved = 0; /* the base's head, which peft puts beside an adapter of it */
+        ASSERT_MSG(lora_use(all, 2, (int[]){0, 1}, 2, &b[i].e), "%s", b[i].e.msg);
+        z[i] = logits(&b[i], 12);
+        if (i) continue;
+        Site *s = model_site(&b[i].m, "lm_head");
+        ASSERT(lora_use(all, 2, NULL, 0, &b[i].e) && s->q && !s->n_wx);
+        s->wx[s->n_wx++] = (Attachment){.kind = "mask"};
+        ASSERT(!lora_use(all, 2, (int[]){0}, 1, &b[i].e));
+        ASSERT(strstr(b[i].e.msg, "lm_head is kept as codes and is pruned or quantised in training"));
+    }
+    ASSERT(!memcmp(z[0], z[1], sizeof **z * (size_t)(12 * b[0].m.spec.V)));
+    bed_close(&b[0]);
+    bed_close(&b[1]);
+}
+
 /* A safetensors file has no hash of a tensor: one byte of a member changed. */
 static void spoil(const char *path, const char *tensor, const char *member, uint8_t byte)
 {

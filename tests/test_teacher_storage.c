@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "tests/pare_impl.h"
 #include "compress/compress.h"
+#include "train/train.h"
 
 enum { B = 2, T = 9 };
 static Arena arena = {.name = "test"};
@@ -76,6 +77,11 @@ TEST(teacher_storage, bf16_is_the_rounded_model)
             ASSERT(memcmp(logits(&plain), logits(&exact), sizeof(double) * (size_t)(B * T * plain.spec.V)));
             ASSERT_STR(model_content_hash(&kept, &arena, &e), model_content_hash(&exact, &arena, &e));
             ASSERT_STR(model_content_hash(&mapped, &arena, &e), model_content_hash(&plain, &arena, &e));
+            Param *half = params_find(&mapped.params, "model.layers.0.mlp.up_proj.weight");
+            const size_t used = arena.used;
+            ASSERT(!half || (half->read_only && model_own(&mapped, half, &e)));
+            ASSERT(arena.used - used < sizeof(uint16_t) * (size_t)(half ? t_numel(&half->w) : 0) + 256);
+            same_logits(&mapped, &plain);
             model_close(&mapped);
             model_close(&plain);
             model_close(&exact);
@@ -172,6 +178,38 @@ TEST(teacher_storage, tiles_of_a_wide_head)
     for (int i = 0; i < 3; i++) ASSERT_BYTES(y + i * K, w + (long)ids[i] * K, K * sizeof *w);
 }
 
+/* Heads of two widths, the wider one first: the room for widening holds both. */
+TEST(teacher_storage, evaluation_of_two_widths)
+{
+    enum { N = 64 };
+    const char *narrow, *wide = data("llama");
+    int32_t id[N];
+    for (int i = 0; i < N; i++) id[i] = (i * 31 + 5) % 97;
+    tiny_run(test_dir());
+    Pare p = PARE(.dir = test_dir(), ARGS("train", "c.yaml", "train.max_steps=1", "model.init.vocab_size=97",
+                                          "model.init.hidden_size=4", "model.init.num_attention_heads=1",
+                                          "export=[{format: hdf5, path: narrow.h5}]"));
+    ASSERT_RAN(p, 0);
+    narrow = in_dir("run/export/narrow.h5");
+    EvalResult r[2];
+    for (int i = 0; i < 2; i++) {
+        Model m, t;
+        const char *a = i ? rounded(wide, "w") : wide, *b = i ? rounded(narrow, "n") : narrow;
+        open_teacher(&m, a, i ? "float32" : "bfloat16", "none", builtin());
+        open_teacher(&t, b, i ? "float32" : "bfloat16", "none", builtin());
+        Evaluator *ev = evaluator_new(&m, &t, 1, 4, &arena, &e);
+        ASSERT_OK(e);
+        ASSERT_MSG(evaluator_run(ev, &(Tokens){.id = id, .n = N}, -1, "val", 4, 0, 0, &r[i], &e), "%s",
+                   e.msg);
+        evaluator_free(ev);
+        model_close(&m);
+        model_close(&t);
+    }
+    ASSERT(r[0].tokens == r[1].tokens && r[0].kl > 0);
+    ASSERT_CLOSE(r[0].kl, r[1].kl, 0, 0);
+    ASSERT_CLOSE(r[0].nll, r[1].nll, 0, 0);
+}
+
 /* ---- what is refused ----------------------------------------------------------------------------------- */
 
 /* The first finite half of a tensor's bytes replaced, in a copy of the file. */
@@ -195,6 +233,17 @@ TEST(teacher_storage, values_that_are_no_weights)
         ASSERT(!teacher_open(&m, dir, "bfloat16", "none", builtin(), &arena, &e));
         ASSERT(strstr(e.msg, i ? "infinity" : "NaN") && strstr(e.msg, "tensor "));
     }
+    e = (Err){0};
+    const char *dir = rounded(data("llama"), "seventh"), *file = in_dir("seventh/model.safetensors");
+    TensorFile f;
+    ASSERT(formats_open(&f, dir, &arena, &e));
+    const long at = (long)(formats_find(&f, "model.layers.0.mlp.up_proj.weight")->data - f.map[0].data);
+    formats_close(&f);
+    const int fd = open(file, O_WRONLY);
+    ASSERT(fd >= 0 && pwrite(fd, &bad[0], sizeof bad[0], at + 7 * (long)sizeof bad[0]) == 2);
+    close(fd);
+    ASSERT(!teacher_open(&m, dir, "bfloat16", "none", builtin(), &arena, &e));
+    ASSERT_CONTAINS(e.msg, "up_proj.weight holds NaN at element 7;");
     e = (Err){0};
     /* the largest float is beyond the largest half */
     ConvertOptions o = {.format = "hf", .dtype = DT_F32};

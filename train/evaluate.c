@@ -42,9 +42,10 @@ Evaluator *evaluator_new(Model *m, Model *against, long B, long T, Arena *a, Err
     ev->chunk = B * T < EVAL_CHUNK ? B * T : EVAL_CHUNK;
     ev->targets = arena_alloc(a, (size_t)(B * T) * sizeof *ev->targets, e);
     ev->nll = arena_alloc(a, (size_t)ev->chunk * k->real, e);
+    const size_t head[2] = {weight_room(k, ev->w[0]), weight_room(k, ev->w[1])},
+                 room = head[0] > head[1] ? head[0] : head[1];
+    if (room) ev->room = arena_alloc(a, room, e);
     for (int i = 0; i < 2 && both[i]; i++) {
-        const size_t room = weight_room(k, ev->w[i]);
-        if (room) ev->room = arena_alloc(a, room, e);
         ev->z[i] = arena_alloc(a, (size_t)(ev->chunk * m->spec.V) * k->real, e);
         ev->top[i] = arena_alloc(a, (size_t)ev->chunk * sizeof(int32_t), e);
     }
