@@ -51,8 +51,10 @@ bool bag_out(const Model *m, const TensorFile *f, OutModel *out, Arena *a, Err *
         if (!is_float(was->dtype)) {
             t[i].raw = was->data;
             if (!was->data)
-                return err_set(e, ERR_USAGE, "%s: tensor %s: %s in HDF5 is not carried over", f->path,
-                               was->name, dtype_name(was->dtype));
+                return err_set(e, ERR_USAGE,
+                               "%s: tensor %s: %s in HDF5 is not carried over; use the safetensors file it "
+                               "was made from",
+                               f->path, was->name, dtype_name(was->dtype));
         } else {
             float *x = arena_alloc(a, n * sizeof *x, e);
             t[i].src = x;

@@ -102,7 +102,9 @@ static const void *logits_of(const Model *m, long T, Arena *a, Err *e)
         plain.site[i].n_ax = plain.site[i].n_yx = plain.site[i].n_side = 0;
         if (!m->site[i].n_side) continue;
         if (plain.site[i].n_wx == SITE_MAX) {
-            err_set(e, ERR_USAGE, "%s: more than %d attachments", m->site[i].name, SITE_MAX);
+            err_set(e, ERR_USAGE,
+                    "%s: more than %d attachments; name it in fewer groups of the configuration",
+                    m->site[i].name, SITE_MAX);
             break;
         }
         plain.site[i].wx[plain.site[i].n_wx++] = (Attachment){"merged", branches, &m->site[i]};

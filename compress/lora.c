@@ -112,7 +112,10 @@ static bool hang_weight(LoraItem *it, const char **key, Err *e)
             "input cannot be dropped; set lora.dropout: 0%s",
             it->module, s->n_wx ? " or lora.respect_mask: false" : "");
     }
-    if (s->n_wx == SITE_MAX) return err_set(e, ERR_USAGE, "%s: more than %d attachments", s->name, SITE_MAX);
+    if (s->n_wx == SITE_MAX)
+        return err_set(e, ERR_USAGE,
+                       "%s: more than %d attachments; name it in fewer groups of the configuration", s->name,
+                       SITE_MAX);
     memmove(&s->wx[1], &s->wx[0], (size_t)s->n_wx * sizeof s->wx[0]);
     s->wx[0] = lora_attachment(it);
     s->n_wx++;

@@ -151,7 +151,10 @@ static bool add_item(Prune *p, Site *s, const ConfigDoc *doc, Err *e)
     if (pattern_of(p->c->structure, &of) && it->cols % of)
         return REFUSE("structure", "%s: tensor %s has %ld inputs, which %d does not divide; exclude it",
                       p->c->structure, it->name, it->cols, of);
-    if (s->n_wx == SITE_MAX) return err_set(e, ERR_USAGE, "%s: more than %d attachments", s->name, SITE_MAX);
+    if (s->n_wx == SITE_MAX)
+        return err_set(e, ERR_USAGE,
+                       "%s: more than %d attachments; name it in fewer groups of the configuration", s->name,
+                       SITE_MAX);
     if (!model_own(p->m, s->w, e)) return false; /* it is cleared, moved and resumed: also a frozen base's */
     uint8_t *keep = arena_alloc(p->m->run, (size_t)(it->rows * it->cols), e);
     if (!keep) return false;

@@ -211,7 +211,10 @@ static bool hang(QatItem *it, Site *s, int what, Err *e)
 {
     Attachment *list = what == WEIGHT ? s->wx : what == INPUT ? s->ax : s->yx;
     int *n = what == WEIGHT ? &s->n_wx : what == INPUT ? &s->n_ax : &s->n_yx;
-    if (*n == SITE_MAX) return err_set(e, ERR_USAGE, "%s: more than %d attachments", s->name, SITE_MAX);
+    if (*n == SITE_MAX)
+        return err_set(e, ERR_USAGE,
+                       "%s: more than %d attachments; name it in fewer groups of the configuration", s->name,
+                       SITE_MAX);
     it->site = s;
     list[(*n)++] = (Attachment){"fakequant", apply, it};
     return true;

@@ -148,8 +148,10 @@ static bool add_plain(Job *j, const FileTensor *t)
                            t->name, dtype_name(t->dtype));
         o->raw = t->data;
         if (!o->raw)
-            return err_set(j->e, ERR_USAGE, "%s: tensor %s: %s in HDF5 is not carried over", j->in.path,
-                           t->name, dtype_name(t->dtype));
+            return err_set(
+                j->e, ERR_USAGE,
+                "%s: tensor %s: %s in HDF5 is not carried over; use the safetensors file it was made from",
+                j->in.path, t->name, dtype_name(t->dtype));
         return true;
     }
     float *x = arena_alloc(j->a, n * sizeof *x, j->e);

@@ -45,7 +45,7 @@ const char *mx_rule_name(MxRule r)
 }
 
 /* ---- sizes ---- */
-static long ceil_div(long a, long b) { return b > 0 ? (a + b - 1) / b : 1; }
+static long ceil_div(long a, long b) { return b > 0 ? a / b + (a % b != 0) : 1; }
 
 long quant_rows(const QuantSpec *s, long rows) { return s->block_rows ? ceil_div(rows, s->block_rows) : 1; }
 long quant_groups(const QuantSpec *s, long cols) { return s->block_cols ? ceil_div(cols, s->block_cols) : 1; }

@@ -36,8 +36,9 @@ static const char *attr_text(const json_t *a, const char *key)
 
 /* ---- reading ------------------------------------------------------------------------------------------- */
 
-/* How many rows and columns share a scale, from the attributes; scales tells tensor from channel. */
-static void spec_blocks(QuantSpec *s, const EncodedTensor *c, const json_t *attrs)
+/* How many rows and columns share a scale, from the attributes; scales tells tensor from channel. Sizes are
+ * the file's word, and every index of a scale is made of them. */
+static bool spec_blocks(QuantSpec *s, const EncodedTensor *c, const json_t *attrs, const char *path, Err *e)
 {
     const FileTensor *scales = member(c, "scales");
     const bool one = scales &&
@@ -47,10 +48,18 @@ static void spec_blocks(QuantSpec *s, const EncodedTensor *c, const json_t *attr
         rows = attr_long(attrs, "block_rows", 1);
         cols = attr_long(attrs, "block_cols", cols);
     }
+    if (cols == -1) cols = 0; /* a whole row */
+    if (rows < 0 || cols < 0 || rows > INT32_MAX || cols > INT32_MAX)
+        return BAD("%s: tensor `%s` (%s): blocks of %ld x %ld elements are impossible; quantise it again",
+                   path, c->name, c->encoding, rows, cols);
     if (s->f->block > 0) cols = s->f->block;
     else if (one && (rows != 1 || c->rows > 1 || cols <= 0)) rows = cols = 0;
     s->block_rows = rows >= c->rows && rows > 1 ? 0 : rows;
     s->block_cols = cols <= 0 || (cols >= c->cols && s->f->elem != ELEM_NF4 && !s->f->block) ? 0 : cols;
+    if (s->f->block && !s->block_cols)
+        return BAD("%s: tensor `%s` (%s): the size of a block is missing; quantise it again", path, c->name,
+                   c->encoding);
+    return true;
 }
 
 static bool spec_read(QuantSpec *s, const EncodedTensor *c, const json_t *attrs, const char *path, Err *e)
@@ -69,8 +78,37 @@ static bool spec_read(QuantSpec *s, const EncodedTensor *c, const json_t *attrs,
     s->full = !strcmp(attr_text(attrs, "range"), "full");
     s->double_quant = member(c, "absmax_codes") != NULL;
     if (member(c, "g_idx")) return BAD("%s: tensor `%s`: g_idx is not read by this version", path, c->name);
-    spec_blocks(s, c, attrs);
-    return true;
+    return spec_blocks(s, c, attrs, path, e);
+}
+
+/* The member, of `count` elements of type t; NULL: missing, or of another size. */
+static const FileTensor *member_sized(const char *path, const EncodedTensor *c, const char *name, DType t,
+                                      size_t count, Err *e)
+{
+    const FileTensor *m = member(c, name);
+    const bool same = m && (m->dtype == t || (t == DT_U8 && dtype_size(m->dtype) == 1));
+    if (!m) BAD("%s: tensor `%s` (%s): member `%s` is missing", path, c->name, c->encoding, name);
+    else if (!same || m->bytes != count * dtype_size(t))
+        BAD("%s: tensor `%s` (%s): member `%s` is %s of %zu bytes, %s of %zu bytes is needed", path, c->name,
+            c->encoding, name, dtype_name(m->dtype), m->bytes, dtype_name(t), count * dtype_size(t));
+    return e->code ? NULL : m;
+}
+
+/* Do codes, scales and zeros have the sizes that shape and blocks ask for? Before anything is allocated. */
+static bool members_fit(const char *path, const EncodedTensor *c, Err *e)
+{
+    const QuantSpec *s = &c->spec;
+    const size_t n = (size_t)(quant_rows(s, c->rows) * quant_groups(s, c->cols));
+    const size_t codes = (size_t)c->rows * quant_row_bytes(s, c->cols);
+    const bool small = s->double_quant || s->f->scale != SCALE_F32;
+    const char *name = s->double_quant             ? "absmax_codes"
+                       : s->f->elem == ELEM_NF4    ? "absmax"
+                       : s->f->scale == SCALE_E8M0 ? "scales_e8m0"
+                       : s->f->scale == SCALE_E4M3 ? "scales_e4m3"
+                                                   : "scales";
+    const DType t = small ? DT_U8 : encoded_dtype(c, name) == DT_F16 ? DT_F16 : DT_F32;
+    return member_sized(path, c, "codes", DT_U8, codes, e) && member_sized(path, c, name, t, n, e) &&
+           (!s->asymmetric || member_sized(path, c, "zeros", DT_U8, n, e));
 }
 
 static bool encoded_take(TensorFile *f, FileTensor *t, const char *name, const json_t *attrs,
@@ -94,7 +132,7 @@ static bool encoded_take(TensorFile *f, FileTensor *t, const char *name, const j
     c->cols = (long)t->dim[ndim == 2 ? !t->in_out : 0];
     for (int i = 0; i < c->n_member; i++) t->bytes += c->member[i].bytes;
     if (!e->code && sparse_is(c)) return true;
-    return !e->code && spec_read(&c->spec, c, attrs, f->path, e);
+    return !e->code && spec_read(&c->spec, c, attrs, f->path, e) && members_fit(f->path, c, e);
 }
 
 /* Moves the members of `name` out of f's list, behind `end` of the kept ones. */
@@ -158,18 +196,8 @@ const unsigned char *encoded_bytes(const TensorFile *f, const EncodedTensor *c, 
                                    size_t count, Err *e)
 {
     const FormatsImpl *im = f->impl;
-    const FileTensor *m = member(c, name);
-    if (e->code) return NULL;
-    if (!m) {
-        BAD("%s: tensor `%s` (%s): member `%s` is missing", f->path, c->name, c->encoding, name);
-        return NULL;
-    }
-    const bool same = m->dtype == t || (t == DT_U8 && dtype_size(m->dtype) == 1);
-    if (!same || m->bytes != count * dtype_size(t)) {
-        BAD("%s: tensor `%s` (%s): member `%s` is %s of %zu bytes, %s of %zu bytes is needed", f->path,
-            c->name, c->encoding, name, dtype_name(m->dtype), m->bytes, dtype_name(t), count * dtype_size(t));
-        return NULL;
-    }
+    const FileTensor *m = e->code ? NULL : member_sized(f->path, c, name, t, count, e);
+    if (!m) return NULL;
     if (im->h5 && !h5_verify(im->h5, m->stored_name, m->data, m->bytes, e)) return NULL;
     return m->data;
 }
@@ -294,7 +322,7 @@ bool live_quantise(const TensorFile *f, const FileTensor *t, float *x, Err *e)
                              .search = v[5] != 0,
                              .rule = (MxRule)v[6]};
         QuantScales q;
-        if (!e->code && (!s.f || v[2] < 0 || v[3] < 0))
+        if (!e->code && (!s.f || v[2] < 0 || v[3] < 0 || v[2] > INT32_MAX || v[3] > INT32_MAX))
             BAD("%s: `%s`: no usable number format", f->path, path);
         if (!e->code && v[0] && quant_scales_alloc(&q, &s, (long)t->dim[0], (long)t->dim[1], &tmp, e) &&
             live_scales(h, t->name, &q, &s, v[1] != 0, x, t->dim, &tmp, e))

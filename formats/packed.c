@@ -84,14 +84,13 @@ static bool all_finite(Pack *k)
     const QuantFormat *f = c->spec.f;
     const QuantScales *q = &k->p->scales;
     const int half = 1 << (f->bits - 1);
-    const float top = f->elem != ELEM_INT || (!c->spec.asymmetric && !c->spec.full) ? f->max
-                      : c->spec.asymmetric                                          ? (float)(2 * half - 1)
-                                                                                    : (float)half;
+    /* what codes can say, whatever the range: a zero point is any byte, the lowest signed code is -half */
+    const float top = f->elem != ELEM_INT ? f->max : c->spec.asymmetric ? 255 : (float)half;
     for (long i = 0; i < q->R * q->G; i++)
         if (!isfinite(quant_scale_at(q, i) * q->tensor * top))
             return err_set(k->e, ERR_CORRUPT,
                            "%s: tensor %s holds a scale that makes infinities or NaN, at block %ld; nothing "
-                           "was loaded",
+                           "was loaded: quantise it again from a sound file",
                            k->f->path, c->name, i);
     if (f->elem != ELEM_E4M3 && f->elem != ELEM_E5M2) return true;
     const size_t row = quant_row_bytes(&c->spec, c->cols);
@@ -99,7 +98,8 @@ static bool all_finite(Pack *k)
         for (long j = 0; j < c->cols; j++)
             if (!code_is_number(f, k->p->codes[(size_t)r * row + (size_t)j]))
                 return err_set(k->e, ERR_CORRUPT,
-                               "%s: tensor %s holds NaN or infinity at [%ld,%ld]; nothing was loaded",
+                               "%s: tensor %s holds NaN or infinity at [%ld,%ld]; nothing was loaded: "
+                               "quantise it again from a sound file",
                                k->f->path, c->name, r, j);
     return true;
 }

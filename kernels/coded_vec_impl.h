@@ -5,8 +5,10 @@
  *   coded_dot    y (M,N) = x (M,K) W^T
  *   decode_rows  w (n,K) = W[r0 .. r0+n), bit for bit the reference
  *
- * Blocks whose width is no whole number of bytes go to the reference. Sums depend on K and the blocks
- * alone. */
+ * Blocks whose width is no whole number of bytes go to the reference. The order of a sum
+ * depends on K, the blocks, and on whether a row of x is multiplied alone (M = 1, and the last of an odd M:
+ * WAYS sums) or with others, so a row's last bits may differ between batches; never between thread
+ * counts. */
 
 enum { FEW = 8, WAYS = 4 };
 typedef enum { C_TABLE, C_INT8, C_UINT8, C_E4M3, C_E5M2, C_BITS } CodeKind;

@@ -129,7 +129,9 @@ bool load_finite(const float *x, size_t n, const TensorFile *f, const Param *p, 
 {
     for (size_t i = 0; i < n; i++)
         if (!isfinite(x[i]))
-            return err_set(e, ERR_CORRUPT, "%s: tensor %s holds %s at element %zu; nothing was loaded",
+            return err_set(e, ERR_CORRUPT,
+                           "%s: tensor %s holds %s at element %zu; nothing was loaded: "
+                           "take an earlier checkpoint, or make the file again",
                            f->path, p->name, isnan(x[i]) ? "NaN" : "infinity", i);
     return true;
 }

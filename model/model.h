@@ -104,6 +104,8 @@ struct Site {
     Branch side[SITE_MAX]; /* adapters, in order */
     int n_side;
     const QuantStore *q; /* the frozen weight as codes, w->w.data is NULL; or NULL */
+    void *decoded;       /* (out,in) of q as floats, in run, once a graph has asked for it; or NULL */
+    size_t decoded_real; /* bytes of one of them */
     Arena *run;          /* the model's */
 };
 

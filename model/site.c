@@ -7,16 +7,20 @@
 /* Codes count where no floats stand in their place (an adapter's whole matrix). */
 static const QuantStore *coded(const Site *s) { return s->w->w.data ? NULL : s->q; }
 
-/* Coded weights are frozen: they are decoded where somebody asks for the matrix itself (a writer), never for
- * a step. */
-static Tensor *decoded(Graph *g, const Site *s)
+/* Coded weights are frozen: they are decoded where somebody asks for the matrix itself (a writer, a loss, an
+ * attachment of a tied or separate head), once: the matrix stays with the model. */
+static Tensor *decoded(Graph *g, Site *s)
 {
     const QuantStore *q = s->q;
     const Kernels *k = graph_kernels(g);
-    void *w = arena_alloc(s->run, (size_t)(q->rows * q->cols) * k->real, graph_err(g));
-    Tensor *t = w ? graph_leaf(g, s->w->name, 2, (long[]){q->rows, q->cols}, w) : NULL;
+    const bool fresh = !s->decoded || s->decoded_real != k->real;
+    if (fresh) {
+        s->decoded = arena_alloc(s->run, (size_t)(q->rows * q->cols) * k->real, graph_err(g));
+        s->decoded_real = k->real;
+    }
+    Tensor *t = s->decoded ? graph_leaf(g, s->w->name, 2, (long[]){q->rows, q->cols}, s->decoded) : NULL;
     if (!t) return NULL;
-    k->decode_rows(w, q->codes, &q->spec, &q->scales, 0, q->rows, q->cols);
+    if (fresh) k->decode_rows(s->decoded, q->codes, &q->spec, &q->scales, 0, q->rows, q->cols);
     t->flags |= T_WEIGHT;
     return t;
 }
@@ -63,7 +67,9 @@ int model_attach(Model *m, const char *glob, bool on_weight, Attachment a, Err *
         if (!glob_match(glob, s->name) && !glob_match(glob, s->w->name)) continue;
         int *n = on_weight ? &s->n_wx : &s->n_ax;
         if (*n == SITE_MAX) {
-            err_set(e, ERR_USAGE, "%s: more than %d attachments", s->name, SITE_MAX);
+            err_set(e, ERR_USAGE,
+                    "%s: more than %d attachments; name it in fewer groups of the configuration", s->name,
+                    SITE_MAX);
             return count;
         }
         (on_weight ? s->wx : s->ax)[(*n)++] = a;

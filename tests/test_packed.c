@@ -383,18 +383,23 @@ static void spoil(const char *path, const char *tensor, const char *member, uint
     close(fd);
 }
 
+/* A header's entries: the codes of n bytes, and behind them floats. */
+#define U8(n) "\"w.codes\":{\"dtype\":\"U8\",\"shape\":[" #n "],\"data_offsets\":[0," #n "]}"
+#define F32(name, shape, from, to)                                                                           \
+    ",\"w." name "\":{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[" #from "," #to "]}"
+
 TEST(packed, refuses_what_is_no_number)
 {
     static const struct {
         const char *format, *member;
         uint8_t byte;
-    } bad[] = {{"fp8_e4m3", "codes", 0xFF},
-               {"fp8_e5m2", "codes", 0x7C},
-               {"mxfp4", "scales_e8m0", 0xFF},
-               {"nvfp4", "scales_e4m3", 0x7F},
-               {"int8", "scales", 0x7F}};
-    for (int i = 0; i < 5; i++) {
-        const Form f = {bad[i].format, "auto", 0, true, false};
+    } bad[] = {
+        {"fp8_e4m3", "codes", 0xFF},    {"fp8_e5m2", "codes", 0x7C},
+        {"mxfp4", "scales_e8m0", 0xFF}, {"nvfp4", "scales_e4m3", 0x7F},
+        {"int8", "scales", 0x7F},       {"int4", "scales", 0x7C}}; /* finite times 15, infinite times 255 */
+    for (int i = 0; i < 6; i++) {
+        const bool wide = i == 5;
+        const Form f = {bad[i].format, wide ? "channel" : "auto", 0, !wide, false};
         const char *path = made(stories, text_of("b%d", i), &f, NULL);
         Bed b = {.a = {.name = "bad"}};
         ASSERT(model_open_packed(&b.m, path, kernels_cpu_f32(), &b.a, &b.e));
@@ -402,10 +407,59 @@ TEST(packed, refuses_what_is_no_number)
         spoil(text_of("%s/model.safetensors", path), "model.layers.1.mlp.up_proj.weight", bad[i].member,
               bad[i].byte);
         const bool opened = model_open_packed(&b.m, path, kernels_cpu_f32(), &b.a, &b.e);
-        if (!strcmp(bad[i].format, "int8")) ASSERT(opened || strstr(b.e.msg, "up_proj"));
-        else ASSERT_MSG(!opened && strstr(b.e.msg, "model.layers.1.mlp.up_proj.weight"), "%s", bad[i].format);
+        ASSERT_MSG(!opened && strstr(b.e.msg, "model.layers.1.mlp.up_proj.weight"), "%s", bad[i].format);
         arena_free(&b.a);
     }
+}
+
+/* A file's own sizes of blocks index its scales: what they cannot be is refused when it is opened. */
+TEST(packed, refuses_impossible_blocks)
+{
+    static const struct {
+        const char *attrs, *members, *says;
+        int bytes;
+    } bad[] = {{"fp8_e4m3fn\\\",\\\"block_rows\\\":-1,\\\"block_cols\\\":1",
+                U8(16) F32("scales", "1,4", 16, 32), "quantise it again", 32},
+               {"fp8_e4m3fn\\\",\\\"block_rows\\\":1,\\\"block_cols\\\":-4",
+                U8(16) F32("scales", "4,1", 16, 32), "quantise it again", 32},
+               {"nf4\\\",\\\"block_size\\\":9223372036854775807",
+                U8(0) F32("absmax", "0", 0, 0) F32("levels", "16", 0, 64), "quantise it again", 64},
+               {"nf4\\\",\\\"block_size\\\":0", U8(0) F32("absmax", "4,1", 0, 16) F32("levels", "16", 16, 80),
+                "quantise it again", 80},
+               {"fp8_e4m3fn\\\",\\\"block_cols\\\":4", U8(0) F32("scales", "4,1", 0, 16), "`codes`", 16},
+               {"fp8_e4m3fn\\\",\\\"block_cols\\\":4", U8(16) F32("scales", "2,1", 16, 24), "`scales`", 24}};
+    for (int i = 0; i < (int)(sizeof bad / sizeof *bad); i++) {
+        const char *head = text_of(
+            "{\"__metadata__\":{\"w\":\"{\\\"shape\\\":[4,4],\\\"encoding\\\":\\\"%s}\"},%s}", bad[i].attrs,
+            bad[i].members);
+        const size_t n = strlen(head);
+        char file[1024] = {(char)(n & 255), (char)(n >> 8)};
+        ASSERT(8 + n + (size_t)bad[i].bytes <= sizeof file);
+        memcpy(file + 8, head, n);
+        put_file(in_dir("bad.safetensors"), file, 8 + n + (size_t)bad[i].bytes);
+        Arena a = {.name = "bad"};
+        Err e = {0};
+        TensorFile f;
+        const bool opened = formats_open(&f, in_dir("bad.safetensors"), &a, &e);
+        ASSERT_MSG(!opened && strstr(e.msg, "tensor `w`") && strstr(e.msg, bad[i].says), "%d: %s", i, e.msg);
+        arena_free(&a);
+    }
+}
+
+/* A head that something hangs on is decoded once, however often a graph is recorded. */
+TEST(packed, a_decoded_matrix_is_kept)
+{
+    const Form f = {"int8", "channel", 0, true, false};
+    Bed b;
+    bed_open(&b, made("tests/data/hf-tiny-llama", "base.h5", &f, "*.weight"), true, kernels_cpu_f32());
+    Site *s = model_site(&b.m, "lm_head");
+    ASSERT(s && s->q);
+    b.g = graph_new(&(GraphOptions){.k = b.m.params.k, .run = &b.a}, &b.e);
+    Tensor *one = site_weight(b.g, s);
+    const size_t used = b.a.used;
+    Tensor *two = site_weight(b.g, s);
+    ASSERT(one && two && one->data == two->data && b.a.used - used < (size_t)(s->q->rows * s->q->cols));
+    bed_close(&b);
 }
 
 TEST(packed, the_program_says_so)

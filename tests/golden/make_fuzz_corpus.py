@@ -8,9 +8,12 @@ from sentencepiece import sentencepiece_model_pb2 as pb
 CORPUS = 'tests/fuzz/corpus'
 
 
-def seed(target, name, data):
+def put(target, name, data):
     os.makedirs(f'{CORPUS}/{target}', exist_ok=True)
-    open(f'{CORPUS}/{target}/seed-{name}', 'wb').write(data if isinstance(data, bytes) else data.encode())
+    open(f'{CORPUS}/{target}/{name}', 'wb').write(data if isinstance(data, bytes) else data.encode())
+
+
+def seed(target, name, data): put(target, 'seed-' + name, data)
 
 
 def safetensors(tensors, data, pad=0, **meta):
@@ -25,6 +28,25 @@ seed('safetensors', 'one', safetensors({'a': entry('F32', [2, 1], 0, 8)}, b'\0' 
 seed('safetensors', 'two', safetensors({'b': entry('BF16', [3], 4, 10), 'a': entry('F32', [], 0, 4), 'z': entry('I64', [0], 10, 10)}, b'\1' * 10, 3))
 seed('safetensors', 'empty', safetensors({}, b''))
 seed('safetensors', 'gpt2', safetensors({'wte.weight': entry('F16', [2, 2], 0, 8), 'h.0.attn.c_attn.weight': entry('F16', [2, 6], 8, 32)}, b'\2' * 32))
+floats = [0.5] * 20
+for name, encoding, member, attrs, codes, scales in [
+        ('seed-fp8', 'fp8_e4m3fn', 'scales', {'block_cols': 4}, 16, [4, 1]),
+        ('seed-int4', 'int_affine', 'scales', {'bits': 4, 'group_size': 2}, 8, [4, 2]),
+        ('seed-nf4', 'nf4', 'absmax', {'block_size': 4}, 8, [4, 1]),
+        ('regression-block-rows', 'fp8_e4m3fn', 'scales', {'block_rows': -1, 'block_cols': 1}, 16, [1, 4]),
+        ('regression-block-size', 'nf4', 'absmax', {'block_size': 2**63 - 1}, 0, [0])]:
+    n, levels = 1, []
+    for d in scales: n *= d
+    if encoding == 'nf4':
+        levels = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+                  -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+                  0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
+    at = codes + 4 * n
+    tensors = {'w.codes': entry('U8', [codes], 0, codes), 'w.' + member: entry('F32', scales, codes, at)}
+    if levels: tensors['w.levels'] = entry('F32', [16], at, at + 64)
+    values = struct.pack(f'<{n + len(levels)}f', *floats[:n], *levels)
+    text = json.dumps({'encoding': encoding, 'shape': [4, 4], **attrs})
+    put('safetensors', name, safetensors(tensors, bytes(range(codes)) + values, w=text))
 dims = 8, 16, 1, 2, 1, 32, 16
 n = 32 * 8 + 8 + 8 * 8 + 8 * 4 * 2 + 8 * 8 + 8 + 3 * 8 * 16 + 8 + 16 * 4
 seed('safetensors', 'llama2c', struct.pack('<7i', *dims) + b'\0' * (4 * n))
