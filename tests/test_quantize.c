@@ -261,7 +261,7 @@ TEST(quantize, bad_input)
     arena_free(&a);
 }
 
-/* A damaged file: members of the wrong size or missing are named, nothing is decoded. */
+/* A damaged file: members of the wrong size or missing are named, nothing is opened. */
 TEST(quantize, damaged_members)
 {
     Arena a = {.name = "quantize"};
@@ -287,11 +287,12 @@ TEST(quantize, damaged_members)
         float x[24];
         e = (Err){0};
         ASSERT(formats_write_safetensors(path, &m, &e));
-        ASSERT(formats_open(&f, path, &a, &e));
-        ASSERT_EQ((int)formats_read_f32(&f, formats_find(&f, "w"), x, &e), k == 0);
+        const bool opened = formats_open(&f, path, &a, &e);
+        ASSERT_EQ((int)opened, k == 0);
+        ASSERT(!opened || formats_read_f32(&f, formats_find(&f, "w"), x, &e));
         if (k == 1) ASSERT_CONTAINS(e.msg, "member `codes` is U8 of 9 bytes, U8 of 12 bytes is needed");
         if (k == 2) ASSERT_CONTAINS(e.msg, "member `scales` is missing");
-        formats_close(&f);
+        if (opened) formats_close(&f);
     }
     arena_free(&a);
 }
