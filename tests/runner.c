@@ -175,18 +175,20 @@ static void dir_name(char out[256], pid_t pid)
     snprintf(out, 256, "%.200s/pare-test-%ld", tmp && *tmp ? tmp : "/tmp", (long)pid);
 }
 
-const char *test_dir(void)
-{
-    if (work_dir[0]) return work_dir;
-    dir_name(work_dir, getpid());
-    if (mkdir(work_dir, 0700) != 0) test_fail(__FILE__, __LINE__, "cannot make %s", work_dir);
-    return work_dir;
-}
-
 static int remove_entry(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
     (void)st, (void)flag, (void)ftw;
     return remove(path);
+}
+
+const char *test_dir(void)
+{
+    if (work_dir[0]) return work_dir;
+    dir_name(work_dir, getpid());
+    /* what a killed runner left under this process id */
+    nftw(work_dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    if (mkdir(work_dir, 0700) != 0) test_fail(__FILE__, __LINE__, "cannot make %s", work_dir);
+    return work_dir;
 }
 
 typedef struct Slot {

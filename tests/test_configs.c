@@ -16,6 +16,7 @@ static void stages_ran(const char *dir, const char *path)
         json_t *o = json_loads(line, 0, NULL);
         ASSERT_MSG(field(o, "perplexity") > 1 && field(o, "bytes") > 0, "%s: %s", path, line);
         trained += field(o, "steps") == 2;
+        json_decref(o);
     }
     ASSERT_MSG(rows >= 4 && trained >= 1, "%s: %d rows, %d stages trained", path, rows, trained);
 }
@@ -49,6 +50,7 @@ TEST(configs, all_run_two_steps)
         if (!(field(o, "loss") > 0 && field(o, "grad_norm") > 0))
             test_fail(__FILE__, __LINE__, "%s: loss %g, grad_norm %g", path, field(o, "loss"),
                       field(o, "grad_norm"));
+        json_decref(o);
     }
     globfree(&g);
 }
@@ -110,6 +112,7 @@ TEST(configs, with_stand_ins_run_two_steps)
         json_t *o = last_event(text_of("%s/stand-in%zu/metrics.jsonl", test_dir(), i), "train");
         if (!(field(o, "loss") > 0 && field(o, "grad_norm") > 0))
             test_fail(__FILE__, __LINE__, "%s: loss %g", g.gl_pathv[i], field(o, "loss"));
+        json_decref(o);
         ran++;
     }
     globfree(&g);

@@ -176,6 +176,7 @@ TEST(teacher_storage, tiles_of_a_wide_head)
     const int32_t ids[] = {N - 1, 0, 17};
     weight_rows(builtin(), y, &t, ids, 3);
     for (int i = 0; i < 3; i++) ASSERT_BYTES(y + i * K, w + (long)ids[i] * K, K * sizeof *w);
+    arena_free(&arena);
 }
 
 /* Heads of two widths, the wider one first: the room for widening holds both. */
