@@ -44,7 +44,7 @@ static double one_step(Run *r, Err *e)
     bool moved;
     for (long i = 0; i < r->B; i++)
         loader_fill(r->loader, r->st.step * r->B + i, (int32_t *)r->ids->data + i * r->T,
-                    (int32_t *)r->targets->data + i * r->T, NULL, NULL);
+                    (int32_t *)r->targets->data + i * r->T, NULL, NULL, e);
     qat_before(&r->qat, r->st.step);
     graph_step_begin(r->g);
     graph_micro(r->g);

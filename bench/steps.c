@@ -60,12 +60,12 @@ static void timed(Table *t, const Graph *g, const Schedule *sch)
     }
 }
 
-static void one_step(Table *t, Run *r)
+static void one_step(Table *t, Run *r, Err *e)
 {
     double start = bench_now();
     for (long i = 0; i < r->B; i++)
         loader_fill(r->loader, t->step * r->B + i, (int32_t *)r->ids->data + i * r->T,
-                    (int32_t *)r->targets->data + i * r->T, NULL, NULL);
+                    (int32_t *)r->targets->data + i * r->T, NULL, NULL, e);
     row_of(t, "batch", "")->s[t->step] = bench_now() - start;
     timed(t, r->g, &r->g->weight_fwd);
     timed(t, r->g, &r->g->micro);
@@ -119,7 +119,7 @@ static bool measure(const Bench *b, const char *shape, const char *config)
     char *one[] = {(char[]){"device.threads=1"}};
     Config *c = config_load(&a, config, b->cpu_time, one, NULL, &e);
     if (t && c && run_setup(&r, c, &a, &e)) {
-        for (int i = 0; i < (b->quick ? 4 : 12); i++) one_step(t, &r);
+        for (int i = 0; i < (b->quick ? 4 : 12); i++) one_step(t, &r, &e);
         print_table(b, shape, t, &r);
     }
     run_free(&r);

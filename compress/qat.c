@@ -137,7 +137,8 @@ static bool serves(const Node *n, const QatItem *q, const Tensor *t)
 static Tensor *quantised(Graph *g, Tensor *t, const QatItem *q)
 {
     int n = 0;
-    /* q, k and v read the same input, a tied head its table: one node serves all that ask for the same */
+    /* q, k and v read the same input, a tied head its table: one node serves all that ask for the same. A
+     * masked table is another node for each reader, so that each has a quantiser, of the same values. */
     const Node *const *node = graph_nodes(g, &n);
     const int first = t && t->flags & T_WEIGHT ? 0 : n - 12;
     for (int i = n - 1; t && i >= 0 && i >= first; i--)

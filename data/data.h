@@ -3,7 +3,7 @@
  *   Tokenizer *tk = tokenizer_open("tok512.model", &arena, &e);
  *   TokenBuf ids = {0};  tokenizer_encode(tk, text, bytes, true, &ids, &arena, &e);
  *   Loader *ld = loader_open(&opts, tk, &arena, &e);
- *   loader_fill(ld, sample, ids, targets, pos, seg);   // pure function of (seed, sample): resumable, any
+ *   loader_fill(ld, sample, ids, targets, pos, seg, &e);   // pure function of (seed, sample): resumable, any
  *   order
  */
 #ifndef DATA_H
@@ -134,14 +134,16 @@ int64_t loader_samples(const Loader *l); /* samples of one epoch */
 int64_t loader_tokens(const Loader *l);
 long loader_seq_len(const Loader *l);
 /* Sample numbers run without end (epoch = sample / samples). Fills one row (T,) of each array: ids, targets
- * (-100 ignored), positions, segments (pos and seg may be NULL). Returns the number of targets counted. */
-long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg);
+ * (-100 ignored), positions, segments (pos and seg may be NULL). Returns the number of targets counted.
+ * Errors (and 0): a .bin file that was changed since it was opened. */
+long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg,
+                 Err *e);
 /* The rows that samples are drawn from, 0 .. sequences - 1 in the order of the sources: whatever shuffle,
  * seed, epoch and batch are, a sample is one of them. */
 int64_t loader_sequences(const Loader *l);
 int64_t loader_sequence(const Loader *l, int64_t sample);
 long loader_fill_sequence(const Loader *l, int64_t sequence, int32_t *ids, int32_t *targets, int32_t *pos,
-                          int32_t *seg);
+                          int32_t *seg, Err *e);
 /* XXH3-128 of what a model reads of every sequence: ids, positions, segments. */
 bool loader_input_hash(const Loader *l, char hex[33], Err *e);
 bool loader_segments(const Loader *l); /* attention must stay inside segments (packing: pack) */

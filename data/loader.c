@@ -280,15 +280,16 @@ static const Source *locate(const Loader *l, int64_t sample, int64_t *i)
 }
 
 /* Tokens [at, at + n) of a source. */
-static void copy_ids(const Source *s, size_t at, size_t n, int32_t *out)
+static bool copy_ids(const Source *s, size_t at, size_t n, int32_t *out, Err *e)
 {
-    if (s->map) token_map_get(s->map, at, n, out);
-    else memcpy(out, s->tok.id + at, n * sizeof *out);
+    if (s->map) return token_map_get(s->map, at, n, out, e);
+    memcpy(out, s->tok.id + at, n * sizeof *out);
+    return true;
 }
 
 /* Row i of a source. */
 static long fill_row(const Loader *l, const Source *s, int64_t i, int32_t *ids, int32_t *targets,
-                     int32_t *pos, int32_t *seg)
+                     int32_t *pos, int32_t *seg, Err *e)
 {
     const long T = l->seq_len;
     const size_t row = (size_t)T * sizeof *ids;
@@ -296,8 +297,12 @@ static long fill_row(const Loader *l, const Source *s, int64_t i, int32_t *ids, 
     const size_t at = (size_t)i * (size_t)T;
     long counted = T;
     if (l->window_bos) ids[0] = l->bos;
-    copy_ids(s, at, (size_t)T - l->window_bos, ids + l->window_bos);
-    copy_ids(s, at + !l->window_bos, (size_t)T, targets);
+    if (!copy_ids(s, at, (size_t)T - l->window_bos, ids + l->window_bos, e) ||
+        !copy_ids(s, at + !l->window_bos, (size_t)T, targets, e)) {
+        memset(ids, 0, row); /* a model may still see this row */
+        memset(targets, 0, row);
+        return 0;
+    }
     for (long p = 0; p < T && s->tok.target; p++)
         if (!s->tok.target[at + (size_t)p + !l->window_bos]) {
             targets[p] = -100;
@@ -308,11 +313,12 @@ static long fill_row(const Loader *l, const Source *s, int64_t i, int32_t *ids, 
     return counted;
 }
 
-long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg)
+long loader_fill(const Loader *l, int64_t sample, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg,
+                 Err *e)
 {
     int64_t i;
     const Source *s = locate(l, sample, &i);
-    return fill_row(l, s, i, ids, targets, pos, seg);
+    return fill_row(l, s, i, ids, targets, pos, seg, e);
 }
 
 int64_t loader_sequences(const Loader *l)
@@ -329,11 +335,11 @@ int64_t loader_sequence(const Loader *l, int64_t sample)
 }
 
 long loader_fill_sequence(const Loader *l, int64_t sequence, int32_t *ids, int32_t *targets, int32_t *pos,
-                          int32_t *seg)
+                          int32_t *seg, Err *e)
 {
     int j = l->n_source - 1;
     while (l->source[j].first > sequence) j--;
-    return fill_row(l, &l->source[j], sequence - l->source[j].first, ids, targets, pos, seg);
+    return fill_row(l, &l->source[j], sequence - l->source[j].first, ids, targets, pos, seg, e);
 }
 
 bool loader_input_hash(const Loader *l, char hex[33], Err *e)
@@ -342,8 +348,8 @@ bool loader_input_hash(const Loader *l, char hex[33], Err *e)
     const size_t T = (size_t)l->seq_len, n = (size_t)loader_sequences(l);
     uint64_t *row = arena_alloc(&tmp, n * sizeof *row, e);
     int32_t *v = arena_alloc(&tmp, 4 * T * sizeof *v, e); /* ids, positions, segments; targets */
-    for (size_t i = 0; row && v && i < n; i++) {
-        loader_fill_sequence(l, (int64_t)i, v, v + 3 * T, v + T, v + 2 * T);
+    for (size_t i = 0; row && v && !e->code && i < n; i++) {
+        loader_fill_sequence(l, (int64_t)i, v, v + 3 * T, v + T, v + 2 * T, e);
         if (!loader_segments(l)) memset(v + 2 * T, 0, T * sizeof *v);
         row[i] = hash64(v, 3 * T * sizeof *v);
     }

@@ -11,6 +11,7 @@ enum { DEPTH = 8 };
 typedef struct Slot {
     BatchRows rows;
     int64_t batch; /* the batch that lies here, -1 = none */
+    Err err;       /* of filling it */
 } Slot;
 struct Prefetch {
     const Loader *l;
@@ -26,13 +27,15 @@ struct Prefetch {
     bool stop;
 };
 
-static void fill(const Prefetch *p, BatchRows *r, int64_t first)
+static void fill(const Prefetch *p, Slot *s, int64_t first)
 {
+    BatchRows *r = &s->rows;
+    s->err = (Err){0};
     r->counted = 0;
-    for (long b = 0; b < p->B; b++) {
+    for (long b = 0; b < p->B && !s->err.code; b++) {
         const long at = b * p->T;
         r->counted += loader_fill(p->l, first + b, r->ids + at, r->targets + at, r->pos + at,
-                                  r->seg ? r->seg + at : NULL);
+                                  r->seg ? r->seg + at : NULL, &s->err);
     }
 }
 
@@ -50,7 +53,7 @@ static void *work(void *arg)
         s->batch = -1;
         p->busy++;
         pthread_mutex_unlock(&p->lock);
-        fill(p, &s->rows, first);
+        fill(p, s, first);
         pthread_mutex_lock(&p->lock);
         s->batch = k;
         p->busy--;
@@ -112,7 +115,7 @@ const BatchRows *prefetch_get(Prefetch *p, int64_t first, double *waited, Err *e
     const double t = time_now();
     Slot *s = &p->slot[0];
     if (p->n_worker == 0) {
-        fill(p, &s->rows, first);
+        fill(p, s, first);
     } else {
         pthread_mutex_lock(&p->lock);
         const int64_t next = p->asked + 1;
@@ -131,6 +134,10 @@ const BatchRows *prefetch_get(Prefetch *p, int64_t first, double *waited, Err *e
         pthread_mutex_unlock(&p->lock);
     }
     if (waited) *waited += time_now() - t;
+    if (s->err.code) {
+        *e = s->err;
+        return NULL;
+    }
     return &s->rows;
 }
 

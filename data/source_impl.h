@@ -56,8 +56,9 @@ TokenMap *token_map_open(const Paths *p, FileKind kind, const SourceConfig *s, c
                          Arena *a, Err *e);
 void token_map_close(TokenMap *m); /* NULL allowed */
 size_t token_map_count(const TokenMap *m);
-/* Tokens [at, at + n) into out (n,); any number of threads. */
-void token_map_get(const TokenMap *m, size_t at, size_t n, int32_t *out);
+/* Tokens [at, at + n) into out (n,); any number of threads. Errors: a file that became shorter or got ids
+ * beyond the vocabulary since it was opened. */
+bool token_map_get(const TokenMap *m, size_t at, size_t n, int32_t *out, Err *e);
 bool token_map_hash(const TokenMap *m, char hex[33], Err *e); /* hash128_hex of all as int32 */
 
 /* Ids with what belongs to them: target (ids.cap,) 1 where the loss counts the token, NULL = everywhere; doc

@@ -49,18 +49,26 @@ bool hf_beside(TensorFile *f, const char *dir, Err *e)
     return !e->code;
 }
 
-/* The value behind "key" in a JSON text, and its length; NULL where the key is not there. */
+/* The value of a key of the outermost object of a JSON text that parses, and its length; NULL where the key
+ * is not there. Words in strings and keys of inner objects are others. */
 static const char *value_of(const char *json, const char *key, size_t *n)
 {
-    const char *at = strstr(json, key);
-    if (!at) return NULL;
-    at += strlen(key);
-    at += strspn(at, " \t\r\n");
-    if (*at++ != ':') return NULL;
-    at += strspn(at, " \t\r\n");
-    const char *end = *at == '"' ? strchr(at + 1, '"') : NULL;
-    *n = end ? (size_t)(end + 1 - at) : strcspn(at, ",} \t\r\n");
-    return at;
+    const size_t len = strlen(key);
+    int depth = 0;
+    for (const char *at = json; *at; at++) {
+        depth += (*at == '{' || *at == '[') - (*at == '}' || *at == ']');
+        if (*at != '"') continue;
+        const char *word = at;
+        for (at++; *at && *at != '"'; at++) at += *at == '\\' && at[1];
+        if (!*at) return NULL;
+        const char *v = at + 1 + strspn(at + 1, " \t\r\n");
+        if (depth != 1 || *v != ':' || (size_t)(at + 1 - word) != len || memcmp(word, key, len)) continue;
+        v += 1 + strspn(v + 1, " \t\r\n");
+        const char *end = *v == '"' ? strchr(v + 1, '"') : NULL;
+        *n = end ? (size_t)(end + 1 - v) : strcspn(v, ",} \t\r\n");
+        return v;
+    }
+    return NULL;
 }
 
 /* Only the values change (a word, or null), nothing else of the file's own text; a text without either key

@@ -292,6 +292,7 @@ TEST(convert, folder_files_survive)
     }
 }
 
+#define INNER "{\"q\": {\"dtype\": \"int8\"}, \"s\": \"\\\"dtype\\\": {\", \"l\": [{\"dtype\": 1}], "
 /* The words alone change, however the file is spaced; null is one; a longer key is another key. */
 TEST(convert, config_says_the_element_type)
 {
@@ -299,6 +300,7 @@ TEST(convert, config_says_the_element_type)
         {"{\"a\": 1, \"torch_dtype\": \"float32\"}", "{\"a\": 1, \"torch_dtype\": \"bfloat16\"}"},
         {"{\"torch_dtype\":\"float32\",\"dtype\" : null}",
          "{\"torch_dtype\":\"bfloat16\",\"dtype\" : \"bfloat16\"}"},
+        {INNER "\"dtype\": null}", INNER "\"dtype\": \"bfloat16\"}"},
         {"{\"x_dtype\": \"float32\"}",
          "{\n  \"torch_dtype\": \"bfloat16\",\n  \"dtype\": \"bfloat16\",\"x_dtype\": \"float32\"}"},
     };

@@ -24,7 +24,8 @@ static Loader *open_loader(Plan *p, const Tokenizer *tk)
 static int first_id(const Loader *l, int64_t sample, long T)
 {
     static int32_t ids[64], targets[64], pos[64], seg[64];
-    ASSERT_EQ(loader_fill(l, sample, ids, targets, pos, seg), T);
+    Err e = {0};
+    ASSERT_EQ(loader_fill(l, sample, ids, targets, pos, seg, &e), T);
     for (long i = 0; i < T; i++) {
         ASSERT_EQ(ids[i], ids[0] + i);
         ASSERT_EQ(targets[i], ids[0] + i + 1);
@@ -109,7 +110,8 @@ TEST(loader, windows_with_bos)
     const Loader *l = open_loader(&p, open_tokenizer("bytes"));
     ASSERT_EQ(loader_samples(l), 2);
     int32_t ids[4], targets[4];
-    ASSERT_EQ(loader_fill(l, 1, ids, targets, NULL, NULL), 4);
+    Err e = {0};
+    ASSERT_EQ(loader_fill(l, 1, ids, targets, NULL, NULL, &e), 4);
     static const int32_t in[] = {256, 'e', 'f', 'g'}, out[] = {'e', 'f', 'g', 'h'};
     ASSERT_BYTES(ids, in, sizeof in);
     ASSERT_BYTES(targets, out, sizeof out);
@@ -153,7 +155,7 @@ TEST(loader, token_files_are_not_read_into_memory)
             const bool bos = p.data.window_bos;
             for (size_t at = 0; at + 33 + !bos <= t.n; at += 33, row++) {
                 int32_t ids[33], targets[33];
-                ASSERT_EQ(loader_fill(l, row, ids, targets, NULL, NULL), 33);
+                ASSERT_EQ(loader_fill(l, row, ids, targets, NULL, NULL, &e), 33);
                 ASSERT(memcmp(targets, t.id + at + !bos, sizeof targets) == 0);
                 ASSERT(bos ? ids[0] == 256 && memcmp(ids + 1, t.id + at, 32 * 4) == 0
                            : memcmp(ids, t.id + at, sizeof ids) == 0);
@@ -192,6 +194,44 @@ TEST(loader, token_files_are_not_read_into_memory)
     p.source[0] = source_of(put_tokens("none.bin", 0, 0), NULL);
     ASSERT(!loader_open(&p.o, NULL, &arena, &e));
     ASSERT_CONTAINS(e.msg, "none.bin: no tokens");
+    arena_free(&arena);
+}
+
+/* A .bin that changes while it is read: an error that says so, by the step and by the threads ahead of it. */
+TEST(loader, token_file_changes_under_the_run)
+{
+    static uint16_t v[40000];
+    Plan p = {.data = data_defaults(), .o = {.n_source = 1, .seq_len = 32, .vocab = 100}};
+    int32_t ids[32], targets[32];
+    for (int clip = 0; clip < 2; clip++) {
+        Err e = {0};
+        p.data.vocab_check = clip ? "clip" : "error";
+        v[20005] = 0;
+        const char *path = put_file("moving.bin", v, sizeof v);
+        p.source[0] = source_of(path, NULL);
+        Loader *l = open_loader(&p, NULL);
+        v[20005] = 100;
+        put_file("moving.bin", v, sizeof v);
+        const bool filled = loader_fill(l, 20005 / 32, ids, targets, NULL, NULL, &e) == 32;
+        ASSERT(filled == clip);
+        if (clip) ASSERT_EQ(ids[20005 % 32], 99);
+        else ASSERT_CONTAINS(e.msg, "moving.bin: token 20005 is 100 now, and the vocabulary has 100");
+        e = (Err){0};
+        ASSERT(truncate(path, 20000) == 0);
+        ASSERT_EQ(loader_fill(l, 3, ids, targets, NULL, NULL, &e), 32);
+        ASSERT_EQ(loader_fill(l, 1000, ids, targets, NULL, NULL, &e), 0);
+        ASSERT_CONTAINS(e.msg, "moving.bin: ends at byte 64000, ");
+        ASSERT_CONTAINS(e.msg, "became shorter while it was read; put it back");
+        for (int workers = 0; workers < 3; workers++) {
+            Prefetch *f = prefetch_open(l, 2, workers, &arena, &(Err){0});
+            e = (Err){0};
+            ASSERT(prefetch_get(f, 2, NULL, &e));
+            ASSERT(!prefetch_get(f, 1000, NULL, &e));
+            ASSERT_CONTAINS(e.msg, "moving.bin: ends at byte 64000, ");
+            prefetch_close(f);
+        }
+        loader_close(l);
+    }
     arena_free(&arena);
 }
 

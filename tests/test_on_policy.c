@@ -168,7 +168,7 @@ TEST(on_policy, rows_are_prompt_and_continuation)
     for (long b = 0; b < r.B; b++) {
         int32_t data[T], want[T], *row = (int32_t *)r.ids->data + b * T,
                                   *y = (int32_t *)r.targets->data + b * T;
-        loader_fill(r.loader, 7 + b, data, want, pos->data, NULL);
+        loader_fill(r.loader, 7 + b, data, want, pos->data, NULL, &e);
         ASSERT_BYTES(row, data, (T - NEW) * sizeof *row);
         memcpy(ids->data, row, T * sizeof *row);
         graph_forward(g);
@@ -227,7 +227,7 @@ TEST(on_policy, prompts_of_packed_documents)
              &a, &e);
     const long n = r.T;
     int32_t from[T], want[T], at[T], part[T];
-    const long all = loader_fill(r.loader, 0, from, want, at, part);
+    const long all = loader_fill(r.loader, 0, from, want, at, part, &e);
     ASSERT(all > 0 && r.seg);
     const long counted = on_policy_fill(r.on_policy, 0, &e);
     ASSERT_OK(e);

@@ -147,7 +147,7 @@ TEST(pack, concat_masks_what_is_not_trained)
     int32_t in[5], out[5];
     static const int32_t want[2][5] = {{-100, -100, -100, 'x', 'y'}, {256, -100, -100, 'z', 256}};
     for (int i = 0; i < 2; i++) { /* # a b c x y # # d z #, the last one only a target */
-        ASSERT_EQ(loader_fill(l, i, in, out, NULL, NULL), i ? 3 : 2);
+        ASSERT_EQ(loader_fill(l, i, in, out, NULL, NULL, &e), i ? 3 : 2);
         ASSERT_BYTES(out, want[i], sizeof out);
     }
     ASSERT_EQ(loader_report(l).targets, 5);
@@ -155,7 +155,7 @@ TEST(pack, concat_masks_what_is_not_trained)
     const Loader *pad = loader_open(&o, tk, &arena, &e);
     ASSERT_OK(e);
     ASSERT_EQ(loader_samples(pad), 2);
-    ASSERT_EQ(loader_fill(pad, 1, in, out, NULL, NULL), 2);
+    ASSERT_EQ(loader_fill(pad, 1, in, out, NULL, NULL, &e), 2);
     static const int32_t row[5] = {-100, 'z', 256, -100, -100};
     ASSERT_BYTES(out, row, sizeof out);
     arena_free(&arena);
@@ -246,7 +246,7 @@ TEST(pack, prefetch_has_the_loaders_rows)
             long counted = 0;
             for (long b = 0; b < B; b++)
                 counted += loader_fill(l, from[i] + b, want[0] + b * T, want[1] + b * T, want[2] + b * T,
-                                       want[3] + b * T);
+                                       want[3] + b * T, &e);
             ASSERT_EQ(r->counted, counted);
             ASSERT_BYTES(r->ids, want[0], sizeof want[0]);
             ASSERT_BYTES(r->targets, want[1], sizeof want[0]);

@@ -89,4 +89,7 @@ TEST(profile, changes_nothing_and_ends_with_the_run)
     ASSERT_RAN(p, 2);
     ASSERT_CONTAINS(p.err, "log.profile.start");
     ASSERT_CONTAINS(p.err, "log.profile.steps");
+    p = PARE(.dir = c, ARGS("validate", "c.yaml", "log.profile={start: 12, steps: 1}"));
+    ASSERT_RAN(p, 2);
+    ASSERT_CONTAINS(p.err, "log.profile.start: 12, but the run has 12 steps: none is traced");
 }

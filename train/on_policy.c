@@ -96,7 +96,7 @@ static long fill_row(OnPolicy *p, int64_t sample, int32_t *ids, int32_t *targets
     const long T = r->T, max_new = (long)r->c->distill.max_new_tokens;
     int32_t *from = p->source, *want = from + T, *at = want + T, *part = at + T;
     long out = 0, counted = 0;
-    loader_fill(r->loader, sample, from, want, at, seg ? part : NULL);
+    loader_fill(r->loader, sample, from, want, at, seg ? part : NULL, e);
     for (long a = 0, b, document = 0; a < T && out < T && !e->code; a = b, document++) {
         for (b = a + 1; b < T && (!seg || part[b] == part[a]); b++) {}
         const long n = prompt_length(want + a, b - a, T, max_new);

@@ -62,11 +62,15 @@ static void add_parts(Run *r, bool first)
 
 /* Rows of the training stream from the next sample on: what scores are measured on without
  * prune.calibration.data. */
+typedef struct StreamRows {
+    const Run *r;
+    Err *e;
+} StreamRows;
 static long stream_row(const void *ctx, int64_t i, int32_t *ids, int32_t *targets, int32_t *pos, int32_t *seg)
 {
-    const Run *r = ctx;
-    loader_fill(r->loader, r->st.samples_seen + i, ids, targets, pos, seg);
-    return r->T;
+    const StreamRows *s = ctx;
+    loader_fill(s->r->loader, s->r->st.samples_seen + i, ids, targets, pos, seg, s->e);
+    return s->r->T;
 }
 
 /* With r->st.step steps done: new masks when the schedule says so. */
@@ -75,15 +79,16 @@ static bool prune_now(Run *r, Err *e)
     const PruneConfig *p = &r->c->prune;
     if (!r->prune.n) return true;
     Calibration cal = r->calibration;
+    const StreamRows rows = {r, e};
     const bool grads = !strcmp(p->method, "snip") || !strcmp(p->method, "taylor");
     if (!cal.row)
-        cal = (Calibration){stream_row, r,
+        cal = (Calibration){stream_row, &rows,
                             r->T,       grads ? p->snip_batches * r->B : p->calibration.samples,
                             1,          loader_segments(r->loader)};
     cal.batches = p->snip_batches;
     bool moved;
     double t = time_now();
-    if (!prune_update(&r->prune, r->st.step, &cal, &moved, e)) return false;
+    if (!prune_update(&r->prune, r->st.step, &cal, &moved, e) || e->code) return false;
     r->sparsity = prune_sparsity(&r->prune);
     const Metric m[3] = {{"sparsity", r->sparsity},
                          {"sparsity/target", r->prune.soft ? NAN : prune_target(&r->prune, r->st.step)},

@@ -99,7 +99,22 @@ static bool check_exports(Run *r, Err *e)
     return true;
 }
 
+/* A trace of steps that the run does not have. A stage's length is its own: there it is a hint. */
+static bool check_profile(Run *r, Err *e)
+{
+    const ProfileConfig *p = &r->c->log.profile;
+    const int64_t n = run_steps(r);
+    if (!p->steps || p->start < n) return true;
+    if (r->c->at_stage < 0)
+        return run_key_error(r, e, "log.profile.start", "%lld, but the run has %lld steps: none is traced",
+                             (long long)p->start, (long long)n);
+    log_warn("log.profile.start: %lld, but this stage has %lld steps: none is traced", (long long)p->start,
+             (long long)n);
+    return true;
+}
+
 bool run_check(Run *r, Err *e)
 {
-    return check_steps(r, e) && check_windows(r, e) && check_groups(r, e) && check_exports(r, e);
+    return check_steps(r, e) && check_profile(r, e) && check_windows(r, e) && check_groups(r, e) &&
+           check_exports(r, e);
 }

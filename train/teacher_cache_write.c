@@ -197,8 +197,9 @@ static bool one_batch(Writer *w, Err *e)
         const int64_t s = w->done + b < w->about.sequences ? w->done + b : w->about.sequences - 1;
         loader_fill_sequence(r->loader, s, (int32_t *)w->ids->data + b * T, w->row,
                              (int32_t *)w->pos->data + b * T,
-                             w->seg ? (int32_t *)w->seg->data + b * T : NULL);
+                             w->seg ? (int32_t *)w->seg->data + b * T : NULL, e);
     }
+    if (e->code) return false;
     graph_forward(w->g);
     for (long at = 0; at < rows; at += w->chunk) {
         const long n = rows - at < w->chunk ? rows - at : w->chunk;

@@ -109,7 +109,7 @@ static bool open_in(Args *x, const Config *c, const char *in, Model *m, TensorFi
     return bag_open(m, f, args_kernels(), x->a, x->e);
 }
 
-int verb_prune(Args *x)
+static bool prune_file(Args *x, TensorFile *f)
 {
     const char *in = args_path(x, x->pos[0]), *out = x->pos[1], *masks = args_get(x, "masks", NULL);
     const bool dry = args_has(x, "dry-run");
@@ -118,20 +118,27 @@ int verb_prune(Args *x)
     OutModel effective;
     PruneCount n = {0};
     bool bag;
-    TensorFile f;
     Config *c = section(x);
-    if (!quantize_holds(out, x->e) || !c || !open_in(x, c, in, &m, &f, &bag) ||
+    if (!quantize_holds(out, x->e) || !c || !open_in(x, c, in, &m, f, &bag) ||
         !prune_open(&p, &c->prune, &m, (uint64_t)c->run.seed, NULL, x->e) || !measure(x, c, &p, &m))
-        return 1;
-    if (!(bag ? bag_out(&m, &f, &effective, x->a, x->e)
-              : model_out(&m, &effective, DT_F32, x->a, x->e) && types_of(x, &f, &effective)))
-        return 1;
+        return false;
+    if (!(bag ? bag_out(&m, f, &effective, x->a, x->e)
+              : model_out(&m, &effective, DT_F32, x->a, x->e) && types_of(x, f, &effective)))
+        return false;
     if (!dry && (!write_out(x, &p, out, &effective) || !prune_verify(&p, out, &effective, &n, x->e)))
-        return 1;
-    if (!dry && masks && !prune_write_masks(&p, masks, x->a, x->e)) return 1;
+        return false;
+    if (!dry && masks && !prune_write_masks(&p, masks, x->a, x->e)) return false;
     if (dry) log_info("would write %s: sparsity %.6f of %d tensors", out, prune_sparsity(&p), p.n);
     else
         log_info("wrote %s: %lld of %lld entries of %d tensors are zero, sparsity %.6f, counted in the file",
                  out, (long long)n.zeros, (long long)n.entries, p.n, (double)n.zeros / (double)n.entries);
-    return args_has(x, "json") ? say(x, &p, &n) : 0;
+    return !args_has(x, "json") || say(x, &p, &n) == 0;
+}
+
+int verb_prune(Args *x)
+{
+    TensorFile f = {0};
+    const bool ok = prune_file(x, &f);
+    formats_close(&f);
+    return ok ? 0 : 1;
 }
