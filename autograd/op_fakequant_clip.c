@@ -21,9 +21,13 @@ static void surrogate(const Node *n, const Kernels *k)
 
 /* Half of [-1, 1] is outside: 127 x 0.004 = 448 x 0.0011339 = 0.508. */
 static float s_int8[] = {0.004f}, s_fp8[] = {0.0011339f}, s_zero[] = {0.05f, 0.05f}, z_zero[] = {3, 12};
-static FakeQuantState at_int8 = {.on = true, .keep = true, .q = {1, 1, s_int8, NULL, 1, NULL, NULL, 0}},
-                      at_fp8 = {.on = true, .keep = true, .q = {1, 1, s_fp8, NULL, 1, NULL, NULL, 0}},
-                      at_zero = {.on = true, .keep = true, .q = {1, 2, s_zero, z_zero, 1, NULL, NULL, 0}};
+static FakeQuantState at_int8 = {.on = true,
+                                 .keep = true,
+                                 .q = {.R = 1, .G = 1, .scale = s_int8, .tensor = 1}},
+                      at_fp8 = {.on = true, .keep = true, .q = {.R = 1, .G = 1, .scale = s_fp8, .tensor = 1}},
+                      at_zero = {.on = true,
+                                 .keep = true,
+                                 .q = {.R = 1, .G = 2, .scale = s_zero, .zero = z_zero, .tensor = 1}};
 static const FakeQuantAttr int8 = {.spec = {.f = &quant_formats[QUANT_int8]}, .state = &at_int8},
                            fp8 = {.spec = {.f = &quant_formats[QUANT_fp8_e4m3]}, .state = &at_fp8},
                            int4 = {.spec = {.f = &quant_formats[QUANT_int4],
